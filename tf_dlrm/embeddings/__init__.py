@@ -1,0 +1,41 @@
+"""Embedding tables without Keras: configs, lookup, row-sparse optimizers, placements."""
+
+from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.config import (
+    FeatureConfig,
+    TableConfig,
+    features_from_json,
+    features_to_json,
+    tables_of,
+)
+from tf_dlrm.embeddings.initializers import Constant, Normal, Uniform
+from tf_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, Optimizer, RowWiseAdagrad
+from tf_dlrm.embeddings.placements.local import LocalPlacement
+from tf_dlrm.embeddings.placements.placement import Lookup, Placement
+from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.embeddings.tables import Table, TableSet
+
+__all__ = [
+    "FTRL",
+    "SGD",
+    "Adagrad",
+    "Bags",
+    "Constant",
+    "FeatureConfig",
+    "LazyAdam",
+    "LearningRateSchedule",
+    "LocalPlacement",
+    "Lookup",
+    "Normal",
+    "Optimizer",
+    "Placement",
+    "RowWiseAdagrad",
+    "Table",
+    "TableConfig",
+    "TableSet",
+    "Uniform",
+    "features_from_json",
+    "features_to_json",
+    "make_bags",
+    "tables_of",
+]

@@ -1,0 +1,160 @@
+"""One feature's ids of a batch, whatever form they came in: dense, ragged or sparse."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Bags:
+    """The ids of one feature: `batch` bags of rows to look up.
+
+    Attributes:
+        ids: int32 or int64 tensor [n], bag after bag.
+        batch: int32 scalar, the number of bags.
+        static_batch: `batch` where it is known while tracing, else None.
+        hotness: The number of ids in every bag where it is one fixed number, else None.
+        bag_of: int32 or int64 tensor [n], the bag of each id; None where `hotness` tells.
+        weights: float32 tensor [n], or None: all ones.
+    """
+
+    ids: tf.Tensor
+    batch: tf.Tensor
+    static_batch: int | None
+    hotness: int | None
+    bag_of: tf.Tensor | None
+    weights: tf.Tensor | None = None
+
+    def bag_indices(self) -> tf.Tensor:
+        """Returns an int32 tensor [n], the bag of each id."""
+        if self.bag_of is not None:
+            return tf.cast(self.bag_of, tf.int32)
+        bags = tf.range(self.batch)
+        if self.hotness == 1:
+            return bags
+        return tf.reshape(tf.tile(bags[:, tf.newaxis], [1, self.hotness]), [-1])
+
+
+def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
+    """Returns the bags of one feature.
+
+    Args:
+        feature: Name of the feature, for messages.
+        ids: int32 or int64: dense [batch] or [batch, hotness] (tensor, array or list), a
+            `tf.RaggedTensor` [batch, None], or a `tf.SparseTensor` [batch, places]. Id 0 is an id
+            like any other; in a sparse tensor, only places that are not stored are empty.
+        weights: None, or floats of the same structure as `ids`, one for each id.
+
+    Raises:
+        ValueError: If a type, rank or structure is none of these.
+        tf.errors.InvalidArgumentError: When it runs, if a ragged or sparse structure of `weights`
+            is not that of `ids`.
+    """
+    if not isinstance(ids, tf.RaggedTensor | tf.SparseTensor):
+        ids = _to_dense(feature, ids)
+    if ids.dtype not in (tf.int32, tf.int64):
+        raise ValueError(
+            f"The ids of feature '{feature}' must be int32 or int64, but are {ids.dtype.name}."
+        )
+    if isinstance(ids, tf.RaggedTensor):
+        bags = _from_ragged(feature, ids)
+    elif isinstance(ids, tf.SparseTensor):
+        bags = _from_sparse(feature, ids)
+    else:
+        bags = _from_dense(ids)
+    if weights is None:
+        return bags
+    return dataclasses.replace(bags, weights=_flat_weights(feature, ids, weights))
+
+
+def _to_dense(feature: str, ids: Any) -> tf.Tensor:
+    try:
+        ids = tf.convert_to_tensor(ids)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 or "
+            f"int64, but are {type(ids).__name__}: {error}"
+        ) from error
+    if ids.shape.rank not in (1, 2):
+        raise ValueError(
+            f"The ids of feature '{feature}' must have the shape [batch] or [batch, hotness], but "
+            f"have {ids.shape}."
+        )
+    return ids
+
+
+def _from_dense(ids: tf.Tensor) -> Bags:
+    hotness = 1 if ids.shape.rank == 1 else ids.shape[1]
+    static_batch = ids.shape[0]
+    batch = tf.shape(ids)[0]
+    bag_of = None
+    if not hotness:  # None or zero: the number of ids does not tell the number of bags
+        hotness = None
+        width = tf.shape(ids)[1]
+        bag_of = tf.reshape(tf.tile(tf.range(batch)[:, tf.newaxis], [1, width]), [-1])
+    return Bags(tf.reshape(ids, [-1]), batch, static_batch, hotness, bag_of)
+
+
+def _from_ragged(feature: str, ids: tf.RaggedTensor) -> Bags:
+    if ids.ragged_rank != 1 or ids.flat_values.shape.rank != 1:
+        raise ValueError(
+            f"Ragged ids of feature '{feature}' must have the shape [batch, None], but have "
+            f"{ids.shape}."
+        )
+    return Bags(ids.values, tf.cast(ids.nrows(), tf.int32), ids.shape[0], None, ids.value_rowids())
+
+
+def _from_sparse(feature: str, ids: tf.SparseTensor) -> Bags:
+    if ids.shape.rank != 2:
+        raise ValueError(
+            f"Sparse ids of feature '{feature}' must have the shape [batch, places], but have "
+            f"{ids.shape}."
+        )
+    return Bags(
+        ids.values, tf.cast(ids.dense_shape[0], tf.int32), ids.shape[0], None, ids.indices[:, 0]
+    )
+
+
+def _flat_weights(feature: str, ids: Any, weights: Any) -> tf.Tensor:
+    """Returns the weights [n] in the order of the ids, as float32."""
+    if not isinstance(weights, tf.RaggedTensor | tf.SparseTensor):
+        weights = tf.convert_to_tensor(weights)
+    same = type(weights) is type(ids) or not isinstance(
+        ids, tf.RaggedTensor | tf.SparseTensor
+    ) == isinstance(weights, tf.RaggedTensor | tf.SparseTensor)
+    if not same:
+        raise ValueError(
+            f"The weights of feature '{feature}' must have the structure of its ids, a "
+            f"{type(ids).__name__}, but are a {type(weights).__name__}."
+        )
+    if not weights.dtype.is_floating:
+        raise ValueError(
+            f"The weights of feature '{feature}' must be floats, but are {weights.dtype.name}."
+        )
+    if not ids.shape.is_compatible_with(weights.shape):
+        raise ValueError(
+            f"The weights of feature '{feature}' must have the shape of its ids, {ids.shape}, but "
+            f"have {weights.shape}."
+        )
+    message = f"The weights of feature '{feature}' must have one number for each of its ids."
+    if isinstance(ids, tf.RaggedTensor):
+        checks = [_equal(ids.row_splits, weights.row_splits, message)]
+        flat = weights.flat_values
+    elif isinstance(ids, tf.SparseTensor):
+        checks = [_equal(ids.indices, weights.indices, message)]
+        flat = weights.values
+    else:
+        checks = [_equal(tf.shape(ids), tf.shape(weights), message)]
+        flat = tf.reshape(weights, [-1])
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.cast(tf.identity(flat), tf.float32)
+
+
+def _equal(first: tf.Tensor, second: tf.Tensor, message: str) -> Any:
+    first, second = tf.cast(first, tf.int64), tf.cast(second, tf.int64)
+    same_shape = tf.reduce_all(tf.equal(tf.shape(first), tf.shape(second)))
+    return tf.debugging.Assert(
+        tf.cond(same_shape, lambda: tf.reduce_all(tf.equal(first, second)), lambda: False),
+        [message],
+    )

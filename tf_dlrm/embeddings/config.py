@@ -1,0 +1,207 @@
+"""What a table is, and which feature looks into which table."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.initializers import (
+    Initializer,
+    Uniform,
+    initial_rows,
+    initializer_from_dict,
+    initializer_to_dict,
+)
+from tf_dlrm.embeddings.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_to_dict
+
+COMBINERS = ("sum", "mean", "sqrtn")
+
+
+@dataclasses.dataclass(frozen=True)
+class TableConfig:
+    """One embedding table [vocabulary_size, dim] of float32.
+
+    Attributes:
+        name: Name of the table: its key in checkpoints, and part of the seed of its first values.
+        vocabulary_size: Number of rows.
+        dim: Number of columns.
+        initializer: First values; by default the paper's, uniform in +-sqrt(1 / rows).
+        optimizer: How the rows learn.
+        combiner: How the vectors of one bag become one: "sum", "mean" or "sqrtn".
+        out_of_vocabulary: The row for ids outside [0, vocabulary_size), or None: such ids are errors.
+    """
+
+    name: str
+    vocabulary_size: int
+    dim: int
+    initializer: Initializer = Uniform()
+    optimizer: Optimizer = SGD(0.01)
+    combiner: str = "sum"
+    out_of_vocabulary: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name of a table must be a non-empty string, but is {self.name!r}.")
+        for field in ("vocabulary_size", "dim"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{field} of table '{self.name}' must be a whole number of at least 1, but is "
+                    f"{value!r}."
+                )
+        if not isinstance(self.initializer, Initializer):
+            raise ValueError(
+                f"initializer of table '{self.name}' must be Uniform, Normal or Constant, but is "
+                f"{self.initializer!r}."
+            )
+        if not isinstance(self.optimizer, Optimizer):
+            raise ValueError(
+                f"optimizer of table '{self.name}' must be one of tf_dlrm.embeddings, such as "
+                f"SGD(0.1), but is {self.optimizer!r}."
+            )
+        if self.combiner not in COMBINERS:
+            raise ValueError(
+                f"combiner of table '{self.name}' must be one of {COMBINERS}, but is "
+                f"{self.combiner!r}."
+            )
+        row = self.out_of_vocabulary
+        if row is not None and (isinstance(row, bool) or not isinstance(row, int)):
+            raise ValueError(
+                f"out_of_vocabulary of table '{self.name}' must be None or a row, but is {row!r}."
+            )
+        if row is not None and not 0 <= row < self.vocabulary_size:
+            raise ValueError(
+                f"out_of_vocabulary of table '{self.name}' must be a row of the table, in "
+                f"[0, {self.vocabulary_size}), but is {row}."
+            )
+
+    def initial_rows(self, seed: int, start: int, count: int) -> tf.Tensor:
+        """Returns the first values [count, dim] of the rows from `start` on."""
+        return initial_rows(
+            self.initializer,
+            seed=seed,
+            table=self.name,
+            vocabulary_size=self.vocabulary_size,
+            dim=self.dim,
+            start=start,
+            count=count,
+        )
+
+    def to_tpu(self, seed: int = 0, step: tf.Variable | None = None) -> Any:
+        """Returns the `tf.tpu.experimental.embedding.TableConfig` of the same table.
+
+        Args:
+            seed: Seed of the first values.
+            step: Where the learning rate is a schedule, the variable that counts the updates.
+
+        Raises:
+            ValueError: If the optimizer has no counterpart on a TPU.
+        """
+
+        def initializer(shape: Any, dtype: tf.DType = tf.float32, **_: Any) -> tf.Tensor:
+            return tf.cast(self.initial_rows(seed, 0, int(shape[0])), dtype)
+
+        return tf.tpu.experimental.embedding.TableConfig(
+            vocabulary_size=self.vocabulary_size,
+            dim=self.dim,
+            initializer=initializer,
+            optimizer=self.optimizer.to_tpu(step),
+            combiner=self.combiner,
+            name=self.name,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["initializer"] = initializer_to_dict(self.initializer)
+        values["optimizer"] = optimizer_to_dict(self.optimizer)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TableConfig":
+        """Returns the table that `to_dict` described."""
+        fields = dict(values)
+        fields["initializer"] = initializer_from_dict(fields["initializer"])
+        fields["optimizer"] = optimizer_from_dict(fields["optimizer"])
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """One feature, whose ids are rows of `table`.
+
+    Features with the same table, that is with equal configs of one name, share its rows.
+
+    Attributes:
+        name: Name of the feature: the key of its ids and of its vectors.
+        table: The table that it looks into.
+    """
+
+    name: str
+    table: TableConfig
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name of a feature must be a non-empty string, but is {self.name!r}.")
+        if not isinstance(self.table, TableConfig):
+            raise ValueError(
+                f"table of feature '{self.name}' must be a TableConfig, but is {self.table!r}."
+            )
+
+    def to_tpu(self, table: Any = None) -> Any:
+        """Returns the `tf.tpu.experimental.embedding.FeatureConfig` of the same feature.
+
+        Args:
+            table: The converted table; features that share a table must be given the same object.
+                None converts the feature's own.
+        """
+        return tf.tpu.experimental.embedding.FeatureConfig(
+            table=self.table.to_tpu() if table is None else table, name=self.name
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
+        return {"name": self.name, "table": self.table.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FeatureConfig":
+        """Returns the feature that `to_dict` described."""
+        return cls(values["name"], TableConfig.from_dict(values["table"]))
+
+
+def tables_of(features: Sequence[FeatureConfig]) -> tuple[TableConfig, ...]:
+    """Returns the tables of `features`, each once, in the order of first use.
+
+    Raises:
+        ValueError: If there are no features, two features of one name, or two different tables of
+            one name.
+    """
+    if not features:
+        raise ValueError("features must name at least one feature, but is empty.")
+    names: set[str] = set()
+    tables: dict[str, TableConfig] = {}
+    for feature in features:
+        if not isinstance(feature, FeatureConfig):
+            raise ValueError(f"features must hold FeatureConfig objects, but has {feature!r}.")
+        if feature.name in names:
+            raise ValueError(f"Two features are named '{feature.name}'; names must differ.")
+        names.add(feature.name)
+        known = tables.setdefault(feature.table.name, feature.table)
+        if known != feature.table:
+            raise ValueError(
+                f"Two different tables are named '{known.name}': {known} and {feature.table}. "
+                "Features share a table through equal configs; other tables need another name."
+            )
+    return tuple(tables.values())
+
+
+def features_to_json(features: Sequence[FeatureConfig]) -> str:
+    """Returns JSON that `features_from_json` takes back."""
+    return json.dumps([feature.to_dict() for feature in features], indent=2)
+
+
+def features_from_json(text: str) -> tuple[FeatureConfig, ...]:
+    """Returns the features that `features_to_json` wrote."""
+    return tuple(FeatureConfig.from_dict(values) for values in json.loads(text))

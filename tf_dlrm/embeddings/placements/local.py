@@ -1,0 +1,70 @@
+"""All tables on one device, in the process that looks into them."""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
+from tf_dlrm.embeddings.stack import Stack, group_tables
+from tf_dlrm.embeddings.tables import StackedTable, TableSet
+
+
+class LocalPlacement:
+    """Tables on one device, those of equal dim and optimizer in one variable.
+
+    Attributes:
+        tables: The tables as logical [vocabulary_size, dim] tensors.
+        stacks: The variables that hold them.
+    """
+
+    def __init__(self, features: Sequence[FeatureConfig], seed: int = 0) -> None:
+        """Creates the tables and draws their first values.
+
+        Args:
+            features: The features and their tables.
+            seed: Seed of the first values.
+
+        Raises:
+            ValueError: If the features contradict each other.
+        """
+        configs = tables_of(features)
+        self.stacks = tuple(Stack(group, seed) for group in group_tables(configs))
+        self._features: list[list[StackedFeature]] = [
+            [
+                StackedFeature(f.name, f.table, stack.offsets[f.table.name])
+                for f in features
+                if f.table.name in stack.offsets
+            ]
+            for stack in self.stacks
+        ]
+        stack_of = {table.name: stack for stack in self.stacks for table in stack.tables}
+        self.tables = TableSet(
+            [StackedTable(config, stack_of[config.name]) for config in configs],
+            [variable for stack in self.stacks for variable in stack.variables],
+        )
+
+    def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
+        """See `Placement.lookup`; one gather for each stack."""
+        vectors: dict[str, tf.Tensor] = {}
+        residuals = []
+        for stack, features in zip(self.stacks, self._features, strict=True):
+            batch = StackBatch(features, bags, stack.rows, stack.dim)
+            rows = tf.gather(stack.variable, batch.ids)
+            vectors.update(batch.pool(rows))
+            residuals.append((batch, rows))
+        return Lookup(vectors, residuals)
+
+    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """See `Placement.update`; one update for each stack."""
+        step = self.tables.updates.read_value()
+        weight_gradients: dict[str, tf.Tensor] = {}
+        for stack, (batch, rows) in zip(self.stacks, lookup.residuals, strict=True):
+            weight_gradients.update(batch.weight_gradients(rows, gradients))
+            stack.optimizer.apply(
+                stack.variable, stack.slots, batch.ids, batch.unpool(gradients), step
+            )
+        self.tables.updates.assign_add(1)
+        return weight_gradients

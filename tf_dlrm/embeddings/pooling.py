@@ -1,0 +1,236 @@
+"""The ids of many features in one stack of tables as one list, and the way back to bags.
+
+One gather and one update serve all features of a stack. `StackBatch` lays the ids of the features
+out in three groups: one-hot features as a matrix [features, batch], whose vectors need no
+arithmetic at all; features of fixed hotness, summed by a reshape; and everything else (ragged,
+sparse, weighted), summed by one segment operation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.config import TableConfig
+from tf_dlrm.embeddings.range_check import check_matrix, check_pieces
+
+
+class StackedFeature(NamedTuple):
+    """A feature, its table, and the row of the stack at which the table starts."""
+
+    name: str
+    table: TableConfig
+    offset: int
+
+
+class StackBatch:
+    """One batch of ids of all features of a stack.
+
+    Attributes:
+        ids: int32 or int64 tensor [n] of rows of the stack, all in range.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[StackedFeature],
+        bags: Mapping[str, Bags],
+        stack_rows: int,
+        dim: int,
+    ) -> None:
+        """Lays out and checks the ids.
+
+        Args:
+            features: The features, in any order.
+            bags: The bags of each feature by name.
+            stack_rows: Number of rows of the stack.
+            dim: Columns of the stack.
+
+        Raises:
+            tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
+                table has no out-of-vocabulary row.
+        """
+        self._dim = dim
+        self._bags = {f.name: bags[f.name] for f in features}
+        self._one_hot = []
+        self._fixed = []
+        self._general = []
+        for feature in features:
+            entry = bags[feature.name]
+            if entry.weights is not None or entry.hotness is None:
+                self._general.append(feature)
+            elif entry.hotness == 1:
+                self._one_hot.append(feature)
+            else:
+                self._fixed.append(feature)
+        first = bags[features[0].name]
+        self._batch = first.batch
+        self._static_batch = first.static_batch
+        # Ids are compared with the table in their own type: a cast first could wrap them into it.
+        wide = stack_rows > tf.int32.max or any(
+            bags[f.name].ids.dtype == tf.int64 for f in features
+        )
+        dtype = tf.int64 if wide else tf.int32
+        pieces = []
+        if self._one_hot:
+            matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in self._one_hot])
+            pieces.append(tf.reshape(check_matrix(self._one_hot, matrix), [-1]))
+        rest = self._fixed + self._general
+        if rest:
+            pieces.append(check_pieces(rest, [bags[f.name] for f in rest], dtype))
+        self.ids = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+        if self._general:
+            self._prepare_general()
+
+    def _prepare_general(self) -> None:
+        """Computes segments, weights and the factor of each bag of the general group."""
+        entries = [self._bags[f.name] for f in self._general]
+        segments = [entry.bag_indices() + self._batch * k for k, entry in enumerate(entries)]
+        self._segments = tf.concat(segments, 0)
+        self._bag_count = self._batch * len(entries)
+        self._weights = None
+        if any(entry.weights is not None for entry in entries):
+            self._weights = tf.concat(
+                [tf.ones(tf.shape(e.ids), tf.float32) if e.weights is None else e.weights
+                 for e in entries], 0
+            )  # fmt: skip
+        combiners = [f.table.combiner for f in self._general]
+        self._factors = None
+        if all(combiner == "sum" for combiner in combiners):
+            return
+        ones = tf.ones(tf.shape(self._segments), tf.float32)
+        weights = ones if self._weights is None else self._weights
+        total = self._segment_sum(weights)
+        squares = self._segment_sum(tf.square(weights)) if "sqrtn" in combiners else None
+        factors = []
+        for k, combiner in enumerate(combiners):
+            if combiner == "sum":
+                factors.append(tf.ones([self._batch]))
+            elif combiner == "mean":
+                factors.append(tf.math.divide_no_nan(1.0, total[k]))
+            else:
+                factors.append(tf.math.divide_no_nan(1.0, tf.sqrt(squares[k])))
+        self._factors = tf.stack(factors)
+
+    def _segment_sum(self, values: tf.Tensor) -> tf.Tensor:
+        summed = tf.math.unsorted_segment_sum(values, self._segments, self._bag_count)
+        return tf.reshape(summed, [len(self._general), self._batch, *values.shape[1:]])
+
+    def _sizes(self) -> list[tf.Tensor]:
+        """Returns the number of ids of each part: one-hot, every fixed feature, general."""
+        sizes = []
+        if self._one_hot:
+            sizes.append(self._batch * len(self._one_hot))
+        for feature in self._fixed:
+            sizes.append(self._batch * self._bags[feature.name].hotness)
+        if self._general:
+            sizes.append(tf.shape(self._segments)[0])
+        return sizes
+
+    def _split(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        sizes = self._sizes()
+        return [rows] if len(sizes) == 1 else tf.split(rows, tf.stack(sizes), num=len(sizes))
+
+    def _fixed_factor(self, feature: StackedFeature) -> float:
+        hotness = self._bags[feature.name].hotness
+        return {"sum": 1.0, "mean": 1.0 / hotness, "sqrtn": hotness**-0.5}[feature.table.combiner]
+
+    def pool(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns for each feature the vectors [batch, dim] of its bags.
+
+        Args:
+            rows: float32 tensor [n, dim], the rows `ids` of the stack.
+        """
+        parts = self._split(rows)
+        vectors = {}
+        if self._one_hot:
+            shape = [len(self._one_hot), self._batch, self._dim]
+            matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(self._one_hot))
+            vectors.update(zip((f.name for f in self._one_hot), matrix, strict=True))
+        for feature in self._fixed:
+            shape = [self._batch, self._bags[feature.name].hotness, self._dim]
+            summed = tf.reduce_sum(tf.reshape(parts.pop(0), shape), 1)
+            factor = self._fixed_factor(feature)
+            vectors[feature.name] = summed if factor == 1.0 else summed * factor
+        if self._general:
+            values = parts.pop(0)
+            if self._weights is not None:
+                values = values * self._weights[:, tf.newaxis]
+            values = tf.ensure_shape(values, [None, self._dim])
+            summed = self._segment_sum(values)
+            if self._factors is not None:
+                summed = summed * self._factors[:, :, tf.newaxis]
+            pooled = tf.unstack(summed, num=len(self._general))
+            vectors.update(zip((f.name for f in self._general), pooled, strict=True))
+        for vector in vectors.values():
+            vector.set_shape([self._static_batch, self._dim])
+        return vectors
+
+    def unpool(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the gradients [n, dim] of the rows from those of the vectors."""
+        parts = []
+        if self._one_hot:
+            matrix = tf.stack([gradients[f.name] for f in self._one_hot])
+            parts.append(tf.reshape(matrix, [-1, self._dim]))
+        for feature in self._fixed:
+            gradient = gradients[feature.name] * self._fixed_factor(feature)
+            hotness = self._bags[feature.name].hotness
+            repeated = tf.tile(gradient[:, tf.newaxis, :], [1, hotness, 1])
+            parts.append(tf.reshape(repeated, [-1, self._dim]))
+        if self._general:
+            values = tf.gather(self._bag_gradients(gradients), self._segments)
+            if self._weights is not None:
+                values = values * self._weights[:, tf.newaxis]
+            parts.append(values)
+        return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
+
+    def _bag_gradients(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the gradients [general features * batch, dim] of the weighted sums."""
+        stacked = tf.stack([gradients[f.name] for f in self._general])
+        if self._factors is not None:
+            stacked = stacked * self._factors[:, :, tf.newaxis]
+        return tf.reshape(stacked, [-1, self._dim])
+
+    def weight_gradients(
+        self, rows: tf.Tensor, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Returns for each weighted feature the gradient [n of the feature] of its weights.
+
+        With v = f * sum_i(w_i r_i): for "sum" f = 1; for "mean" f = 1 / sum(w), so df/dw_i = -f^2;
+        for "sqrtn" f = 1 / sqrt(sum(w^2)), so df/dw_i = -f^3 w_i.
+
+        Args:
+            rows: float32 tensor [n, dim], the rows that were looked up.
+            gradients: For each feature the gradient [batch, dim] of its vectors.
+        """
+        if not self._general or self._weights is None:
+            return {}
+        rows = self._split(rows)[-1]
+        upstream = self._bag_gradients(gradients)
+        result = tf.reduce_sum(tf.gather(upstream, self._segments) * rows, 1)
+        if self._factors is not None:
+            weighted = tf.ensure_shape(rows * self._weights[:, tf.newaxis], [None, self._dim])
+            sums = tf.reshape(self._segment_sum(weighted), [-1, self._dim])
+            # <gradient of v, v> = <factor * gradient, sum>.
+            inner = tf.reshape(tf.reduce_sum(upstream * sums, 1), [len(self._general), self._batch])
+            pulls = []
+            for k, feature in enumerate(self._general):
+                power = {"sum": None, "mean": 1, "sqrtn": 2}[feature.table.combiner]
+                pulls.append(
+                    tf.zeros([self._batch])
+                    if power is None
+                    else inner[k] * self._factors[k] ** power
+                )
+            pull = tf.gather(tf.reshape(tf.stack(pulls), [-1]), self._segments)
+            by_weight = [f.table.combiner == "sqrtn" for f in self._general]
+            if any(by_weight):
+                squared = tf.gather(tf.constant(by_weight), self._segments // self._batch)
+                pull = tf.where(squared, pull * self._weights, pull)
+            result = result - pull
+        sizes = tf.stack([tf.size(self._bags[f.name].ids) for f in self._general])
+        pieces = tf.split(result, sizes, num=len(self._general))
+        return {
+            f.name: piece
+            for f, piece in zip(self._general, pieces, strict=True)
+            if self._bags[f.name].weights is not None
+        }

@@ -1,0 +1,260 @@
+"""Logical tables: each a [vocabulary_size, dim] tensor, wherever its rows really are."""
+
+import abc
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.checkpoint import tensor_callable
+from tensorflow.python.trackable import base as trackable
+
+from tf_dlrm.embeddings.config import TableConfig
+from tf_dlrm.embeddings.optimizers import SlotSpec
+from tf_dlrm.embeddings.stack import Stack, chunks
+
+# The key of the table itself beside those of its slots.
+ROWS = "rows"
+
+
+class Table(trackable.Trackable, abc.ABC):
+    """One table and the slots of its optimizer, by logical rows.
+
+    In a checkpoint it is one tensor `rows` [vocabulary_size, dim] and one for each slot, written as
+    slices where it is large, and none of it depends on the placement.
+
+    Attributes:
+        config: The table's config.
+    """
+
+    def __init__(self, config: TableConfig) -> None:
+        self.config = config
+
+    @abc.abstractmethod
+    def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
+        """Returns rows of the table, or of one of its slots.
+
+        Args:
+            start: First row.
+            count: Number of rows; None for all from `start` on.
+            slot: "rows" for the table, else the name of a slot.
+
+        Returns:
+            float32 [count, dim], or [count] for a row-wise slot.
+        """
+
+    @abc.abstractmethod
+    def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
+        """Writes rows of the table, or of one of its slots, in place.
+
+        Args:
+            values: float32 [count, dim], or [count] for a row-wise slot.
+            start: First row to write.
+            slot: "rows" for the table, else the name of a slot.
+        """
+
+    @abc.abstractmethod
+    def device(self) -> str:
+        """Returns the device from which a checkpoint reads the table."""
+
+    def shape(self, slot: str = ROWS) -> tuple[int, ...]:
+        """Returns the shape of the table, or of one of its slots.
+
+        Raises:
+            ValueError: If the optimizer of the table has no such slot.
+        """
+        size = (self.config.vocabulary_size, self.config.dim)
+        if slot == ROWS:
+            return size
+        for spec in self.config.optimizer.slots:
+            if spec.name == slot:
+                return size[:1] if spec.row_wise else size
+        raise ValueError(
+            f"Table '{self.config.name}' has no slot '{slot}', only {list(self.keys())}."
+        )
+
+    def keys(self) -> tuple[str, ...]:
+        """Returns "rows" and the names of the slots."""
+        slots: Sequence[SlotSpec] = self.config.optimizer.slots
+        return (ROWS, *(spec.name for spec in slots))
+
+    def _check_range(self, start: int, count: int) -> None:
+        if start < 0 or count < 0 or start + count > self.config.vocabulary_size:
+            raise ValueError(
+                f"Rows [{start}, {start + count}) are outside table '{self.config.name}' of "
+                f"{self.config.vocabulary_size} rows."
+            )
+
+    def has_non_finite(self) -> bool:
+        """Returns whether the table or a slot holds a NaN or an infinity, reading it in chunks."""
+        for key in self.keys():
+            for start, count in chunks(self.shape(key)):
+                if not bool(tf.reduce_all(tf.math.is_finite(self.read_rows(start, count, key)))):
+                    return True
+        return False
+
+    def _serialize_to_tensors(self) -> dict[str, Any]:
+        """Returns for each key the slices of the logical tensor, read when they are written."""
+        return {key: self._slices(key) for key in self.keys()}
+
+    def _slices(self, key: str) -> dict[str, Any]:
+        shape = self.shape(key)
+        ranges = list(chunks(shape))
+        slices = {}
+        for start, count in ranges:
+            spec = "" if len(ranges) == 1 else _slice_spec(shape, start, count)
+            slices[spec] = tensor_callable.Callable(
+                lambda start=start, count=count: self.read_rows(start, count, key),
+                dtype=tf.float32,
+                device=self.device(),
+            )
+        return slices
+
+    def _restore_from_tensors(self, restored_tensors: Mapping[str, Any]) -> None:
+        for key, found in restored_tensors.items():
+            shape = self.shape(key)
+            if not isinstance(found, Mapping):
+                found = {"": found}
+            for (start, count), value in zip(chunks(shape), found.values(), strict=True):
+                if tuple(value.shape) != (count, *shape[1:]):
+                    raise ValueError(
+                        f"The checkpoint holds '{key}' of table '{self.config.name}' with the "
+                        f"shape {list(value.shape)}, but the model's has {list(shape)}."
+                    )
+                self.assign_rows(value, start, key)
+
+
+def _slice_spec(shape: Sequence[int], start: int, count: int) -> str:
+    """Returns TensorFlow's notation for rows [start, start + count) of a tensor of `shape`."""
+    full = " ".join(str(size) for size in shape)
+    return f"{full} {start},{count}" + "".join(":-" for _ in shape[1:])
+
+
+class StackedTable(Table):
+    """A table whose rows lie in one stack."""
+
+    def __init__(self, config: TableConfig, stack: Stack) -> None:
+        super().__init__(config)
+        self._stack = stack
+        self._offset = stack.offsets[config.name]
+
+    def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
+        """See `Table.read_rows`."""
+        count = self.config.vocabulary_size - start if count is None else count
+        self._check_range(start, count)
+        return self._stack.read(self._variable(slot), self._offset + start, count)
+
+    def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
+        """See `Table.assign_rows`.
+
+        Raises:
+            ValueError: If the rows are not in the table or `values` are not as wide as it.
+        """
+        values = tf.convert_to_tensor(values, tf.float32)
+        shape = self.shape(slot)
+        if values.shape.rank != len(shape) or values.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"values for '{slot}' of table '{self.config.name}', which has the shape "
+                f"{list(shape)}, cannot have the shape {list(values.shape)}."
+            )
+        self._check_range(start, values.shape[0])
+        self._stack.assign(self._variable(slot), self._offset + start, values)
+
+    def device(self) -> str:
+        """See `Table.device`."""
+        return self._stack.variable.device
+
+    def _variable(self, slot: str) -> tf.Variable:
+        self.shape(slot)  # raises for a slot that does not exist
+        return self._stack.variable if slot == ROWS else self._stack.slots[slot]
+
+
+class TableSet(trackable.Trackable):
+    """The tables of a collection by name, and the number of updates that they have had.
+
+    Not a mapping for Python's `isinstance`, on purpose: both Kerases take mappings apart when a
+    layer holds one, and would find the variables.
+
+    Attributes:
+        updates: int64 variable, the number of updates made.
+    """
+
+    def __init__(self, tables: Sequence[Table], variables: Sequence[tf.Variable]) -> None:
+        """Holds the tables.
+
+        Args:
+            tables: The logical tables.
+            variables: The variables that really hold them, for SavedModels, whose functions must
+                find every variable that they use.
+        """
+        self.updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="updates")
+        self._tables = {table.config.name: table for table in tables}
+        self._variables = tuple(variables)
+
+    def __getitem__(self, name: str) -> Table:
+        if name not in self._tables:
+            raise ValueError(f"There is no table '{name}', only {list(self._tables)}.")
+        return self._tables[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tables
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tables)
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def find_non_finite(self) -> str | None:
+        """Returns the name of the first table with a NaN or an infinity, or None."""
+        for name, table in self._tables.items():
+            if table.has_non_finite():
+                return name
+        return None
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Returns all tables, slots and the update counter as arrays, keyed "table:slot"."""
+        arrays = {
+            f"{name}:{key}": table.read_rows(slot=key).numpy()
+            for name, table in self._tables.items()
+            for key in table.keys()
+        }
+        arrays[":updates"] = self.updates.numpy()
+        return arrays
+
+    def assign_arrays(self, arrays: Mapping[str, Any]) -> None:
+        """Writes what `to_arrays` returned.
+
+        Raises:
+            ValueError: If a table or slot is missing or has another shape; nothing is written then.
+        """
+        loaded = []
+        for name, table in self._tables.items():
+            for key in table.keys():
+                try:
+                    value = np.asarray(arrays[f"{name}:{key}"])
+                except KeyError as error:
+                    raise ValueError(
+                        f"The saved weights hold no '{key}' of table '{name}'."
+                    ) from error
+                if value.shape != table.shape(key):
+                    raise ValueError(
+                        f"The saved weights hold '{key}' of table '{name}' with the shape "
+                        f"{list(value.shape)}, but the model's has {list(table.shape(key))}."
+                    )
+                loaded.append((table, value, key))
+        for table, value, key in loaded:
+            table.assign_rows(value, slot=key)
+        self.updates.assign(np.asarray(arrays[":updates"]))
+
+    def _trackable_children(
+        self, save_type: str = trackable.SaveType.CHECKPOINT, **kwargs: Any
+    ) -> dict[str, Any]:
+        del kwargs
+        if save_type == trackable.SaveType.SAVEDMODEL:
+            return {f"variable_{k}": variable for k, variable in enumerate(self._variables)}
+        return {"updates": self.updates, **{f"table:{n}": t for n, t in self._tables.items()}}
+
+    def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
+        del cached_dependencies
+        return self._trackable_children().get(name)

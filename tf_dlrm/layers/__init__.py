@@ -1,0 +1,7 @@
+"""Keras layers, one public layer per file."""
+
+from tf_dlrm.layers.dot_interaction import DotInteraction
+from tf_dlrm.layers.embedding_collection import EmbeddingCollection
+from tf_dlrm.layers.mlp import MLP
+
+__all__ = ["DotInteraction", "EmbeddingCollection", "MLP"]

@@ -1,0 +1,92 @@
+"""DotInteraction: the dot products of all pairs of feature vectors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_dlrm.keras_api import keras
+
+
+@keras.saving.register_keras_serializable(package="tf_dlrm")
+class DotInteraction(keras.layers.Layer):
+    """Dot products of all pairs of vectors: the strict lower triangle, row by row.
+
+    For vectors v_0, v_1, ... the output is v_1.v_0, v_2.v_0, v_2.v_1, v_3.v_0 and so on.
+
+    Args:
+        self_interaction: Whether to include each vector's product with itself, at the end of its
+            row: v_0.v_0, v_1.v_0, v_1.v_1 and so on.
+
+    Call arguments:
+        inputs: A list of floats [batch, dim], all of one shape.
+
+    Returns:
+        Floats [batch, n (n - 1) / 2] for n inputs, or [batch, n (n + 1) / 2] with
+        `self_interaction`.
+
+    Raises:
+        ValueError: If there are too few inputs, or their shapes differ.
+
+    Example:
+        >>> DotInteraction()([tf.ones((2, 4)), tf.ones((2, 4)), tf.ones((2, 4))]).shape
+        TensorShape([2, 3])
+
+    References:
+        Naumov et al., arXiv 1906.00091, section 2.1; `interact_features` of its code.
+    """
+
+    def __init__(self, self_interaction: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.self_interaction = self_interaction
+
+    def build(self, input_shape: Any) -> None:
+        """Checks the shapes; the layer has no weights."""
+        self._check(input_shape)
+        self.built = True
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns [batch, pairs]."""
+        self._check([vector.shape for vector in inputs])
+        return _lower_triangle_products(tf.stack(inputs, 1), self.self_interaction)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
+        """Returns (batch, number of pairs)."""
+        self._check(input_shape)
+        count = len(input_shape)
+        pairs = count * (count + 1) // 2 if self.self_interaction else count * (count - 1) // 2
+        return (input_shape[0][0], pairs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal layer."""
+        return {**super().get_config(), "self_interaction": self.self_interaction}
+
+    def _check(self, shapes: Any) -> None:
+        if not isinstance(shapes, list | tuple) or not all(
+            isinstance(shape, list | tuple | tf.TensorShape) for shape in shapes
+        ):
+            raise ValueError(
+                f"inputs of DotInteraction must be a list of tensors [batch, dim], but have the "
+                f"shape {shapes}."
+            )
+        least = 1 if self.self_interaction else 2
+        if len(shapes) < least:
+            raise ValueError(
+                f"DotInteraction needs at least {least} inputs, but got {len(shapes)}."
+            )
+        sizes = [tuple(shape) for shape in shapes]
+        if any(len(size) != 2 or size[1] != sizes[0][1] for size in sizes):
+            raise ValueError(
+                f"inputs of DotInteraction must all have the shape [batch, dim], but have {sizes}."
+            )
+
+
+def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
+    """Returns the lower triangle [batch, pairs] of the products of vectors [batch, n, dim]."""
+    count = vectors.shape[1]
+    rows, columns = np.tril_indices(count, 0 if diagonal else -1)
+    products = tf.matmul(vectors, vectors, transpose_b=True)
+    flat = tf.reshape(products, [-1, count * count])
+    pairs = tf.gather(flat, (rows * count + columns).astype(np.int32), axis=1)
+    return pairs

@@ -1,0 +1,201 @@
+"""EmbeddingCollection: the embedding tables of a model as one Keras layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.placements.local import LocalPlacement
+from tf_dlrm.embeddings.placements.placement import Placement
+from tf_dlrm.embeddings.tables import TableSet
+from tf_dlrm.keras_api import keras
+
+
+@keras.saving.register_keras_serializable(package="tf_dlrm")
+class EmbeddingCollection(keras.layers.Layer):
+    """Looks up the ids of many features, and trains the tables during the backward pass.
+
+    The update of the tables is fused into the backward pass: whoever computes a gradient through
+    this layer (`fit`, or a `tf.GradientTape` of one's own) thereby updates the looked-up rows, each
+    with the optimizer of its table. One backward pass is one update. The tables are therefore no
+    weights of the layer and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0,
+    makes the gradient come by. With `trainable = False` the tables stay as they are.
+
+    `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
+    optimizer slots and the number of updates; `get_weights` and Keras 2's old `.h5` do not.
+
+    Args:
+        features: The features and their tables.
+        seed: Seed of the tables' first values.
+
+    Call arguments:
+        ids: `{feature: ids}` for all features: int32 or int64, dense [batch] or [batch, hotness],
+            `tf.RaggedTensor` [batch, None] or `tf.SparseTensor` [batch, places].
+        weights: None, or `{feature: weights}` for any of the features, floats of the structure of
+            the feature's ids. Gradients flow back to them.
+
+    Returns:
+        `{feature: [batch, dim of its table]}`. An empty bag gives zeros.
+
+    Raises:
+        ValueError: If a feature is missing, unknown, or of a wrong type or rank.
+        tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
+            has no out-of-vocabulary row.
+
+    Example:
+        >>> table = TableConfig("movie", 1000, 8, optimizer=Adagrad(0.05), combiner="mean")
+        >>> layer = EmbeddingCollection([FeatureConfig("seen", table), FeatureConfig("next", table)])
+        >>> vectors = layer({"seen": tf.ragged.constant([[1, 2], []]), "next": tf.constant([3, 0])})
+        >>> vectors["seen"].shape
+        TensorShape([2, 8])
+
+    References:
+        Naumov et al., arXiv 1906.00091, section 2.1 (embeddings) and 3.1 (model parallelism).
+    """
+
+    def __init__(
+        self, features: Sequence[FeatureConfig | Mapping[str, Any]], seed: int = 0, **kwargs: Any
+    ) -> None:
+        # Ids have no float type to cast, and weights are cast where they are used.
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.supports_jit = False
+        configs = [FeatureConfig.from_dict(f) if isinstance(f, Mapping) else f for f in features]
+        tables_of(configs)
+        if self.compute_dtype == "float16":
+            raise ValueError(
+                "EmbeddingCollection cannot run in float16: the loss scale would be part of the "
+                "tables' updates. Use mixed_bfloat16 or float32."
+            )
+        self._feature_tuple = _Opaque(tuple(configs))
+        self._seed = seed
+        self._placement: _Opaque | None = None
+
+    @property
+    def features(self) -> tuple[FeatureConfig, ...]:
+        """The features and their tables."""
+        return self._feature_tuple.value
+
+    @property
+    def placement(self) -> Placement:
+        """Where the tables are.
+
+        Raises:
+            ValueError: If the layer has not been built.
+        """
+        if self._placement is None:
+            raise ValueError(
+                f"Layer '{self.name}' has no tables yet: call it on ids, or call its build()."
+            )
+        return self._placement.value
+
+    @property
+    def tables(self) -> TableSet:
+        """The tables by name, with their rows, their slots and the number of updates."""
+        return self.placement.tables
+
+    def build(self, ids_shape: Any = None, weights_shape: Any = None) -> None:
+        """Creates the tables; they depend on the features alone, so shapes are not needed."""
+        del ids_shape, weights_shape
+        if self._placement is not None:
+            return
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if replicas != 1:
+            raise ValueError(
+                "EmbeddingCollection places its tables on one device, but the current strategy has "
+                f"{replicas} replicas."
+            )
+        self.trap = self.add_weight(name="trap", shape=(), initializer="zeros", trainable=True)
+        with tf.init_scope():
+            self._placement = _Opaque(LocalPlacement(self.features, self._seed))
+        # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
+        self._checkpoint_tables = self.tables
+        self.built = True
+
+    def call(
+        self, ids: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Returns `{feature: [batch, dim]}`; see the class."""
+        bags = self._bags(ids, weights or {})
+        weighted = [name for name, entry in bags.items() if entry.weights is not None]
+        names = list(bags)
+        placement = self.placement
+
+        @tf.custom_gradient
+        def lookup(trap: tf.Tensor, *weight_values: tf.Tensor) -> tuple[Any, Any]:
+            del trap
+            found = placement.lookup(bags)
+
+            def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
+                return (tf.zeros(()), *(pulled[name] for name in weighted))
+
+            return tuple(found.vectors[name] for name in names), gradient
+
+        vectors = lookup(
+            tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
+        )
+        return {
+            name: tf.cast(vector, self.compute_dtype)
+            for name, vector in zip(names, vectors, strict=True)
+        }
+
+    def _bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Bags]:
+        names = [feature.name for feature in self.features]
+        for what, given in (("ids", ids), ("weights", weights)):
+            if not isinstance(given, Mapping):
+                raise ValueError(
+                    f"{what} must be a dict from feature names to tensors, but is a "
+                    f"{type(given).__name__}."
+                )
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(
+                    f"{what} has entries {unknown}, but the features of layer '{self.name}' are "
+                    f"{names}."
+                )
+        missing = [name for name in names if name not in ids]
+        if missing:
+            raise ValueError(
+                f"ids has no entries {missing}; layer '{self.name}' needs all of its features, "
+                f"{names}."
+            )
+        bags = {name: make_bags(name, ids[name], weights.get(name)) for name in names}
+        batches = {name: entry.static_batch for name, entry in bags.items()}
+        known = {batch for batch in batches.values() if batch is not None}
+        if len(known) > 1:
+            raise ValueError(f"All features must have one batch size, but have {batches}.")
+        return bags
+
+    def compute_output_shape(
+        self, ids_shape: Mapping[str, Any], weights_shape: Any = None
+    ) -> dict[str, tuple[int | None, int]]:
+        """Returns `{feature: (batch, dim)}`."""
+        del weights_shape
+        return {
+            feature.name: (ids_shape[feature.name][0], feature.table.dim)
+            for feature in self.features
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal layer."""
+        features = [feature.to_dict() for feature in self.features]
+        return {**super().get_config(), "features": features, "seed": self._seed}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Writes the tables, their slots and the number of updates to a Keras file."""
+        for key, value in self.tables.to_arrays().items():
+            store[key] = value
+
+    def load_own_variables(self, store: Any) -> None:
+        """Reads what `save_own_variables` wrote."""
+        self.tables.assign_arrays(store)
+
+
+class _Opaque:
+    """Hides a value from Keras, which tracks and wraps what it finds in a layer's attributes."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
