@@ -30,7 +30,7 @@ class TableConfig:
         initializer: First values; by default the paper's, uniform in +-sqrt(1 / rows).
         optimizer: How the rows learn.
         combiner: How the vectors of one bag become one: "sum", "mean" or "sqrtn".
-        out_of_vocabulary: The row for ids outside [0, vocabulary_size), or None: such ids are errors.
+        out_of_vocabulary: The row for ids outside [0, vocabulary_size); None makes them errors.
     """
 
     name: str

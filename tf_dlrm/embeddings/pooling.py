@@ -101,7 +101,7 @@ class StackBatch:
         ones = tf.ones(tf.shape(self._segments), tf.float32)
         weights = ones if self._weights is None else self._weights
         total = self._segment_sum(weights)
-        squares = self._segment_sum(tf.square(weights)) if "sqrtn" in combiners else None
+        squares = self._segment_sum(tf.square(weights))
         factors = []
         for k, combiner in enumerate(combiners):
             if combiner == "sum":
@@ -132,7 +132,7 @@ class StackBatch:
         return [rows] if len(sizes) == 1 else tf.split(rows, tf.stack(sizes), num=len(sizes))
 
     def _fixed_factor(self, feature: StackedFeature) -> float:
-        hotness = self._bags[feature.name].hotness
+        hotness = self._bags[feature.name].hotness or 0
         return {"sum": 1.0, "mean": 1.0 / hotness, "sqrtn": hotness**-0.5}[feature.table.combiner]
 
     def pool(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -142,7 +142,7 @@ class StackBatch:
             rows: float32 tensor [n, dim], the rows `ids` of the stack.
         """
         parts = self._split(rows)
-        vectors = {}
+        vectors: dict[str, tf.Tensor] = {}
         if self._one_hot:
             shape = [len(self._one_hot), self._batch, self._dim]
             matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(self._one_hot))

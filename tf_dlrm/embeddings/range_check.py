@@ -104,7 +104,7 @@ def _check(
                     tf.constant([f.table.name for f in features])[feature],
                     "' must be in [0, ",
                     tf.strings.as_string(tf.constant(sizes, tf.int64)[feature]),
-                    "). Set out_of_vocabulary of the table to send other ids to a row of their own.",
+                    "). Set out_of_vocabulary of the table to send such ids to a row of it.",
                 ]
             )
             with tf.control_dependencies([tf.debugging.Assert(False, [message])] * _in_graph()):

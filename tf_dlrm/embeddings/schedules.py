@@ -13,7 +13,7 @@ class LearningRateSchedule:
 
     With s the number of updates already made (0 at the first update):
 
-    - s < warmup_steps: `base_rate * (s + 1) / warmup_steps`, so the last warm-up step has the base rate;
+    - s < warmup_steps: `base_rate * (s + 1) / warmup_steps`, which ends at the base rate;
     - up to decay_start_step: `base_rate`;
     - from there, t = min((s - decay_start_step) / decay_steps, 1):
       `final_rate + (base_rate - final_rate) * (1 - t) ** power`, which is `final_rate` from step

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
@@ -83,10 +82,32 @@ class DotInteraction(keras.layers.Layer):
 
 
 def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
-    """Returns the lower triangle [batch, pairs] of the products of vectors [batch, n, dim]."""
+    """Returns the lower triangle [batch, pairs] of the products of vectors [batch, n, dim].
+
+    Row i of the triangle is a slice, so both ways copy runs of numbers, not single ones. Autodiff
+    of that would pad every slice to the full square, so the gradient is written out: with G the
+    triangle of gradients and V the vectors, it is (G + G^T) V.
+    """
     count = vectors.shape[1]
-    rows, columns = np.tril_indices(count, 0 if diagonal else -1)
-    products = tf.matmul(vectors, vectors, transpose_b=True)
-    flat = tf.reshape(products, [-1, count * count])
-    pairs = tf.gather(flat, (rows * count + columns).astype(np.int32), axis=1)
-    return pairs
+    lengths = [row + int(diagonal) for row in range(count)]
+
+    @tf.custom_gradient
+    def products(vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        square = tf.matmul(vectors, vectors, transpose_b=True)
+        flat = tf.reshape(square, [-1, count * count])
+        rows = [flat[:, row * count : row * count + lengths[row]] for row in range(count)]
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            batch = tf.shape(upstream)[0]
+            pieces = []
+            start = 0
+            for length in lengths:
+                pieces.append(upstream[:, start : start + length])
+                pieces.append(tf.zeros([batch, count - length], upstream.dtype))
+                start += length
+            triangle = tf.reshape(tf.concat(pieces, 1), [-1, count, count])
+            return tf.matmul(triangle, vectors) + tf.matmul(triangle, vectors, transpose_a=True)
+
+        return tf.concat(rows, 1), gradient
+
+    return products(vectors)

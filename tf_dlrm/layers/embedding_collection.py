@@ -46,7 +46,8 @@ class EmbeddingCollection(keras.layers.Layer):
 
     Example:
         >>> table = TableConfig("movie", 1000, 8, optimizer=Adagrad(0.05), combiner="mean")
-        >>> layer = EmbeddingCollection([FeatureConfig("seen", table), FeatureConfig("next", table)])
+        >>> features = [FeatureConfig("seen", table), FeatureConfig("next", table)]
+        >>> layer = EmbeddingCollection(features)
         >>> vectors = layer({"seen": tf.ragged.constant([[1, 2], []]), "next": tf.constant([3, 0])})
         >>> vectors["seen"].shape
         TensorShape([2, 8])
