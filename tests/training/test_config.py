@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import (
+    DataOptions,
+    ModelOptions,
+    OptimizerOptions,
+    RunOptions,
+    TrainingConfig,
+)
+
+RANDOM = DataOptions(data="random")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (DataOptions(), "--data_dir is missing"),
+        (DataOptions(data_dir="/does/not/exist"), "is not a folder"),
+        (DataOptions(data="random", data_dir="x"), "contradicts --data_dir=x"),
+        (DataOptions(data="random", random_tables=("10", "ten")), "--random_tables has 'ten'"),
+        (DataOptions(data="random", random_train_rows=0), "--random_train_rows=0 must be 1"),
+        (ModelOptions(model="bert"), "--model=bert must be one of dlrm"),
+        (ModelOptions(top_mlp=(8, 2)), "--top_mlp=8,2 must end in 1"),
+        (ModelOptions(bottom_mlp=(8, 2)), "--bottom_mlp=8,2 must end in --embedding_dim=16"),
+        (ModelOptions(bottom_mlp=(-8, 16)), "--bottom_mlp=-8,16 must have positive"),
+        (ModelOptions(interaction="concat", interaction_itself=True), "contradicts"),
+        (ModelOptions(dropout=1.0), "--dropout=1.0"),
+        (OptimizerOptions(embedding_learning_rate=0.0), "--embedding_learning_rate=0.0 must be"),
+        (OptimizerOptions(dense_optimizer="adamw"), "must be one of sgd, adagrad, adam"),
+        (
+            OptimizerOptions(warmup_steps=5, decay_start_step=4, decay_steps=1),
+            "--decay_start_step=4 comes before",
+        ),
+        (OptimizerOptions(decay_start_step=4), "has no effect"),
+        (RunOptions(batch_size=0), "--batch_size=0 must be 1 or more"),
+        (RunOptions(target_auc=0.8), "--target_auc needs --eval_every_steps"),
+        (RunOptions(checkpoint_every_steps=5), "--checkpoint_every_steps needs --model_dir"),
+        (RunOptions(model_dir="m", profile_steps=(5,)), "--profile_steps=5 must be two steps"),
+        (RunOptions(model_dir=__file__), "is not a folder"),
+    ],
+)
+def test_a_mistaken_option_is_named_in_a_sentence(options, sentence):
+    with pytest.raises(UserError, match="^--.*\\.$") as error:
+        options.validate()
+    assert sentence in str(error.value)
+
+
+def test_json_round_trip_keeps_every_option():
+    config = TrainingConfig(
+        data=dataclasses.replace(RANDOM, random_tables=("10", "20")),
+        model=ModelOptions(embedding_dim=8, bottom_mlp=(4, 8), dropout=0.5),
+        optimizer=OptimizerOptions(warmup_steps=7),
+        run=RunOptions(model_dir="m", profile_steps=(3, 9), seed=5),
+    )
+    config.validate()
+    assert TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_no_dense_features_means_no_bottom_mlp():
+    config = TrainingConfig(data=dataclasses.replace(RANDOM, random_dense_features=0))
+    with pytest.raises(UserError, match="--bottom_mlp must be empty"):
+        config.validate()

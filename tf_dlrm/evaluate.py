@@ -1,0 +1,54 @@
+"""Evaluates a checkpoint or an exported model.
+
+python -m tf_dlrm.evaluate --model_dir=DIR      the newest checkpoint of a run
+python -m tf_dlrm.evaluate --saved_model=DIR    a SavedModel of tf_dlrm.train or tf_dlrm.export
+
+The data is that of the training run, unless --data_dir names another data set folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+
+from tf_dlrm import entry_point
+from tf_dlrm.errors import UserError
+
+_MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
+_SAVED_MODEL = flags.DEFINE_string("saved_model", "", "Folder of an exported SavedModel.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Data set folder; empty: the run's own data.")
+_SPLIT = flags.DEFINE_enum("split", "evaluation", ["train", "evaluation"], "Rows to evaluate.")
+_BATCH_SIZE = flags.DEFINE_integer("eval_batch_size", 16384, "Examples in a batch.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("eval_steps", 0, "Batches; 0 for all rows.", lower_bound=0)
+_PRINT = flags.DEFINE_integer(
+    "print_predictions",
+    0,
+    "Also give the predicted probability and the label of so many first rows.",
+    lower_bound=0,
+)
+
+
+def main() -> dict[str, Any]:
+    """Checks the flags, then evaluates; returns the metrics."""
+    if bool(_MODEL_DIR.value) == bool(_SAVED_MODEL.value):
+        raise UserError("Give one of --model_dir (a checkpoint) and --saved_model (an export).")
+    if _CHECKPOINT.value and not _MODEL_DIR.value:
+        raise UserError("--checkpoint needs --model_dir.")
+    from tf_dlrm.training import assessment
+
+    return assessment.assess(
+        model_dir=_MODEL_DIR.value,
+        checkpoint=_CHECKPOINT.value,
+        saved_model=_SAVED_MODEL.value,
+        data_dir=_DATA_DIR.value,
+        split=_SPLIT.value,
+        batch_size=_BATCH_SIZE.value,
+        steps=_STEPS.value,
+        predictions=_PRINT.value,
+    )
+
+
+if __name__ == "__main__":
+    entry_point.run(main)

@@ -1,0 +1,51 @@
+"""Loads an exported SavedModel for evaluation, with TensorFlow alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.serving.export import EXTRA_ASSETS
+
+
+def load_saved_model(
+    path: str,
+) -> tuple[Callable[[dict[str, tf.Tensor]], tf.Tensor], dict[str, Any]]:
+    """Loads what `export_model` wrote.
+
+    Returns:
+        A function from a batch of features to logits of shape [batch], in double precision, since a
+        probability near 1 has lost its logit in single precision; and the run's description.
+
+    Raises:
+        UserError: if there is no SavedModel of this package.
+    """
+    description = os.path.join(path, EXTRA_ASSETS, "run.json")
+    if not os.path.exists(os.path.join(path, "saved_model.pb")) or not os.path.exists(description):
+        raise UserError(f"--saved_model={path} is not a SavedModel exported by tf_dlrm.")
+    try:
+        model = tf.saved_model.load(path)
+    except (tf.errors.OpError, OSError, ValueError) as error:
+        raise UserError(f"--saved_model={path} can't be loaded: {error}.") from error
+    serve = model.signatures["serving_default"]
+    with open(description, encoding="utf-8") as lines:
+        run = json.load(lines)
+
+    def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        ids = {
+            name: value if name == "dense" else tf.cast(value, tf.int64)
+            for name, value in features.items()
+        }
+        probability = tf.cast(serve(**ids)["probability"], tf.float64)
+        # Keeps a probability that single precision rounded to 0 or 1 at a finite logit.
+        probability = tf.clip_by_value(probability, 1e-38, 1.0 - 2.0**-25)
+        return tf.math.log(probability) - tf.math.log1p(-probability)
+
+    # The signature's functions hold the variables only weakly.
+    logits.model = model  # type: ignore[attr-defined]
+    return logits, run

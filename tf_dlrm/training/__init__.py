@@ -1,0 +1,1 @@
+"""Training: configuration, input, the loop, metrics, checkpoints and resume."""

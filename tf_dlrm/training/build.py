@@ -1,0 +1,110 @@
+"""Makes the model and its optimizers from the options and the data set's schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm import embeddings
+from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.errors import UserError
+from tf_dlrm.keras_api import keras
+from tf_dlrm.models.dlrm import DLRM, DLRMConfig
+from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tfrecords.schema import Schema
+
+_EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
+    "sgd": embeddings.SGD,
+    "adagrad": embeddings.Adagrad,
+    "rowwise_adagrad": embeddings.RowWiseAdagrad,
+    "lazy_adam": embeddings.LazyAdam,
+    "ftrl": embeddings.FTRL,
+}
+
+
+def build_model(
+    options: ModelOptions, optimizer: OptimizerOptions, schema: Schema, seed: int
+) -> DLRM:
+    """Builds the model with its variables, tables included.
+
+    Raises:
+        UserError: if the options do not fit the schema.
+    """
+    initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
+    table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
+        learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer)
+    )
+    try:
+        config = DLRMConfig(
+            dense_features=len(schema.dense),
+            features=tuple(
+                embeddings.FeatureConfig(
+                    column.name,
+                    embeddings.TableConfig(
+                        name=column.name,
+                        vocabulary_size=column.vocabulary_size,
+                        dim=options.embedding_dim,
+                        initializer=initializer,
+                        optimizer=table_optimizer,
+                        out_of_vocabulary=column.out_of_vocabulary,
+                    ),
+                )
+                for column in schema.categorical
+            ),
+            bottom_mlp=options.bottom_mlp,
+            top_mlp=options.top_mlp,
+            interaction=options.interaction,
+            self_interaction=options.interaction_itself,
+            dropout=options.dropout,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return DLRM(config)
+
+
+def build_dense_optimizer(options: OptimizerOptions, model: DLRM) -> Any:
+    """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
+    rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
+    optimizers = {
+        "sgd": lambda: keras.optimizers.SGD(rate, jit_compile=False),
+        # PyTorch's defaults, as the paper's code has them; Keras starts at 0.1.
+        "adagrad": lambda: keras.optimizers.Adagrad(
+            rate, initial_accumulator_value=0.0, epsilon=1e-10, jit_compile=False
+        ),
+        "adam": lambda: keras.optimizers.Adam(rate, jit_compile=False),
+    }
+    optimizer = optimizers[options.dense_optimizer]()
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def learning_rate(base: float, options: OptimizerOptions) -> float | LearningRateSchedule:
+    """Returns the constant rate `base`, or its schedule by step."""
+    if not options.warmup_steps and not options.decay_steps:
+        return base
+    return LearningRateSchedule(
+        base,
+        warmup_steps=options.warmup_steps,
+        decay_start_step=options.decay_start_step,
+        decay_steps=options.decay_steps,
+        power=options.decay_power,
+        final_rate=base * options.final_learning_rate_fraction,
+    )
+
+
+class _KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The same schedule for a Keras optimizer, so that both kinds of weights follow one curve."""
+
+    def __init__(self, rate: float | LearningRateSchedule) -> None:
+        self._rate = rate
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        if isinstance(self._rate, float):
+            return tf.constant(self._rate, tf.float32)
+        return self._rate(step)
+
+    def get_config(self) -> dict[str, Any]:
+        rate = self._rate
+        return {"rate": rate if isinstance(rate, float) else rate.to_dict()}

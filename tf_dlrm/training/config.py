@@ -1,0 +1,265 @@
+"""What a run is, as frozen dataclasses; every field is a flag of `tf_dlrm.train`.
+
+Nothing here imports TensorFlow, so that a mistaken flag is reported before TensorFlow starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, TypeVar
+
+from tf_dlrm.errors import UserError
+
+Options = TypeVar("Options", bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions")
+
+EMBEDDING_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "ftrl")
+DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field that is also a flag, with its help text and its allowed values."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Where the examples come from and in which order."""
+
+    data: str = option(
+        "folder",
+        "Source of examples: a data set folder (--data_dir), or random examples made on the fly.",
+        ("folder", "random"),
+    )
+    data_dir: str = option("", "Data set folder, as written by tfrecords.convert_criteo.")
+    shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
+    shuffle_window_rows: int = option(
+        262144, "Rows that are shuffled among each other while reading; blocks always are."
+    )
+    random_tables: tuple[str, ...] = option(
+        ("criteo_kaggle",),
+        "Vocabulary sizes of the random tables, comma-separated, or criteo_kaggle.",
+    )
+    random_max_vocabulary: int = option(
+        0, "Upper bound of every random table's vocabulary size; 0 for none."
+    )
+    random_dense_features: int = option(13, "Number of random dense features.")
+    random_ids_per_lookup: int = option(1, "Ids of each random feature in each example (hotness).")
+    random_alpha: float = option(
+        1.05, "Exponent of the power law that random ids are drawn from; 0 for uniform."
+    )
+    random_label: str = option(
+        "teacher",
+        "Labels of random examples: from a hidden teacher model, or random.",
+        ("teacher", "random"),
+    )
+    random_train_rows: int = option(1_000_000, "Number of random training examples.")
+    random_evaluation_rows: int = option(100_000, "Number of random evaluation examples.")
+    random_seed: int = option(0, "Seed of the random examples and of their teacher.")
+
+    def validate(self) -> None:
+        """Raises UserError when the options contradict each other or name no data."""
+        _check_choices(self)
+        if self.data == "folder":
+            if not self.data_dir:
+                raise UserError(
+                    "--data_dir is missing: name a data set folder (made by python -m "
+                    "tfrecords.convert_criteo), or use --data=random."
+                )
+            if not os.path.isdir(self.data_dir):
+                raise UserError(f"--data_dir={self.data_dir} is not a folder.")
+        elif self.data_dir:
+            raise UserError(
+                f"--data=random contradicts --data_dir={self.data_dir}: leave one of them out."
+            )
+        _check_at_least(self, 1, "shuffle_window_rows", "random_ids_per_lookup")
+        _check_at_least(self, 1, "random_train_rows", "random_evaluation_rows")
+        _check_at_least(self, 0, "random_dense_features", "random_max_vocabulary", "random_alpha")
+        if self.random_tables != ("criteo_kaggle",):
+            for size in self.random_tables:
+                if not size.isdigit() or int(size) < 1:
+                    raise UserError(
+                        f"--random_tables has {size!r}, but takes vocabulary sizes of 1 or more, "
+                        "or criteo_kaggle."
+                    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The model, apart from what the data set's schema says of its inputs."""
+
+    model: str = option("dlrm", "Model to train.", ("dlrm",))
+    embedding_dim: int = option(16, "Width of every embedding row.")
+    bottom_mlp: tuple[int, ...] = option(
+        (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim."
+    )
+    top_mlp: tuple[int, ...] = option((512, 256, 1), "Units of the top MLP; the last is 1.")
+    interaction: str = option(
+        "dot", "How the vectors interact: all pairwise dot products, or none.", ("dot", "concat")
+    )
+    interaction_itself: bool = option(
+        False, "Whether the dot interaction includes each vector's product with itself."
+    )
+    dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
+    embedding_initializer_scale: float = option(
+        0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
+    )
+
+    def validate(self) -> None:
+        """Raises UserError when the sizes do not fit each other."""
+        _check_choices(self)
+        _check_at_least(self, 1, "embedding_dim")
+        _check_at_least(self, 0, "embedding_initializer_scale")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
+        for name in ("bottom_mlp", "top_mlp"):
+            units = getattr(self, name)
+            if any(unit < 1 for unit in units):
+                raise UserError(f"--{name}={_commas(units)} must have positive sizes only.")
+        if not self.top_mlp or self.top_mlp[-1] != 1:
+            raise UserError(f"--top_mlp={_commas(self.top_mlp)} must end in 1, the logit.")
+        if self.bottom_mlp and self.bottom_mlp[-1] != self.embedding_dim:
+            raise UserError(
+                f"--bottom_mlp={_commas(self.bottom_mlp)} must end in "
+                f"--embedding_dim={self.embedding_dim}."
+            )
+        if self.interaction == "concat" and self.interaction_itself:
+            raise UserError("--interaction_itself contradicts --interaction=concat.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """The two optimizers and the schedule of their learning rates."""
+
+    embedding_optimizer: str = option("sgd", "Optimizer of the tables.", EMBEDDING_OPTIMIZERS)
+    embedding_learning_rate: float = option(0.1, "Learning rate of the tables.")
+    dense_optimizer: str = option("sgd", "Optimizer of the MLPs.", DENSE_OPTIMIZERS)
+    dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.")
+    warmup_steps: int = option(0, "Steps over which learning rates rise linearly to their value.")
+    decay_start_step: int = option(0, "Step at which learning rates begin to decay.")
+    decay_steps: int = option(0, "Steps over which learning rates decay; 0 for no decay.")
+    decay_power: float = option(2.0, "Power of the polynomial decay.")
+    final_learning_rate_fraction: float = option(
+        0.0, "Learning rates end at this fraction of their value."
+    )
+
+    def validate(self) -> None:
+        """Raises UserError on impossible rates and steps."""
+        _check_choices(self)
+        for name in ("embedding_learning_rate", "dense_learning_rate", "decay_power"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--{name}={getattr(self, name)} must be more than 0.")
+        _check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
+        if not 0 <= self.final_learning_rate_fraction <= 1:
+            raise UserError(
+                f"--final_learning_rate_fraction={self.final_learning_rate_fraction} must be "
+                "between 0 and 1."
+            )
+        if self.decay_steps and self.decay_start_step < self.warmup_steps:
+            raise UserError(
+                f"--decay_start_step={self.decay_start_step} comes before the end of "
+                f"--warmup_steps={self.warmup_steps}."
+            )
+        if self.decay_start_step and not self.decay_steps:
+            raise UserError("--decay_start_step has no effect without --decay_steps.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How long to train, what to write and when."""
+
+    model_dir: str = option(
+        "", "Folder of checkpoints, metrics.jsonl and TensorBoard logs; empty for none."
+    )
+    export_dir: str = option("", "Folder of the exported SavedModel; empty for none.")
+    batch_size: int = option(128, "Training examples in a batch.")
+    epochs: int = option(1, "Passes over the training rows.")
+    train_steps: int = option(0, "Stop after so many steps, if that comes first; 0 for no limit.")
+    eval_batch_size: int = option(16384, "Evaluation examples in a batch.")
+    eval_steps: int = option(0, "Batches of an evaluation; 0 for the whole evaluation split.")
+    eval_every_steps: int = option(0, "Evaluate every so many steps; 0 for at the end only.")
+    checkpoint_every_steps: int = option(0, "Checkpoint every so many steps; 0: at the end only.")
+    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.")
+    target_auc: float = option(0.0, "Stop when an evaluation reaches this AUC; 0 for never.")
+    seed: int = option(0, "Seed of the initial weights, of dropout and of the order of rows.")
+    deterministic: bool = option(False, "Whether a rerun repeats every bit, at some speed.")
+    tensorboard: bool = option(True, "Whether to write TensorBoard logs into --model_dir.")
+    profile_steps: tuple[int, ...] = option(
+        (), "FIRST,LAST: profile these steps for TensorBoard, into --model_dir."
+    )
+
+    def validate(self) -> None:
+        """Raises UserError on impossible numbers and on options without their folder."""
+        _check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
+        _check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
+        _check_at_least(self, 0, "checkpoint_every_steps")
+        if not 0 <= self.target_auc <= 1:
+            raise UserError(f"--target_auc={self.target_auc} must be between 0 and 1.")
+        if self.target_auc and not self.eval_every_steps:
+            raise UserError("--target_auc needs --eval_every_steps, else it is never looked at.")
+        if self.profile_steps and (
+            len(self.profile_steps) != 2 or not 0 < self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            raise UserError(
+                f"--profile_steps={_commas(self.profile_steps)} must be two steps, FIRST,LAST, "
+                "with 1 <= FIRST <= LAST."
+            )
+        if not self.model_dir:
+            for name in ("checkpoint_every_steps", "profile_steps"):
+                if getattr(self, name):
+                    raise UserError(f"--{name} needs --model_dir.")
+        for name in ("model_dir", "export_dir"):
+            path = getattr(self, name)
+            if path and os.path.exists(path) and not os.path.isdir(path):
+                raise UserError(f"--{name}={path} exists and is not a folder.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """All options of one training run."""
+
+    data: DataOptions = DataOptions()
+    model: ModelOptions = ModelOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    run: RunOptions = RunOptions()
+
+    def validate(self) -> None:
+        """Raises UserError with one sentence on the first option that can't be."""
+        for part in (self.data, self.model, self.optimizer, self.run):
+            part.validate()
+        if self.data.data == "random" and self.data.random_dense_features == 0:
+            if self.model.bottom_mlp:
+                raise UserError("--bottom_mlp must be empty with --random_dense_features=0.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON values; `from_json` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrainingConfig:
+        """Rebuilds the options that `to_json` returned, lists becoming tuples again."""
+        parts = {
+            field.name: type(field.default)(  # type: ignore[misc]
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in value[field.name].items()}
+            )
+            for field in dataclasses.fields(cls)
+        }
+        return cls(**parts)
+
+
+def _commas(values: tuple[Any, ...]) -> str:
+    return ",".join(str(value) for value in values)
+
+
+def _check_choices(options: Any) -> None:
+    for field in dataclasses.fields(options):
+        choices = field.metadata["choices"]
+        value = getattr(options, field.name)
+        if choices and value not in choices:
+            raise UserError(f"--{field.name}={value} must be one of {', '.join(choices)}.")
+
+
+def _check_at_least(options: Any, least: int, *names: str) -> None:
+    for name in names:
+        if not getattr(options, name) >= least:
+            raise UserError(f"--{name}={getattr(options, name)} must be {least} or more.")

@@ -1,0 +1,76 @@
+"""Evaluation: all logits of a split, then exact metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.metrics import click_metrics
+from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
+
+Features = dict[str, tf.Tensor]
+
+
+def predictions(
+    logits: Callable[[Features], tf.Tensor],
+    source: Source,
+    split: str,
+    batch_size: int,
+    steps: int = 0,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the logits and labels, each of shape [batch], in the order of the rows.
+
+    Args:
+        logits: Maps a batch of features to logits of shape [batch].
+        source: Where the examples come from.
+        split: Which of its splits.
+        batch_size: Rows in a batch; the last batch may be smaller.
+        steps: Number of batches; 0 for all.
+    """
+    batches = source.batches(split, batch_size)
+    total = -(-source.rows(split) // batch_size)
+    if steps:
+        batches, total = batches.take(steps), min(steps, total)
+    last_line = time.perf_counter()
+    with readable_errors(source):
+        for done, (features, labels) in enumerate(batches):
+            if time.perf_counter() - last_line > 10:
+                last_line = time.perf_counter()
+                logging.info("evaluation: batch %d of %d", done, total)
+            yield logits(features).numpy(), labels.numpy()
+
+
+def evaluate(
+    logits: Callable[[Features], tf.Tensor],
+    source: Source,
+    split: str,
+    batch_size: int,
+    steps: int = 0,
+) -> dict[str, Any]:
+    """Evaluates all rows of a split, or the first `steps` batches of it.
+
+    Returns:
+        The metrics of `click_metrics`.
+
+    Raises:
+        UserError: if the split has no rows, or if a logit is not a finite number.
+    """
+    if not rows_or_none(source, split):
+        raise UserError(f"The data has no rows in its split {split!r}, so it can't be evaluated.")
+    all_logits, all_labels = zip(
+        *predictions(logits, source, split, batch_size, steps), strict=True
+    )
+    logits_array = np.concatenate(all_logits)
+    bad = np.flatnonzero(~np.isfinite(logits_array))
+    if bad.size:
+        raise UserError(
+            f"The model's logit of row {bad[0]} of split {split!r} is {logits_array[bad[0]]}, not "
+            f"a finite number ({bad.size} of {logits_array.size} rows are so)."
+        )
+    return click_metrics(logits_array, np.concatenate(all_labels))

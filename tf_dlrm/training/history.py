@@ -1,0 +1,65 @@
+"""The history of a run: metrics.jsonl and TensorBoard's logs."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+
+class History:
+    """Keeps all evaluations of a run in `metrics.jsonl`, one JSON object a line.
+
+    Args:
+        model_dir: The run's folder; None keeps the evaluations in memory only.
+        tensorboard: Whether to write them for TensorBoard too, into `model_dir`/tensorboard.
+        resumed_step: Evaluations after this step are forgotten: training goes on from here, so
+            they will be made again.
+    """
+
+    def __init__(self, model_dir: str | None, tensorboard: bool, resumed_step: int) -> None:
+        self._path = os.path.join(model_dir, "metrics.jsonl") if model_dir else None
+        self._entries = [e for e in self._read() if e["step"] <= resumed_step]
+        self._writer = None
+        if self._path:
+            self._write_whole()
+        if model_dir and tensorboard:
+            self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The newest evaluation, or None."""
+        return self._entries[-1] if self._entries else None
+
+    def add_evaluation(self, entry: dict[str, Any]) -> None:
+        """Appends an evaluation, which has a `step`."""
+        self._entries.append(entry)
+        if self._path:
+            self._write_whole()
+        self.add_scalars(
+            entry["step"],
+            {f"evaluation/{k}": v for k, v in entry.items() if isinstance(v, float)},
+        )
+
+    def add_scalars(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes numbers for TensorBoard."""
+        if self._writer is not None:
+            with self._writer.as_default(step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path or not os.path.exists(self._path):
+            return []
+        with open(self._path, encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines if line.strip()]
+
+    def _write_whole(self) -> None:
+        assert self._path is not None
+        # The file is small and a process may be killed at any time: whole or not at all.
+        with open(self._path + ".incomplete", "w", encoding="utf-8") as out:
+            out.writelines(json.dumps(entry, allow_nan=False) + "\n" for entry in self._entries)
+        os.replace(self._path + ".incomplete", self._path)

@@ -1,0 +1,253 @@
+"""The training loop: steps, and what happens between them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.checkpoints import Checkpoints, Position
+from tf_dlrm.training.config import RunOptions
+from tf_dlrm.training.history import History
+from tf_dlrm.training.progress import Progress
+from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
+
+# Steps run in compiled stretches of about this length: long enough that Python costs nothing, short
+# enough for a SIGTERM and for a loss that is no number to be noticed at once.
+_SECONDS_PER_STRETCH = 0.5
+
+
+@dataclasses.dataclass
+class Loop:
+    """Trains from a position to the end of the run.
+
+    Attributes:
+        options: When to evaluate, to checkpoint and to stop.
+        source: The examples; their order is a function of (seed, epoch).
+        shuffle: Whether training rows are shuffled.
+        training_steps: See `make_training_steps`.
+        evaluate: Returns the metrics of the model as it is now.
+        find_non_finite: Returns the name of weights that are not finite, or None.
+        checkpoints: None where no model directory is given.
+        history: Where evaluations are kept.
+    """
+
+    options: RunOptions
+    source: Source
+    shuffle: bool
+    training_steps: Callable[[Any, tf.Tensor], tf.Tensor]
+    evaluate: Callable[[], dict[str, Any]]
+    find_non_finite: Callable[[], str | None]
+    checkpoints: Checkpoints | None
+    history: History
+
+    def run(self, position: Position) -> tuple[Position, float]:
+        """Trains until the last step, or until the target AUC is reached.
+
+        Returns:
+            The position at the end, and the training rows a second of this call.
+
+        Raises:
+            UserError: if the loss or a weight is no longer finite, if the data can't be read, or if
+                a checkpoint can't be written.
+            SystemExit: with code 143 after SIGTERM, once a checkpoint is written.
+        """
+        total = self._total_steps(position)
+        progress = Progress(total)
+        with _terminated() as terminated, _profiler(self.options) as profile:
+            while position.step < total and not self._target_reached(position):
+                position = self._epoch(position, total, progress, terminated, profile)
+        if not self._evaluated(position):
+            self._evaluate(position)
+        if self.checkpoints and not self._saved(position):
+            self._save(position)
+        return position, progress.rows_per_second
+
+    def _total_steps(self, position: Position) -> int:
+        rows = rows_or_none(self.source, "train")
+        if not rows:
+            raise UserError("The data has no training rows.")
+        left = max(0, self.options.epochs - position.epoch) * rows - position.row
+        # A changed batch size changes the steps that are left, not those done.
+        partial = math.ceil((rows - position.row) / self.options.batch_size)
+        whole = max(0, self.options.epochs - position.epoch - 1)
+        steps = partial + whole * math.ceil(rows / self.options.batch_size) if left > 0 else 0
+        total = position.step + steps
+        return min(total, self.options.train_steps) if self.options.train_steps else total
+
+    def _epoch(
+        self,
+        position: Position,
+        total: int,
+        progress: Progress,
+        terminated: Callable[[], bool],
+        profile: Callable[[int], None],
+    ) -> Position:
+        """Trains to the end of the epoch of `position`, or to the end of the run."""
+        rows = self.source.rows("train")
+        batch_size = self.options.batch_size
+        with readable_errors(self.source):
+            batches = iter(
+                self.source.batches(
+                    "train",
+                    batch_size,
+                    shuffle_seed=self.options.seed if self.shuffle else None,
+                    epoch=position.epoch,
+                    first_row=position.row,
+                )
+            )
+        seconds_per_step: float | None = None
+        while position.row < rows and position.step < total:
+            profile(position.step)
+            count = min(
+                math.ceil((rows - position.row) / batch_size),
+                self._steps_to_next_stop(position.step, total),
+                1 if not seconds_per_step else max(1, int(_SECONDS_PER_STRETCH / seconds_per_step)),
+            )
+            start = time.perf_counter()
+            with readable_errors(self.source):
+                loss = float(self.training_steps(batches, tf.constant(count))) / count
+            seconds = time.perf_counter() - start
+            row = min(position.row + count * batch_size, rows)
+            step = position.step + count
+            self._check_loss(loss, position.step, step)
+            if seconds_per_step is not None:  # the first stretch was also traced
+                progress.add(count, row - position.row, seconds, step, loss)
+                self.history.add_scalars(
+                    step,
+                    {"train/loss": loss, "train/rows_per_second": (row - position.row) / seconds},
+                )
+            seconds_per_step = seconds / count if count > 1 or seconds_per_step else 0.01
+            position = Position(step, position.epoch, row)
+            if row == rows:
+                position = Position(step, position.epoch + 1, 0)
+            self._between_steps(position, total, terminated)
+            if position.row == 0 or self._target_reached(position):
+                break
+        profile(position.step)
+        return position
+
+    def _steps_to_next_stop(self, step: int, total: int) -> int:
+        stops = [total]
+        for every in (self.options.eval_every_steps, self.options.checkpoint_every_steps):
+            if every:
+                stops.append((step // every + 1) * every)
+        if self.options.profile_steps:
+            first, last = self.options.profile_steps
+            stops += [stop for stop in (first - 1, last) if stop > step]
+        return min(stops) - step
+
+    def _between_steps(
+        self, position: Position, total: int, terminated: Callable[[], bool]
+    ) -> None:
+        # The evaluation comes first: a checkpoint of a step then implies its evaluation.
+        every = self.options.eval_every_steps
+        if every and position.step % every == 0:
+            self._evaluate(position)
+        every = self.options.checkpoint_every_steps
+        if self.checkpoints and every and position.step % every == 0:
+            self._save(position)
+        if terminated():
+            if self.checkpoints and not self._saved(position):
+                self._save(position)
+            logging.info("stopped by SIGTERM after step %d of %d", position.step, total)
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def _check_loss(self, loss: float, first: int, last: int) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The training loss became {loss} between steps {first + 1} and {last}, so "
+                f"training stopped; {self._last_good()}. A lower --dense_learning_rate or "
+                "--embedding_learning_rate may help."
+            )
+
+    def _last_good(self) -> str:
+        latest = self.checkpoints.latest if self.checkpoints else None
+        return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint"
+
+    def _evaluate(self, position: Position) -> None:
+        if not rows_or_none(self.source, "evaluation"):
+            return
+        start = time.perf_counter()
+        metrics = self.evaluate()
+        self.history.add_evaluation(
+            {
+                "step": position.step,
+                "epoch": position.epoch + position.row / self.source.rows("train"),
+            }
+            | metrics
+        )
+        logging.info(
+            "evaluation at step %d: AUC %s, log loss %.5f (%.1f s)",
+            position.step,
+            "undefined" if metrics["auc"] is None else f"{metrics['auc']:.5f}",
+            metrics["log_loss"],
+            time.perf_counter() - start,
+        )
+
+    def _evaluated(self, position: Position) -> bool:
+        return self.history.last is not None and self.history.last["step"] == position.step
+
+    def _target_reached(self, position: Position) -> bool:
+        if not self.options.target_auc or not self._evaluated(position):
+            return False
+        auc = self.history.last["auc"] if self.history.last else None
+        return auc is not None and auc >= self.options.target_auc
+
+    def _saved(self, position: Position) -> bool:
+        latest = self.checkpoints.latest if self.checkpoints else None
+        return latest is not None and latest.endswith(f"-{position.step}")
+
+    def _save(self, position: Position) -> None:
+        assert self.checkpoints is not None
+        bad = self.find_non_finite()
+        if bad:
+            raise UserError(
+                f"After step {position.step} {bad} has values that are not finite, so no "
+                f"checkpoint of it was written; {self._last_good()}."
+            )
+        self.checkpoints.save(position)
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGTERM has come."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _profiler(options: RunOptions) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told every step and profiles the range of --profile_steps."""
+    running = False
+
+    def at(step: int) -> None:
+        nonlocal running
+        if not options.profile_steps:
+            return
+        first, last = options.profile_steps
+        if not running and first - 1 <= step < last:
+            tf.profiler.experimental.start(os.path.join(options.model_dir, "tensorboard"))
+            running = True
+        elif running and step >= last:
+            tf.profiler.experimental.stop()
+            running = False
+
+    try:
+        yield at
+    finally:
+        if running:
+            tf.profiler.experimental.stop()

@@ -1,0 +1,183 @@
+"""One training run from options to result: build, resume, train, evaluate, export."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.keras_api import keras
+from tf_dlrm.models.dlrm import DLRM
+from tf_dlrm.serving.export import export_model
+from tf_dlrm.training.build import build_dense_optimizer, build_model
+from tf_dlrm.training.checkpoints import (
+    Checkpoints,
+    Position,
+    checkpoint_folder,
+    read_run,
+    write_run,
+)
+from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.evaluation import evaluate
+from tf_dlrm.training.history import History
+from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.sources import Source, open_source
+from tf_dlrm.training.steps import make_logits, make_training_steps
+from tfrecords.schema import Schema
+
+
+def train(config: TrainingConfig) -> dict[str, Any]:
+    """Trains, or goes on where the model directory's newest checkpoint is.
+
+    Returns:
+        The last evaluation's metrics, and `step`, `epoch`, `examples` (rows trained on in all),
+        `examples_per_second` (training alone, in this call), `reached_target`, `parameters`.
+
+    Raises:
+        UserError: on anything that the user can mend.
+    """
+    options = config.run
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(options.seed)
+    source = open_source(config.data)
+    schema = source.schema
+    run = describe_run(config, source)
+    if options.model_dir:
+        _check_same_run(options.model_dir, run)
+    model = build_model(config.model, config.optimizer, schema, options.seed)
+    optimizer = build_dense_optimizer(config.optimizer, model)
+    checkpoints, position = None, Position()
+    if options.model_dir:
+        checkpoints = Checkpoints(
+            options.model_dir, options.keep_checkpoints, model=model, optimizer=optimizer
+        )
+        checkpoints.remove_leftovers()
+        if checkpoints.latest:
+            position = checkpoints.restore()
+            logging.info("resuming at step %d from %s", position.step, checkpoints.latest)
+        write_run(options.model_dir, run)
+    history = History(options.model_dir or None, options.tensorboard, position.step)
+    logits = make_logits(model)
+    loop = Loop(
+        options=options,
+        source=source,
+        shuffle=config.data.shuffle,
+        training_steps=make_training_steps(model, optimizer),
+        evaluate=lambda: evaluate(
+            logits, source, "evaluation", options.eval_batch_size, options.eval_steps
+        ),
+        find_non_finite=lambda: find_non_finite(model, optimizer),
+        checkpoints=checkpoints,
+        history=history,
+    )
+    position, rows_per_second = loop.run(position)
+    result = dict(history.last or {})
+    if options.export_dir:
+        export_model(model, schema, options.export_dir, run | {"step": position.step})
+        logging.info("exported to %s", options.export_dir)
+    return result | {
+        "step": position.step,
+        "examples": position.epoch * source.rows("train") + position.row,
+        "examples_per_second": round(rows_per_second, 1),
+        "reached_target": bool(options.target_auc)
+        and (result.get("auc") or 0.0) >= options.target_auc,
+        "parameters": count_parameters(model),
+    }
+
+
+def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
+    """Returns what run.json holds: enough to rebuild the model and to know its data."""
+    return {
+        "format": 1,
+        "config": config.to_json(),
+        "schema": source.schema.to_json(),
+        "data_fingerprint": source.fingerprint,
+    }
+
+
+def restore_model(model_dir: str, checkpoint: str = "") -> tuple[DLRM, dict[str, Any], Position]:
+    """Rebuilds the model of a model directory from a checkpoint, the newest by default.
+
+    Returns:
+        The model, the run's description (run.json) and the checkpoint's position.
+
+    Raises:
+        UserError: if the folder holds no run, or no such checkpoint.
+    """
+    run = read_run(model_dir)
+    if run is None:
+        raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
+    config = TrainingConfig.from_json(run["config"])
+    schema = Schema.from_json(run["schema"])
+    model = build_model(config.model, config.optimizer, schema, config.run.seed)
+    if checkpoint and not tf.io.gfile.exists(checkpoint + ".index"):
+        raise UserError(
+            f"--checkpoint={checkpoint} is no checkpoint: {checkpoint}.index does not exist."
+        )
+    position = Checkpoints(model_dir, config.run.keep_checkpoints, model=model).restore(
+        checkpoint or None
+    )
+    return model, run, position
+
+
+def find_non_finite(model: DLRM, optimizer: Any) -> str | None:
+    """Returns the name of the first table or weight with a NaN or infinity, or None."""
+    table = model.embeddings.tables.find_non_finite()
+    if table:
+        return f"table {table!r}"
+    for variable in [*model.trainable_variables, *optimizer.variables]:
+        value = variable.numpy()
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            return f"weight {variable.name!r}"
+    return None
+
+
+def count_parameters(model: DLRM) -> int:
+    """Returns the number of trained numbers, tables included."""
+    tables = {f.table.name: f.table for f in model.config.features}.values()
+    dense = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.shape.rank)
+    return dense + sum(table.vocabulary_size * table.dim for table in tables)
+
+
+def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
+    """Refuses to go on from checkpoints of another model, other data or another order of rows."""
+    before = read_run(model_dir)
+    if before is None:
+        if tf.train.latest_checkpoint(checkpoint_folder(model_dir)):
+            raise UserError(
+                f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
+                "whether they are of this model; choose another --model_dir."
+            )
+        return
+    fixed = {
+        "model": [field.name for field in dataclasses.fields(TrainingConfig().model)],
+        "optimizer": ["embedding_optimizer", "dense_optimizer"],
+        "run": ["seed"],
+        "data": ["shuffle", "shuffle_window_rows"],
+    }
+    for part, names in fixed.items():
+        for name in names:
+            was, now = (r["config"][part].get(name) for r in (before, run))
+            if _plain(was) != _plain(now):
+                raise UserError(
+                    f"--model_dir={model_dir} holds a run with --{name}={_flag(was)}, but this one "
+                    f"has --{name}={_flag(now)}; use the same value or another --model_dir."
+                )
+    if before["data_fingerprint"] != run["data_fingerprint"]:
+        raise UserError(
+            f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
+            f"{run['data_fingerprint']}); use the same data or another --model_dir."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flag(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

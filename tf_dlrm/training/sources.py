@@ -1,0 +1,106 @@
+"""The examples of a run: a data set folder, or random examples made on the fly."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import tensorflow as tf
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import DataOptions
+from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES
+from tfrecords.errors import DataError
+from tfrecords.random import RandomSource
+from tfrecords.reader import RecordSource
+from tfrecords.schema import CategoricalColumn, Schema
+
+
+class Source(Protocol):
+    """What training and evaluation ask of a source of examples.
+
+    Attributes:
+        schema: Names, vocabulary sizes and hotness of the columns.
+        fingerprint: A text that differs where the examples differ.
+    """
+
+    schema: Schema
+    fingerprint: str
+
+    def rows(self, split: str) -> int:
+        """Number of rows in a split; DataError for a split that is not there."""
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """Batches of ({"dense": [batch, n], feature: ids}, labels [batch])."""
+
+    def explain(self, error: BaseException) -> str:
+        """Says in a sentence what is wrong with the data, after reading failed."""
+
+
+def open_source(options: DataOptions) -> Source:
+    """Opens the source that the options name.
+
+    Raises:
+        UserError: if the folder is not a whole data set.
+    """
+    try:
+        if options.data == "folder":
+            return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
+        return _random_source(options)
+    except DataError as error:
+        raise UserError(str(error)) from error
+
+
+def rows_or_none(source: Source, split: str) -> int:
+    """Number of rows in a split; 0 where the data has no such split."""
+    try:
+        return source.rows(split)
+    except DataError:
+        return 0
+
+
+def _random_source(options: DataOptions) -> RandomSource:
+    sizes = KAGGLE_VOCABULARY_SIZES
+    if options.random_tables != ("criteo_kaggle",):
+        sizes = tuple(int(size) for size in options.random_tables)
+    limit = options.random_max_vocabulary or max(sizes)
+    schema = Schema(
+        dense=tuple(f"I{k + 1}" for k in range(options.random_dense_features)),
+        categorical=tuple(
+            CategoricalColumn(f"C{k + 1}", min(size, limit), options.random_ids_per_lookup)
+            for k, size in enumerate(sizes)
+        ),
+    )
+    return RandomSource(
+        schema,
+        rows={"train": options.random_train_rows, "evaluation": options.random_evaluation_rows},
+        seed=options.random_seed,
+        alpha=options.random_alpha,
+        label=options.random_label,
+        shuffle_window_rows=options.shuffle_window_rows,
+    )
+
+
+@contextlib.contextmanager
+def readable_errors(source: Source) -> Iterator[None]:
+    """Turns TensorFlow's errors about the data into a sentence that names file and record."""
+    try:
+        yield
+    except (
+        tf.errors.DataLossError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InvalidArgumentError,
+        tf.errors.NotFoundError,
+        tf.errors.OutOfRangeError,
+    ) as error:
+        raise UserError(source.explain(error)) from error
