@@ -1,0 +1,35 @@
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("legacy_keras", ["0", "1"])
+def test_the_python_example_runs(legacy_keras):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    if legacy_keras == "1":
+        example = example.replace("import keras\n", "import tf_keras as keras\n")
+    example += (
+        "\nlosses = model.history.history['loss']\n"
+        "assert losses[-1] < 0.9 * losses[0], losses\n"
+        "assert config.features[0].table.vocabulary_size == 10_000\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", example],
+        env=os.environ | {"TF_USE_LEGACY_KERAS": legacy_keras, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd=README.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_flag_file_is_in_the_readme_and_the_other_way_round():
+    files = {path.name for path in (README.parent / "flags").glob("*.flags")}
+    assert set(re.findall(r"`(\w+\.flags)`", README.read_text())) == files
