@@ -1,0 +1,1 @@
+"""Click logs as TFRecord files: schema, conversion, writing, reading, and generated data."""

@@ -1,0 +1,182 @@
+"""`dataset.json`: what a data set folder holds, and the checks that it is all there."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from tfrecords.errors import DataError
+from tfrecords.schema import Schema
+
+FILE_NAME = "dataset.json"
+FORMAT = "tf_dlrm block records"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FileInfo:
+    """One file of records.
+
+    Attributes:
+        path: Path relative to the folder.
+        rows: Number of rows in it.
+        size: Size in bytes.
+        crc32c: CRC-32C of the whole file, eight hex digits.
+        offsets: Byte at which each record begins.
+    """
+
+    path: str
+    rows: int
+    size: int
+    crc32c: str
+    offsets: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInfo:
+    """The rows of one split, for example "train".
+
+    Attributes:
+        rows: Number of rows.
+        label_sum: Sum of the labels; over `rows` it is the base rate.
+        rows_per_record: Rows in every record but the last of the split, which may have fewer.
+        files: The files, in order.
+    """
+
+    rows: int
+    label_sum: float
+    rows_per_record: int
+    files: tuple[FileInfo, ...]
+
+    @property
+    def record_rows(self) -> np.ndarray:
+        """Number of rows of each record of the split, in order, int64."""
+        records = sum(len(file.offsets) for file in self.files)
+        rows = np.full(records, self.rows_per_record, np.int64)
+        if records:
+            rows[-1] = self.rows - self.rows_per_record * (records - 1)
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """The content of `dataset.json`.
+
+    It holds no times and no absolute paths, so equal input and equal options give equal bytes.
+
+    Attributes:
+        schema: The columns.
+        splits: "train" and "evaluation" (or others) to their rows.
+        how_it_was_made: Every option, the input files, and what was done to the values, for people to read.
+    """
+
+    schema: Schema
+    splits: dict[str, SplitInfo]
+    how_it_was_made: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        splits = {}
+        for name, split in self.splits.items():
+            splits[name] = dataclasses.asdict(split)
+        value = {
+            "format": FORMAT,
+            "version": VERSION,
+            "schema": self.schema.to_json(),
+            "splits": splits,
+            "how_it_was_made": self.how_it_was_made,
+        }
+        return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the content of the data set changes (the checksums of its files are part of it)."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
+
+    @classmethod
+    def load(cls, data_dir: str) -> DatasetInfo:
+        """Reads `dataset.json` and checks that the files it lists are there, whole.
+
+        Args:
+            data_dir: The folder.
+
+        Raises:
+            DataError: If the folder or `dataset.json` is missing, cannot be read, is of another version, or a listed
+                file is missing or has another size. (The content of the files is checked while reading, and by
+                `python -m tfrecords.inspect`.)
+        """
+        info = cls.load_description(data_dir)
+        for name, split in info.splits.items():
+            for file in split.files:
+                path = os.path.join(data_dir, file.path)
+                if not os.path.isfile(path):
+                    raise DataError(
+                        f"The file {path} of the split {name!r} is missing, although {FILE_NAME} lists it. "
+                        "Convert the data again."
+                    )
+                size = os.path.getsize(path)
+                if size != file.size:
+                    raise DataError(
+                        f"The file {path} of the split {name!r} has {size} bytes, where {FILE_NAME} says {file.size}: "
+                        f"it is {'truncated' if size < file.size else 'too long'}. Convert the data again."
+                    )
+        return info
+
+    @classmethod
+    def load_description(cls, data_dir: str) -> DatasetInfo:
+        """Reads `dataset.json` without looking at the files that it lists.
+
+        Raises:
+            DataError: As `load`, but for the files.
+        """
+        path = os.path.join(data_dir, FILE_NAME)
+        if not os.path.isdir(data_dir):
+            raise DataError(f"There is no data set folder {data_dir!r}.{_set_aside(data_dir)}")
+        try:
+            with open(path, "rb") as file:
+                value = json.loads(file.read().decode("utf-8"))
+        except FileNotFoundError:
+            raise DataError(
+                f"The folder {data_dir!r} is no data set: it has no {FILE_NAME}. Make one with "
+                "`python -m tfrecords.convert_criteo` or `python -m tfrecords.random`."
+            ) from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} is not JSON: {error}. Convert the data again.") from error
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(f"{path} does not describe a data set: its 'format' is not {FORMAT!r}.")
+        if value.get("version") != VERSION:
+            raise DataError(
+                f"{path} is of format version {value.get('version')!r}; this program reads version {VERSION}. "
+                "Convert the data again."
+            )
+        try:
+            return cls(
+                schema=Schema.from_json(value["schema"]),
+                splits={name: _split_from_json(split) for name, split in value["splits"].items()},
+                how_it_was_made=value["how_it_was_made"],
+            )
+        except (KeyError, TypeError, AttributeError, DataError) as error:
+            raise DataError(f"{path} cannot be used: {error}") from error
+
+
+def _split_from_json(value: dict[str, Any]) -> SplitInfo:
+    files = tuple(
+        FileInfo(**{**file, "offsets": tuple(file["offsets"])}) for file in value["files"]
+    )
+    return SplitInfo(**{**value, "files": files})
+
+
+def _set_aside(data_dir: str) -> str:
+    parent, name = os.path.split(os.path.abspath(data_dir))
+    aside = os.path.join(parent, f".{name}.replaced")
+    if not os.path.isdir(aside):
+        return ""
+    return (
+        f" A run that was stopped while it replaced the folder left the earlier data set in {aside!r}; "
+        "run the conversion again, or rename it back."
+    )

@@ -1,0 +1,116 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from typing import BinaryIO
+
+from tfrecords import dataset_info
+from tfrecords.errors import DataError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class WholeFolder:
+    """Work on a folder beside the one that is wanted, which takes its place when it is complete.
+
+    The work happens in `.NAME.incomplete` next to `NAME`. `commit` renames it to `NAME`, after
+    setting an earlier data set aside as `.NAME.replaced`, which is then removed. A process that
+    dies leaves one of these hidden folders, which the next run for the same `NAME` removes, or
+    renames back if the process died between the two renames.
+
+    Args:
+        path: The folder that is wanted. It may be missing, empty, or a data set.
+
+    Raises:
+        DataError: If `path` exists and is neither empty nor a data set, or if another process is
+            making the same folder at this moment.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        parent, name = os.path.split(self._path)
+        self._replaced = os.path.join(parent, f".{name}.replaced")
+        self.work = os.path.join(parent, f".{name}.incomplete")
+        try:
+            os.makedirs(parent, exist_ok=True)
+            self._lock: BinaryIO | None = open(os.path.join(parent, f".{name}.lock"), "wb")
+        except OSError as error:
+            raise DataError(f"The folder {parent} cannot be written: {error.strerror}.") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise DataError(
+                f"Another process is writing the data set {self._path} at this moment; "
+                "wait until it has ended."
+            ) from None
+        try:
+            self._clear()
+            self._check_target()
+            os.mkdir(self.work)
+        except BaseException as error:
+            self._unlock()
+            if isinstance(error, OSError):
+                raise DataError(
+                    f"The folder {self.work} cannot be made: {error.strerror}."
+                ) from error
+            raise
+
+    def _clear(self) -> None:
+        if os.path.isdir(self._replaced):
+            if os.path.exists(self._path):
+                shutil.rmtree(self._replaced)
+            else:
+                os.rename(self._replaced, self._path)
+        if os.path.isdir(self.work):
+            shutil.rmtree(self.work)
+
+    def _check_target(self) -> None:
+        if not os.path.lexists(self._path):
+            return
+        if not os.path.isdir(self._path):
+            raise DataError(f"{self._path} is a file; the data set needs a folder of that name.")
+        content = os.listdir(self._path)
+        if content and dataset_info.FILE_NAME not in content:
+            raise DataError(
+                f"The folder {self._path} is not empty and is no data set (it has no "
+                f"{dataset_info.FILE_NAME}), so it is not replaced. Name another folder."
+            )
+
+    def commit(self) -> None:
+        """Puts the work in its place; from now on readers see it."""
+        for root, _, names in os.walk(self.work):
+            for name in names:
+                with open(os.path.join(root, name), "rb") as file:
+                    os.fsync(file.fileno())
+        if os.path.isdir(self._path):
+            os.rename(self._path, self._replaced)
+        os.rename(self.work, self._path)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        self._unlock()
+
+    def discard(self) -> None:
+        """Removes the work; an earlier data set stays as it was."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            # Removed while still held: whoever waits for it would hold a file nobody else sees,
+            # which is why nobody waits.
+            os.unlink(self._lock.name)
+            self._lock.close()
+            self._lock = None
+
+    def full_disk(self, error: OSError) -> DataError | None:
+        """The sentence for an error that means that there is no room, or None for any other."""
+        if error.errno not in _FULL:
+            return None
+        return DataError(
+            f"There is no room left for {self._path} ({error.strerror}). Nothing was changed: what "
+            "had been written of the new data set is removed, an earlier one is intact."
+        )

@@ -1,0 +1,212 @@
+"""Reads a data set folder in batches."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords import block, verify
+from tfrecords.dataset_info import DatasetInfo, SplitInfo
+from tfrecords.errors import DataError
+from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.schema import CategoricalColumn, Schema
+
+# TensorFlow's default, given explicitly: any other value is logged once per record.
+_READ_BUFFER = 256 * 1024
+
+
+class RecordSource:
+    """The rows of a data set folder.
+
+    ```python
+    source = RecordSource("clicks")
+    for features, label in source.batches("train", 2048, shuffle_seed=1, epoch=0):
+        ...
+    ```
+
+    Args:
+        data_dir: The folder.
+        shuffle_window_rows: About how many rows are shuffled together when a seed is given.
+
+    Attributes:
+        schema: The columns.
+        info: The content of `dataset.json`.
+        fingerprint: A string that changes when the content of the data set changes.
+
+    Raises:
+        DataError: If the folder is no whole data set.
+    """
+
+    def __init__(self, data_dir: str, shuffle_window_rows: int = SHUFFLE_WINDOW_ROWS) -> None:
+        if shuffle_window_rows < 1:
+            raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
+        self._data_dir = data_dir
+        self._shuffle_window_rows = shuffle_window_rows
+        self.info = DatasetInfo.load(data_dir)
+        self.schema: Schema = self.info.schema
+        self.fingerprint = self.info.fingerprint
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return self._split(split).rows
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """One epoch of a split, or what is left of it.
+
+        The order of the rows is a function of (`shuffle_seed`, `epoch`) and the data set alone:
+        not of the batch size, the parallelism, or where reading begins.
+
+        Args:
+            split: "train" or "evaluation".
+            batch_size: Rows in a batch.
+            shuffle_seed: None: file order. A number: blocks of rows in a random order, and rows
+                shuffled within windows of `shuffle_window_rows`.
+            epoch: Another number gives another order (with a seed).
+            first_row: How many rows of the epoch's order to leave out at its beginning. A run that
+                was stopped after 7,000 rows goes on with `first_row=7000`, at any batch size.
+            drop_remainder: Whether to leave out a last batch that is smaller.
+
+        Returns:
+            A dataset of `({"dense": float32 [batch, columns], NAME: ids, ...}, label)`: ids are
+            int32 (int64 for vocabularies of 2**31 and more) of shape `[batch]`,
+            `[batch, hotness]`, or ragged `[batch, None]`; the label is float32 `[batch]`. There is
+            no "dense" where the schema has no dense columns.
+
+            While reading, TensorFlow raises `DataLossError`, `InvalidArgumentError`,
+            `OutOfRangeError` or `FailedPreconditionError` for files that have changed; `explain`
+            turns them into a sentence.
+
+        Raises:
+            DataError: If there is no such split or an argument is out of range.
+        """
+        info = self._split(split)
+        order = epoch_order(
+            info.record_rows,
+            shuffle_seed=shuffle_seed,
+            epoch=epoch,
+            first_row=first_row,
+            shuffle_window_rows=self._shuffle_window_rows,
+        )
+        paths = np.array([os.path.join(self._data_dir, file.path) for file in info.files], object)
+        file_of = np.repeat(np.arange(len(paths)), [len(file.offsets) for file in info.files])
+        offsets = np.concatenate(
+            [np.array(file.offsets, np.int64) for file in info.files] or [np.zeros(0, np.int64)]
+        )
+
+        def fetch(blocks: np.ndarray) -> tf.data.Dataset:
+            return _records(paths, file_of[blocks], offsets[blocks])
+
+        def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
+            return _decode(self.schema, records, rows)
+
+        return ordered_batches(order, fetch, load, batch_size, drop_remainder)
+
+    def explain(self, error: BaseException) -> str:
+        """Finds out what is wrong with the files after an error while reading.
+
+        Args:
+            error: What TensorFlow raised.
+
+        Returns:
+            A whole sentence that names file, record and, for a value, column, row and value; or,
+            where the files are in order, one that says so and holds the first line of `error`.
+        """
+        problem = verify.first_problem(self._data_dir, self.info)
+        if problem is not None:
+            return problem
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        return (
+            f"Reading {self._data_dir} failed, but its files are whole, so the cause is "
+            f"elsewhere: {first_line}"
+        )
+
+    def _split(self, split: str) -> SplitInfo:
+        try:
+            return self.info.splits[split]
+        except KeyError:
+            raise DataError(
+                f"The data set {self._data_dir} has no split {split!r}; it has "
+                f"{', '.join(sorted(self.info.splits)) or 'none'}."
+            ) from None
+
+
+def _records(paths: np.ndarray, file_of: np.ndarray, offsets: np.ndarray) -> tf.data.Dataset:
+    """One serialized record per (file, offset), in order."""
+    names = tf.constant(paths.tolist(), tf.string, shape=[len(paths)])
+
+    def read(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=[tf.gather(names, file)],
+            compression_type="",
+            buffer_size=_READ_BUFFER,
+            byte_offsets=tf.reshape(offset, [1]),
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).take(1)
+
+    places = tf.data.Dataset.from_tensor_slices((file_of.astype(np.int64), offsets))
+    return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
+
+
+def _decode(schema: Schema, records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
+    """The rows of the records of a window, checked."""
+    types = block.feature_types(schema)
+    parsed = tf.io.parse_example(
+        records, {name: tf.io.FixedLenFeature([], tf.string) for name in types}
+    )
+    # tf.reshape refuses another number of values: that is the check that no row is missing.
+    rows32 = tf.cast(rows, tf.int32)
+    flat = {
+        name: tf.io.decode_raw(tf.strings.reduce_join(parsed[name]), tf.as_dtype(dtype.type))
+        for name, dtype in types.items()
+    }
+    label = tf.reshape(flat[schema.label], [rows32])
+    finite = [tf.reduce_all(tf.math.is_finite(label))]
+    features: Features = {}
+    if schema.dense:
+        features[block.DENSE] = tf.reshape(flat[block.DENSE], [rows32, len(schema.dense)])
+        finite.append(tf.reduce_all(tf.math.is_finite(features[block.DENSE])))
+    inside = []
+    for column in schema.categorical:
+        ids = flat[column.name]
+        inside.append(_all_inside(ids, column))
+        features[column.name] = _ids(column, flat, rows32)
+    checks = [
+        tf.debugging.Assert(
+            tf.reduce_all(finite), ["A dense value or a label of the data set is not finite."]
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all(inside), ["An id of the data set lies outside its vocabulary."]
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.nest.map_structure(tf.identity, (features, label))
+
+
+def _ids(column: CategoricalColumn, flat: Features, rows: tf.Tensor) -> tf.Tensor:
+    ids = flat[column.name]
+    if column.hotness is None:
+        lengths = tf.reshape(flat[column.name + block.LENGTHS], [rows])
+        return tf.RaggedTensor.from_row_lengths(ids, lengths)
+    shape = [rows] if column.hotness == 1 else [rows, column.hotness]
+    return tf.reshape(ids, shape)
+
+
+def _all_inside(ids: tf.Tensor, column: CategoricalColumn) -> tf.Tensor:
+    # A negative id is a large unsigned number, so one comparison finds both kinds.
+    unsigned = tf.bitcast(ids, tf.uint64 if ids.dtype == tf.int64 else tf.uint32)
+    return tf.reduce_all(unsigned < tf.constant(column.vocabulary_size, unsigned.dtype))
