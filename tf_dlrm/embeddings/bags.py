@@ -52,7 +52,7 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
             is not that of `ids`.
     """
     if not isinstance(ids, tf.RaggedTensor | tf.SparseTensor):
-        ids = _to_dense(feature, ids)
+        ids = _to_tensor(feature, ids)
     if ids.dtype not in (tf.int32, tf.int64):
         raise ValueError(
             f"The ids of feature '{feature}' must be int32 or int64, but are {ids.dtype.name}."
@@ -62,29 +62,28 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
     elif isinstance(ids, tf.SparseTensor):
         bags = _from_sparse(feature, ids)
     else:
-        bags = _from_dense(ids)
+        bags = _from_dense(feature, ids)
     if weights is None:
         return bags
     return dataclasses.replace(bags, weights=_flat_weights(feature, ids, weights))
 
 
-def _to_dense(feature: str, ids: Any) -> tf.Tensor:
+def _to_tensor(feature: str, ids: Any) -> tf.Tensor:
     try:
-        ids = tf.convert_to_tensor(ids)
+        return tf.convert_to_tensor(ids)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 or "
             f"int64, but are {type(ids).__name__}: {error}"
         ) from error
+
+
+def _from_dense(feature: str, ids: tf.Tensor) -> Bags:
     if ids.shape.rank not in (1, 2):
         raise ValueError(
             f"The ids of feature '{feature}' must have the shape [batch] or [batch, hotness], but "
             f"have {ids.shape}."
         )
-    return ids
-
-
-def _from_dense(ids: tf.Tensor) -> Bags:
     hotness = 1 if ids.shape.rank == 1 else ids.shape[1]
     static_batch = ids.shape[0]
     batch = tf.shape(ids)[0]
@@ -120,9 +119,11 @@ def _flat_weights(feature: str, ids: Any, weights: Any) -> tf.Tensor:
     """Returns the weights [n] in the order of the ids, as float32."""
     if not isinstance(weights, tf.RaggedTensor | tf.SparseTensor):
         weights = tf.convert_to_tensor(weights)
-    same = type(weights) is type(ids) or not isinstance(
-        ids, tf.RaggedTensor | tf.SparseTensor
-    ) == isinstance(weights, tf.RaggedTensor | tf.SparseTensor)
+    composite = tf.RaggedTensor | tf.SparseTensor
+    if isinstance(ids, composite):
+        same = type(weights) is type(ids)
+    else:
+        same = not isinstance(weights, composite)
     if not same:
         raise ValueError(
             f"The weights of feature '{feature}' must have the structure of its ids, a "

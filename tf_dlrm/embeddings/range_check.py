@@ -90,19 +90,20 @@ def _check(
             position = tf.argmin(tf.cast(tf.reshape(inside, [-1]), tf.int32))
             feature, bag, index = place(position)
             value = tf.reshape(given, [-1])[position]
+            # No quotes: the assertion's message would show them with backslashes.
             message = tf.strings.join(
                 [
-                    "Feature '",
+                    "Feature ",
                     tf.constant([f.name for f in features])[feature],
-                    "' has the id ",
+                    " has the id ",
                     tf.strings.as_string(value),
                     " at row ",
                     tf.strings.as_string(bag),
                     " of the batch, place ",
                     tf.strings.as_string(index),
-                    " of its bag, but ids of table '",
+                    " of its bag, but ids of table ",
                     tf.constant([f.table.name for f in features])[feature],
-                    "' must be in [0, ",
+                    " must be in [0, ",
                     tf.strings.as_string(tf.constant(sizes, tf.int64)[feature]),
                     "). Set out_of_vocabulary of the table to send such ids to a row of it.",
                 ]

@@ -1,13 +1,14 @@
 """Logical tables: each a [vocabulary_size, dim] tensor, wherever its rows really are."""
 
 import abc
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.checkpoint import tensor_callable
 from tensorflow.python.trackable import base as trackable
+from tensorflow.python.training.saving import saveable_object
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers import SlotSpec
@@ -93,35 +94,51 @@ class Table(trackable.Trackable, abc.ABC):
                     return True
         return False
 
-    def _serialize_to_tensors(self) -> dict[str, Any]:
-        """Returns for each key the slices of the logical tensor, read when they are written."""
-        return {key: self._slices(key) for key in self.keys()}
+    def _gather_saveables_for_checkpoint(self) -> dict[str, Any]:
+        """Tells tf.train.Checkpoint how to save and restore each key.
 
-    def _slices(self, key: str) -> dict[str, Any]:
-        shape = self.shape(key)
-        ranges = list(chunks(shape))
-        slices = {}
-        for start, count in ranges:
-            spec = "" if len(ranges) == 1 else _slice_spec(shape, start, count)
-            slices[spec] = tensor_callable.Callable(
-                lambda start=start, count=count: self.read_rows(start, count, key),
-                dtype=tf.float32,
-                device=self.device(),
+        Not by `_serialize_to_tensors`, whose restoring knows but one slice for each key.
+        """
+        return {key: functools.partial(_Saveable, self, key) for key in self.keys()}
+
+
+class _Saveable(saveable_object.SaveableObject):
+    """One key of a table in a checkpoint: one logical tensor, in slices where it is large.
+
+    Each slice is read when it is written, so that describing a table, which restoring does too,
+    copies nothing.
+    """
+
+    def __init__(self, table: Table, key: str, name: str) -> None:
+        self._table = table
+        self._key = key
+        shape = table.shape(key)
+        self._ranges = list(chunks(shape))
+        specs = [
+            saveable_object.SaveSpec(
+                functools.partial(table.read_rows, start, count, key),
+                "" if len(self._ranges) == 1 else _slice_spec(shape, start, count),
+                name,
+                tf.float32,
+                table.device(),
             )
-        return slices
+            for start, count in self._ranges
+        ]
+        super().__init__(None, specs, name)
 
-    def _restore_from_tensors(self, restored_tensors: Mapping[str, Any]) -> None:
-        for key, found in restored_tensors.items():
-            shape = self.shape(key)
-            if not isinstance(found, Mapping):
-                found = {"": found}
-            for (start, count), value in zip(chunks(shape), found.values(), strict=True):
-                if tuple(value.shape) != (count, *shape[1:]):
-                    raise ValueError(
-                        f"The checkpoint holds '{key}' of table '{self.config.name}' with the "
-                        f"shape {list(value.shape)}, but the model's has {list(shape)}."
-                    )
-                self.assign_rows(value, start, key)
+    def restore(self, restored_tensors: Sequence[tf.Tensor], restored_shapes: Any) -> tf.Operation:
+        """Writes the slices into the table."""
+        del restored_shapes
+        shape = self._table.shape(self._key)
+        for (start, count), value in zip(self._ranges, restored_tensors, strict=True):
+            # A sliced tensor of another shape has been refused by TensorFlow, naming both shapes.
+            if tuple(value.shape) != (count, *shape[1:]):
+                raise ValueError(
+                    f"The checkpoint holds '{self._key}' of table '{self._table.config.name}' with "
+                    f"the shape {list(value.shape)}, but the model's has {list(shape)}."
+                )
+            self._table.assign_rows(value, start, self._key)
+        return tf.no_op()
 
 
 def _slice_spec(shape: Sequence[int], start: int, count: int) -> str:

@@ -21,7 +21,8 @@ class EmbeddingCollection(keras.layers.Layer):
     this layer (`fit`, or a `tf.GradientTape` of one's own) thereby updates the looked-up rows, each
     with the optimizer of its table. One backward pass is one update. The tables are therefore no
     weights of the layer and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0,
-    makes the gradient come by. With `trainable = False` the tables stay as they are.
+    makes the gradient come by. With `trainable = False`, or called with
+    `training=False`, the tables stay as they are.
 
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
     optimizer slots and the number of updates; `get_weights` and Keras 2's old `.h5` do not.
@@ -35,6 +36,7 @@ class EmbeddingCollection(keras.layers.Layer):
             `tf.RaggedTensor` [batch, None] or `tf.SparseTensor` [batch, places].
         weights: None, or `{feature: weights}` for any of the features, floats of the structure of
             the feature's ids. Gradients flow back to them.
+        training: False makes a plain lookup, whose gradient updates nothing.
 
     Returns:
         `{feature: [batch, dim of its table]}`. An empty bag gives zeros.
@@ -116,7 +118,10 @@ class EmbeddingCollection(keras.layers.Layer):
         self.built = True
 
     def call(
-        self, ids: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+        self,
+        ids: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
+        training: bool | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns `{feature: [batch, dim]}`; see the class."""
         bags = self._bags(ids, weights or {})
@@ -135,9 +140,13 @@ class EmbeddingCollection(keras.layers.Layer):
 
             return tuple(found.vectors[name] for name in names), gradient
 
-        vectors = lookup(
-            tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
-        )
+        if training is False or not self.trainable:
+            found = placement.lookup(bags).vectors
+            vectors = tuple(found[name] for name in names)
+        else:
+            vectors = lookup(
+                tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
+            )
         return {
             name: tf.cast(vector, self.compute_dtype)
             for name, vector in zip(names, vectors, strict=True)

@@ -188,7 +188,7 @@ class DLRM(keras.Model):
                     f"{sorted(ids)}."
                 )
             vectors.append(self.bottom_mlp(ids.pop(DENSE), training=training))
-        embedded = self.embeddings(ids)
+        embedded = self.embeddings(ids, training=training)
         vectors += [embedded[feature.name] for feature in self.embeddings.features]
         if self.interaction is None:
             combined = tf.concat(vectors, 1)

@@ -1,0 +1,75 @@
+"""DotInteraction against loops, its gradient, and its config."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.keras_api import keras
+from tf_dlrm.layers import DotInteraction
+
+
+@pytest.mark.parametrize("self_interaction", [False, True])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_equals_loops(self_interaction, batch):
+    rng = np.random.default_rng(0)
+    vectors = [rng.normal(size=(batch, 3)).astype("f") for _ in range(4)]
+    expected = [
+        [vectors[i][b] @ vectors[j][b] for i in range(4) for j in range(i + int(self_interaction))]
+        for b in range(batch)
+    ]
+    layer = DotInteraction(self_interaction)
+    got = layer([tf.constant(v) for v in vectors])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert layer.compute_output_shape([(None, 3)] * 4) == (None, len(expected[0]))
+
+
+@pytest.mark.parametrize("self_interaction", [False, True])
+def test_gradient_equals_that_of_loops(self_interaction):
+    rng = np.random.default_rng(1)
+    vectors = [tf.constant(rng.normal(size=(3, 2)).astype("f")) for _ in range(4)]
+    pairs = 10 if self_interaction else 6
+    weights = tf.constant(rng.normal(size=(3, pairs)).astype("f"))
+
+    def loops(vectors):
+        return tf.stack(
+            [
+                tf.reduce_sum(vectors[i] * vectors[j], 1)
+                for i in range(4)
+                for j in range(i + int(self_interaction))
+            ],
+            1,
+        )
+
+    results = []
+    for function in (DotInteraction(self_interaction), loops):
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            loss = tf.reduce_sum(weights * function(vectors))
+        results.append(tape.gradient(loss, vectors))
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_functional_model_config_and_save(tmp_path):
+    inputs = [keras.Input((3,)) for _ in range(3)]
+    model = keras.Model(inputs, DotInteraction(True, name="pairs")(inputs))
+    assert tuple(model.output.shape) == (None, 6)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.get_layer("pairs").self_interaction is True
+    data = [np.random.default_rng(k).normal(size=(2, 3)).astype("f") for k in range(3)]
+    np.testing.assert_array_equal(model(data), loaded(data))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([tf.ones((2, 3))], "at least 2 inputs, but got 1"),
+        ([tf.ones((2, 3)), tf.ones((2, 4))], r"must all have the shape \[batch, dim\]"),
+        ([tf.ones((2, 3, 1)), tf.ones((2, 3, 1))], r"must all have the shape \[batch, dim\]"),
+        (tf.ones((2, 3)), "must be a list"),
+    ],
+)
+def test_bad_inputs_are_sentences(inputs, words):
+    with pytest.raises(ValueError, match=words):
+        DotInteraction()(inputs)

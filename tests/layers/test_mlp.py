@@ -1,0 +1,82 @@
+"""MLP: values, the paper's first weights, config, save."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.keras_api import keras
+from tf_dlrm.layers import MLP
+
+
+def test_equals_numpy():
+    layer = MLP([4, 3, 2], final_activation="sigmoid", seed=0)
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("f")
+    got = layer(tf.constant(x))
+    h = x
+    for k in range(3):
+        dense = layer.dense_layers[k]
+        h = h @ dense.kernel.numpy() + dense.bias.numpy()
+        h = 1 / (1 + np.exp(-h)) if k == 2 else np.maximum(h, 0)
+    np.testing.assert_allclose(got, h, rtol=1e-5, atol=1e-6)
+    assert layer.compute_output_shape((None, 6)) == (None, 2)
+    assert len(layer.trainable_weights) == 6
+
+
+def test_first_weights_are_the_papers():
+    layer = MLP([400, 300], seed=1)
+    layer.build((None, 500))
+    first, second = layer.dense_layers
+    np.testing.assert_allclose(first.kernel.numpy().std(), (2 / 900) ** 0.5, rtol=0.02)
+    np.testing.assert_allclose(second.kernel.numpy().std(), (2 / 700) ** 0.5, rtol=0.02)
+    np.testing.assert_allclose(first.bias.numpy().std(), 400**-0.5, rtol=0.15)
+    np.testing.assert_allclose(second.bias.numpy().std(), 300**-0.5, rtol=0.15)
+    # Not truncated: 200,000 normal numbers reach beyond 3.5 deviations.
+    assert np.abs(first.kernel.numpy()).max() > 3.5 * (2 / 900) ** 0.5
+
+
+def test_seed():
+    x = tf.ones((1, 4))
+    equal = [MLP([3, 2], seed=s)(x).numpy() for s in (5, 5, 6)]
+    np.testing.assert_array_equal(equal[0], equal[1])
+    assert not np.array_equal(equal[0], equal[2])
+
+
+def test_dropout_only_while_training():
+    layer = MLP([1000, 1], dropout=0.5, seed=0)
+    x = tf.ones((1, 4))
+    plain = layer(x, training=False).numpy()
+    np.testing.assert_array_equal(plain, layer(x, training=False))
+    assert not np.allclose(plain, layer(x, training=True))
+
+
+def test_config_and_save(tmp_path):
+    inputs = keras.Input((6,))
+    layer = MLP([4, 2], activation="tanh", final_activation="relu", dropout=0.25, seed=3, name="m")
+    model = keras.Model(inputs, layer(inputs))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.get_layer("m").get_config() == layer.get_config()
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("f")
+    np.testing.assert_array_equal(model(x), loaded(x))
+    copy = MLP.from_config(layer.get_config())
+    assert copy.units == (4, 2) and copy.dropout == 0.25
+
+
+def test_checkpoint(tmp_path):
+    first, second = MLP([3, 2], seed=0), MLP([3, 2], seed=1)
+    first.build((None, 4))
+    second.build((None, 4))
+    path = tf.train.Checkpoint(mlp=first).save(str(tmp_path / "c"))
+    tf.train.Checkpoint(mlp=second).restore(path).assert_existing_objects_matched()
+    np.testing.assert_array_equal(first(tf.ones((1, 4))), second(tf.ones((1, 4))))
+
+
+@pytest.mark.parametrize("units", [[], [0], [2.5], [4, -1]])
+def test_bad_units(units):
+    with pytest.raises(ValueError, match="units must be one or more whole numbers"):
+        MLP(units)
+
+
+def test_bad_dropout():
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), but is 1.0"):
+        MLP([1], dropout=1.0)
