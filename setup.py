@@ -20,6 +20,7 @@ setup(
         "numpy>=1.26",
         "pyarrow>=14",
         "scikit-learn>=1.3",
+        "tensorboard>=2.17",
         "tensorflow>=2.17,<2.22",
         # tf-keras pins the TensorFlow of its own number, so the resolver picks the matching one.
         "tf-keras>=2.17,<2.22",

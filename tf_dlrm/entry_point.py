@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from tf_dlrm.errors import UserError
 
@@ -21,7 +22,8 @@ def define_flags(options: type, names: Sequence[str] | None = None) -> None:
     for field in dataclasses.fields(options):
         if names is not None and field.name not in names:
             continue
-        default, help_text = field.default, field.metadata["help"]
+        default: Any = field.default
+        help_text = field.metadata["help"]
         if field.metadata["choices"]:
             flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), help_text)
         elif isinstance(default, bool):
@@ -44,7 +46,7 @@ def options_from_flags(options: type[Options]) -> Options:
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        value = flags.FLAGS[field.name].value
+        value: Any = flags.FLAGS[field.name].value
         if isinstance(field.default, tuple):
             value = tuple(entry.strip() for entry in value if entry.strip())
             if "int" in str(field.type):
@@ -72,10 +74,11 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
     result; logs and progress go to standard error.
     """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.INFO)
+    # What TensorFlow's C++ code logs as an error and matters is raised as well.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def guarded(argv: Sequence[str]) -> None:
+        _log_to_standard_error()
         name = os.path.splitext(os.path.basename(argv[0]))[0]
         try:
             if argv[1:]:
@@ -87,6 +90,17 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
         print(json.dumps(result, allow_nan=False), flush=True)
 
     app.run(guarded)
+
+
+def _log_to_standard_error() -> None:
+    """Sends this package's progress, and no other package's, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for package in ("tf_dlrm", "tfrecords"):
+        logger = logging.getLogger(package)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _sentence(error: Exception) -> str:

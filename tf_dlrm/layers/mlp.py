@@ -1,11 +1,13 @@
 """MLP: a stack of dense layers, initialised as in the paper's code."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.resumable_dropout import ResumableDropout
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -76,8 +78,8 @@ class MLP(keras.layers.Layer):
             )
             setattr(self, f"dense_{k}", dense)
             if dropout and k < last:
-                drop_seed = None if seed is None else seed + 3 * k + 2
-                setattr(self, f"dropout_{k}", keras.layers.Dropout(dropout, seed=drop_seed))
+                drop_seed = random.randrange(1 << 31) if seed is None else seed + 3 * k + 2
+                setattr(self, f"dropout_{k}", ResumableDropout(dropout, seed=drop_seed))
 
     @property
     def dense_layers(self) -> list[Any]:
@@ -90,6 +92,8 @@ class MLP(keras.layers.Layer):
         for layer in self.dense_layers:
             layer.build(shape)
             shape = (*shape[:-1], layer.units)
+        for k in range(len(self.units) - 1 if self.dropout else 0):
+            getattr(self, f"dropout_{k}").build()
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

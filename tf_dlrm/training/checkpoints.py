@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import logging
 import os
 import shutil
 from typing import Any
 
 import tensorflow as tf
-from absl import logging
 
 from tf_dlrm.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Checkpoints:
                 f"The checkpoint of step {position.step} can't be written to {self.folder} "
                 f"({first_line(error)}); {kept}."
             ) from error
-        logging.info("checkpoint of step %d written to %s", position.step, self.folder)
+        _LOG.info("checkpoint of step %d written to %s", position.step, self.folder)
 
     def restore(self, path: str | None = None) -> Position:
         """Restores `path`, or the newest checkpoint.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.metrics import click_metrics
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
+
+_LOG = logging.getLogger(__name__)
 
 Features = dict[str, tf.Tensor]
 
@@ -42,7 +44,7 @@ def predictions(
         for done, (features, labels) in enumerate(batches):
             if time.perf_counter() - last_line > 10:
                 last_line = time.perf_counter()
-                logging.info("evaluation: batch %d of %d", done, total)
+                _LOG.info("evaluation: batch %d of %d", done, total)
             yield logits(features).numpy(), labels.numpy()
 
 

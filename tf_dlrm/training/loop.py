@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import signal
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
-from absl import logging
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position
@@ -20,6 +20,8 @@ from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
+
+_LOG = logging.getLogger(__name__)
 
 # Steps run in compiled stretches of about this length: long enough that Python costs nothing, short
 # enough for a SIGTERM and for a loss that is no number to be noticed at once.
@@ -159,7 +161,7 @@ class Loop:
         if terminated():
             if self.checkpoints and not self._saved(position):
                 self._save(position)
-            logging.info("stopped by SIGTERM after step %d of %d", position.step, total)
+            _LOG.info("stopped by SIGTERM after step %d of %d", position.step, total)
             raise SystemExit(128 + signal.SIGTERM)
 
     def _check_loss(self, loss: float, first: int, last: int) -> None:
@@ -186,7 +188,7 @@ class Loop:
             }
             | metrics
         )
-        logging.info(
+        _LOG.info(
             "evaluation at step %d: AUC %s, log loss %.5f (%.1f s)",
             position.step,
             "undefined" if metrics["auc"] is None else f"{metrics['auc']:.5f}",

@@ -30,8 +30,8 @@ def click_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | i
             "logits and labels must be vectors of one length, at least 1, but their shapes are "
             f"{logits.shape} and {labels.shape}."
         )
-    x = logits.astype(np.float64)
-    y = labels.astype(np.float64)
+    x: np.ndarray = logits.astype(np.float64)
+    y: np.ndarray = labels.astype(np.float64)
     # log(1 + exp(x)) - x * y, written so that neither end overflows.
     log_loss = float(np.mean(np.logaddexp(0.0, x) - x * y))
     base_rate = float(y.mean())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import time
 
-from absl import logging
+_LOG = logging.getLogger(__name__)
 
 
 class Progress:
@@ -33,7 +34,7 @@ class Progress:
         if now - self._last_line >= self._seconds_between_lines:
             self._last_line = now
             left = (self._total_steps - step) * self._seconds / self._steps
-            logging.info(
+            _LOG.info(
                 "step %d of %d, %.0f rows/s, loss %.5f, %s left",
                 step,
                 self._total_steps,

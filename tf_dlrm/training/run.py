@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
@@ -28,6 +28,8 @@ from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.sources import Source, open_source
 from tf_dlrm.training.steps import make_logits, make_training_steps
 from tfrecords.schema import Schema
+
+_LOG = logging.getLogger(__name__)
 
 
 def train(config: TrainingConfig) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         checkpoints.remove_leftovers()
         if checkpoints.latest:
             position = checkpoints.restore()
-            logging.info("resuming at step %d from %s", position.step, checkpoints.latest)
+            _LOG.info("resuming at step %d from %s", position.step, checkpoints.latest)
         write_run(options.model_dir, run)
     history = History(options.model_dir or None, options.tensorboard, position.step)
     logits = make_logits(model)
@@ -79,7 +81,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     result = dict(history.last or {})
     if options.export_dir:
         export_model(model, schema, options.export_dir, run | {"step": position.step})
-        logging.info("exported to %s", options.export_dir)
+        _LOG.info("exported to %s", options.export_dir)
     return result | {
         "step": position.step,
         "examples": position.epoch * source.rows("train") + position.row,

@@ -70,7 +70,7 @@ def rows_or_none(source: Source, split: str) -> int:
 
 
 def _random_source(options: DataOptions) -> RandomSource:
-    sizes = KAGGLE_VOCABULARY_SIZES
+    sizes: tuple[int, ...] = KAGGLE_VOCABULARY_SIZES
     if options.random_tables != ("criteo_kaggle",):
         sizes = tuple(int(size) for size in options.random_tables)
     limit = options.random_max_vocabulary or max(sizes)

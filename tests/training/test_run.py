@@ -1,0 +1,219 @@
+import json
+import os
+import pathlib
+import resource
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training import run as training_run
+from tf_dlrm.training.checkpoints import checkpoint_folder
+from tf_dlrm.training.run import restore_model, train
+
+METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration")
+
+
+def evaluations(config):
+    path = pathlib.Path(config.run.model_dir) / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def newest(config):
+    return tf.train.latest_checkpoint(checkpoint_folder(config.run.model_dir))
+
+
+def table_values(config):
+    model, _, _ = restore_model(config.run.model_dir)
+    return {name: table.read_rows().numpy() for name, table in _tables(model)}
+
+
+def _tables(model):
+    return [(name, model.embeddings.tables[name]) for name in model.embeddings.tables]
+
+
+def test_training_learns_and_reports_what_it_did(tiny):
+    config = tiny(
+        epochs=6,
+        eval_every_steps=40,
+        embedding_optimizer="adagrad",
+        dense_optimizer="adam",
+        dense_learning_rate=0.01,
+    )
+    result = train(config)
+    assert result["step"] == 6 * 20
+    assert result["examples"] == 6 * 1950
+    assert result["auc"] > 0.6
+    assert 0.9 < result["calibration"] < 1.1
+    assert result["parameters"] == (50 + 60 + 70) * 4 + (4 * 8 + 8 + 8 * 4 + 4) + (10 * 8 + 8 + 9)
+    assert [e["step"] for e in evaluations(config)] == [40, 80, 120]
+    assert evaluations(config)[-1]["auc"] == result["auc"]
+    assert newest(config).endswith("-120")
+
+
+def test_training_in_two_halves_equals_training_at_once(tiny, tmp_path):
+    options = {"epochs": 2, "embedding_optimizer": "lazy_adam", "dense_optimizer": "adam"}
+    options |= {"embedding_learning_rate": 0.01, "dense_learning_rate": 0.01}
+    options |= {"warmup_steps": 8, "decay_start_step": 20, "decay_steps": 18, "dropout": 0.2}
+    whole = tiny(**options, model_dir=str(tmp_path / "whole"))
+    expected = train(whole)
+    halves = tiny(**options, train_steps=13)
+    train(halves)
+    result = train(tiny(**options))
+    assert {k: result[k] for k in METRICS} == {k: expected[k] for k in METRICS}
+    assert result["step"] == expected["step"] == 40
+    for name, values in table_values(whole).items():
+        np.testing.assert_array_equal(values, table_values(halves)[name])
+
+
+def test_a_finished_run_is_not_trained_again(tiny):
+    first = train(tiny())
+    path = newest(tiny())
+    before = os.stat(path + ".index").st_mtime_ns
+    again = train(tiny())
+    assert again["examples_per_second"] == 0
+    assert {k: again[k] for k in (*METRICS, "step", "examples")} == {
+        k: first[k] for k in (*METRICS, "step", "examples")
+    }
+    assert os.stat(path + ".index").st_mtime_ns == before
+
+
+def test_another_batch_size_on_resume_loses_no_row(tiny):
+    train(tiny(train_steps=7))
+    result = train(tiny(batch_size=250))
+    # 700 rows in 7 steps, the other 1250 of the epoch in 5 steps of 250.
+    assert result["step"] == 12
+    assert result["examples"] == 1950
+
+
+def test_target_auc_stops_training_and_holds_when_run_again(tiny):
+    options = {"epochs": 50, "eval_every_steps": 20, "target_auc": 0.55}
+    options |= {
+        "embedding_optimizer": "adagrad",
+        "dense_optimizer": "adam",
+        "dense_learning_rate": 0.01,
+    }
+    result = train(tiny(**options))
+    assert result["reached_target"] is True
+    assert result["step"] < 50 * 20
+    assert train(tiny(**options))["step"] == result["step"]
+
+
+def test_profile_and_tensorboard_logs_are_written(tiny):
+    config = tiny(profile_steps=(5, 8))
+    train(config)
+    logs = pathlib.Path(config.run.model_dir) / "tensorboard"
+    assert list(logs.glob("events.out.tfevents.*"))
+    assert list(logs.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_only_the_newest_checkpoints_are_kept(tiny):
+    config = tiny(checkpoint_every_steps=5, keep_checkpoints=3)
+    train(config)
+    state = tf.train.get_checkpoint_state(checkpoint_folder(config.run.model_dir))
+    steps = [int(path.rsplit("-", 1)[1]) for path in state.all_model_checkpoint_paths]
+    assert steps == [10, 15, 20]
+
+
+def test_checkpoints_hold_one_logical_tensor_for_each_table_and_slot(tiny):
+    config = tiny(embedding_optimizer="rowwise_adagrad")
+    train(config)
+    shapes = tf.train.load_checkpoint(newest(config)).get_variable_to_shape_map()
+    tables = sorted(shape for key, shape in shapes.items() if "table:" in key)
+    assert tables == [[50], [50, 4], [60], [60, 4], [70], [70, 4]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"top_mlp": (9, 1)}, "holds a run with --top_mlp=8,1, but this one has --top_mlp=9,1"),
+        ({"seed": 4}, "holds a run with --seed=3"),
+        ({"embedding_optimizer": "ftrl"}, "--embedding_optimizer=sgd"),
+        ({"random_train_rows": 1951}, "holds a run on other data"),
+        ({"random_tables": ("50", "60", "71")}, "holds a run on other data"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tiny, change, sentence):
+    config = tiny(train_steps=3)
+    train(config)
+    before = newest(config)
+    with pytest.raises(UserError) as error:
+        train(tiny(**change))
+    assert sentence in str(error.value)
+    assert newest(config) == before
+
+
+def test_a_damaged_checkpoint_is_refused(tiny):
+    config = tiny(train_steps=3)
+    train(config)
+    data = pathlib.Path(newest(config) + ".data-00000-of-00001")
+    damaged = bytearray(data.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    data.write_bytes(damaged)
+    with pytest.raises(UserError, match="can't be restored"):
+        train(tiny())
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpoint(tiny):
+    good = tiny(train_steps=4)
+    train(good)
+    before = newest(good)
+    with pytest.raises(UserError, match="stopped; the last good checkpoint is .*-4") as error:
+        train(tiny(dense_learning_rate=1e30, checkpoint_every_steps=15))
+    assert "loss became" in str(error.value)
+    assert newest(good) == before
+    assert restore_model(good.run.model_dir)[2].step == 4
+
+
+def test_weights_that_are_not_finite_are_not_written(tiny, monkeypatch):
+    monkeypatch.setattr(training_run, "find_non_finite", lambda model, optimizer: "table 'C1'")
+    config = tiny()
+    with pytest.raises(UserError, match="After step 20 table 'C1' has values that are not finite"):
+        train(config)
+    assert newest(config) is None
+
+
+def test_find_non_finite_names_table_or_weight(tiny):
+    config = tiny(train_steps=1, embedding_optimizer="adagrad")
+    train(config)
+    model, _, _ = restore_model(config.run.model_dir)
+    optimizer = training_run.build_dense_optimizer(config.optimizer, model)
+    assert training_run.find_non_finite(model, optimizer) is None
+    model.embeddings.tables["C2"].assign_rows(np.full((1, 4), np.inf, np.float32), start=59)
+    assert training_run.find_non_finite(model, optimizer) == "table 'C2'"
+    model.embeddings.tables["C2"].assign_rows(np.zeros((1, 4), np.float32), start=59)
+    bias = model.top_mlp.dense_layers[0].bias
+    bias.assign(np.full(bias.shape, np.nan))
+    assert "bias" in training_run.find_non_finite(model, optimizer)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tiny):
+    good = tiny(train_steps=4)
+    train(good)
+    before = newest(good)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk, writing more than this fails; TensorFlow's events and JSON are smaller.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, hard))
+    try:
+        with pytest.raises(UserError, match="checkpoint of step 20 can't be written") as error:
+            train(tiny(tensorboard=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert before in str(error.value)
+    assert newest(good) == before
+    left = os.listdir(checkpoint_folder(good.run.model_dir))
+    assert not [name for name in left if "-20" in name]
+    assert train(tiny())["step"] == 20
+
+
+def test_leftovers_of_an_interrupted_save_are_removed(tiny):
+    config = tiny(train_steps=3)
+    train(config)
+    folder = pathlib.Path(checkpoint_folder(config.run.model_dir))
+    (folder / "checkpoint-9_temp").mkdir()
+    (folder / "checkpoint-9_temp" / "part-00000-of-00001.data").write_bytes(b"half")
+    (folder / "checkpoint-9.data-00000-of-00001").write_bytes(b"half")
+    train(config)
+    assert not [path for path in folder.iterdir() if "checkpoint-9" in path.name]
+    assert newest(config).endswith("-3")
