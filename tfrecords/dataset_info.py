@@ -72,7 +72,8 @@ class DatasetInfo:
     Attributes:
         schema: The columns.
         splits: "train" and "evaluation" (or others) to their rows.
-        how_it_was_made: Every option, the input files, and what was done to the values, for people to read.
+        how_it_was_made: Every option, the input files, and what was done to the values, for people
+            to read.
     """
 
     schema: Schema
@@ -95,7 +96,7 @@ class DatasetInfo:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the content of the data set changes (the checksums of its files are part of it)."""
+        """Changes whenever the content changes (the checksums of the files are part of it)."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
 
     @classmethod
@@ -106,9 +107,9 @@ class DatasetInfo:
             data_dir: The folder.
 
         Raises:
-            DataError: If the folder or `dataset.json` is missing, cannot be read, is of another version, or a listed
-                file is missing or has another size. (The content of the files is checked while reading, and by
-                `python -m tfrecords.inspect`.)
+            DataError: If the folder or `dataset.json` is missing, cannot be read, is of another
+                version, or a listed file is missing or has another size. (The content of the files
+                is checked while reading, and by `python -m tfrecords.inspect`.)
         """
         info = cls.load_description(data_dir)
         for name, split in info.splits.items():
@@ -116,14 +117,16 @@ class DatasetInfo:
                 path = os.path.join(data_dir, file.path)
                 if not os.path.isfile(path):
                     raise DataError(
-                        f"The file {path} of the split {name!r} is missing, although {FILE_NAME} lists it. "
-                        "Convert the data again."
+                        f"The file {path} of the split {name!r} is missing, although {FILE_NAME} "
+                        "lists it. Convert the data again."
                     )
                 size = os.path.getsize(path)
                 if size != file.size:
                     raise DataError(
-                        f"The file {path} of the split {name!r} has {size} bytes, where {FILE_NAME} says {file.size}: "
-                        f"it is {'truncated' if size < file.size else 'too long'}. Convert the data again."
+                        f"The file {path} of the split {name!r} has {size} bytes, where "
+                        f"{FILE_NAME} says {file.size}: it is "
+                        f"{'truncated' if size < file.size else 'too long'}. "
+                        "Convert the data again."
                     )
         return info
 
@@ -151,8 +154,8 @@ class DatasetInfo:
             raise DataError(f"{path} does not describe a data set: its 'format' is not {FORMAT!r}.")
         if value.get("version") != VERSION:
             raise DataError(
-                f"{path} is of format version {value.get('version')!r}; this program reads version {VERSION}. "
-                "Convert the data again."
+                f"{path} is of format version {value.get('version')!r}; this program reads version "
+                f"{VERSION}. Convert the data again."
             )
         try:
             return cls(
@@ -177,6 +180,6 @@ def _set_aside(data_dir: str) -> str:
     if not os.path.isdir(aside):
         return ""
     return (
-        f" A run that was stopped while it replaced the folder left the earlier data set in {aside!r}; "
-        "run the conversion again, or rename it back."
+        " A run that was stopped while it replaced the folder left the earlier data set in "
+        f"{aside!r}; run the conversion again, or rename it back."
     )

@@ -4,6 +4,6 @@
 class DataError(ValueError):
     """A data set, an input file or an array is not what it has to be.
 
-    The message is one whole sentence (or a few) meant for the person who runs the program: it names the file, the
-    line or record, the column and the value, and says what is allowed.
+    The message is one whole sentence (or a few) meant for the person who runs the program: it
+    names the file, the line or record, the column and the value, and says what is allowed.
     """

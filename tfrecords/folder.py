@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+from types import TracebackType
 from typing import BinaryIO
 
 from tfrecords import dataset_info
@@ -20,7 +21,8 @@ class WholeFolder:
     The work happens in `.NAME.incomplete` next to `NAME`. `commit` renames it to `NAME`, after
     setting an earlier data set aside as `.NAME.replaced`, which is then removed. A process that
     dies leaves one of these hidden folders, which the next run for the same `NAME` removes, or
-    renames back if the process died between the two renames.
+    renames back if the process died between the two renames. As a context manager it discards
+    work that was not committed, and turns the error of a full disk into a sentence.
 
     Args:
         path: The folder that is wanted. It may be missing, empty, or a data set.
@@ -94,9 +96,10 @@ class WholeFolder:
         self._unlock()
 
     def discard(self) -> None:
-        """Removes the work; an earlier data set stays as it was."""
-        shutil.rmtree(self.work, ignore_errors=True)
-        self._unlock()
+        """Removes the work, unless it is committed; an earlier data set stays as it was."""
+        if self._lock is not None:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self._unlock()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -106,11 +109,18 @@ class WholeFolder:
             self._lock.close()
             self._lock = None
 
-    def full_disk(self, error: OSError) -> DataError | None:
-        """The sentence for an error that means that there is no room, or None for any other."""
-        if error.errno not in _FULL:
-            return None
-        return DataError(
-            f"There is no room left for {self._path} ({error.strerror}). Nothing was changed: what "
-            "had been written of the new data set is removed, an earlier one is intact."
-        )
+    def __enter__(self) -> WholeFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise DataError(
+                f"There is no room left for {self._path} ({error.strerror}). Nothing was changed: "
+                "what had been written of the new data set is removed, an earlier one is intact."
+            ) from error

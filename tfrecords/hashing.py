@@ -1,8 +1,9 @@
 """A hash of whole numbers that is the same in every version of NumPy and TensorFlow.
 
-The order of the rows and the effects of the random source's hidden teacher are functions of it, so that they never
-change under a user who upgrades a library. It is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators", OOPSLA 2014), once in NumPy and once in TensorFlow.
+The order of the rows and the effects of the random source's hidden teacher are functions of it, so
+that they never change under a user who upgrades a library. It is the finaliser of SplitMix64
+(Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), once in
+NumPy and once in TensorFlow.
 """
 
 from __future__ import annotations

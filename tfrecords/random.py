@@ -227,22 +227,22 @@ def _row_count(features: Features) -> tf.Tensor:
     return tf.shape(next(iter(features.values())))[0]
 
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-_ROWS = flags.DEFINE_integer("rows", 1_000_000, "Rows of the split 'train'.", lower_bound=0)
-_EVALUATION_ROWS = flags.DEFINE_integer(
-    "evaluation_rows", 100_000, "Rows of the split 'evaluation'.", lower_bound=0
-)
-_MAX_VOCABULARY = flags.DEFINE_integer(
-    "max_vocabulary", 10_000, "Upper bound for the sizes of Criteo's 26 columns.", lower_bound=1
-)
-_IDS_PER_LOOKUP = flags.DEFINE_integer(
-    "ids_per_lookup", 1, "Ids per row and categorical column.", lower_bound=1
-)
-_ALPHA = flags.DEFINE_float("alpha", 1.05, "Exponent of the power law of the ids; 0: uniform.")
-_LABEL = flags.DEFINE_enum(
-    "label", "teacher", LABELS, "Whether labels follow from the features or from nothing."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other rows.")
+def _define_flags() -> None:
+    # Not at import: this module is a library first, and its importers have flags of their own.
+    flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
+    flags.DEFINE_integer("rows", 1_000_000, "Rows of the split 'train'.", lower_bound=0)
+    flags.DEFINE_integer(
+        "evaluation_rows", 100_000, "Rows of the split 'evaluation'.", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "max_vocabulary", 10_000, "Upper bound for the sizes of Criteo's 26 columns.", lower_bound=1
+    )
+    flags.DEFINE_integer("ids_per_lookup", 1, "Ids per row and categorical column.", lower_bound=1)
+    flags.DEFINE_float("alpha", 1.05, "Exponent of the power law of the ids; 0: uniform.")
+    flags.DEFINE_enum(
+        "label", "teacher", LABELS, "Whether labels follow from the features or from nothing."
+    )
+    flags.DEFINE_integer("seed", 0, "Another seed gives other rows.")
 
 
 def _write(source: RandomSource, output_dir: str) -> None:
@@ -259,16 +259,17 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
     try:
         source = RandomSource(
-            criteo_shaped(_MAX_VOCABULARY.value, _IDS_PER_LOOKUP.value),
-            {"train": _ROWS.value, "evaluation": _EVALUATION_ROWS.value},
-            _SEED.value,
-            alpha=_ALPHA.value,
-            label=_LABEL.value,
+            criteo_shaped(flags.FLAGS.max_vocabulary, flags.FLAGS.ids_per_lookup),
+            {"train": flags.FLAGS.rows, "evaluation": _EVALUATIONflags.FLAGS.rows},
+            flags.FLAGS.seed,
+            alpha=flags.FLAGS.alpha,
+            label=flags.FLAGS.label,
         )
-        _write(source, _OUTPUT_DIR.value)
+        _write(source, flags.FLAGS.output_dir)
     except DataError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
+    _define_flags()
     app.run(main)

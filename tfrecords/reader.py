@@ -13,8 +13,8 @@ from tfrecords.errors import DataError
 from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
 from tfrecords.schema import CategoricalColumn, Schema
 
-# TensorFlow's default, given explicitly: any other value is logged once per record.
-_READ_BUFFER = 256 * 1024
+# TensorFlow's own choice for the file system; any number is logged.
+_READ_BUFFER = -1
 
 
 class RecordSource:

@@ -20,11 +20,12 @@ class CategoricalColumn:
 
     Attributes:
         name: Name of the feature.
-        vocabulary_size: Number of different ids, which is the number of rows of an embedding table for it.
-        hotness: Ids per row. 1: the tensor is `[batch]`. `k > 1`: `[batch, k]`. None: any number of ids per row, a
-            `tf.RaggedTensor` of shape `[batch, None]`.
-        out_of_vocabulary: The id that stands for all values that the vocabulary does not hold, or None where every
-            value has an id of its own.
+        vocabulary_size: Number of different ids, which is the number of rows of an embedding table
+            for it.
+        hotness: Ids per row. 1: the tensor is `[batch]`. `k > 1`: `[batch, k]`. None: any number of
+            ids per row, a `tf.RaggedTensor` of shape `[batch, None]`.
+        out_of_vocabulary: The id that stands for all values that the vocabulary does not hold, or
+            None where every value has an id of its own.
 
     Raises:
         DataError: If the values contradict each other.
@@ -45,14 +46,14 @@ class CategoricalColumn:
             )
         if self.hotness is not None and (not _is_whole(self.hotness) or self.hotness < 1):
             raise DataError(
-                f"Column {self.name!r}: hotness must be a whole number of at least 1, or None for any number of "
-                f"ids per row, not {self.hotness!r}."
+                f"Column {self.name!r}: hotness must be a whole number of at least 1, or None for "
+                f"any number of ids per row, not {self.hotness!r}."
             )
         oov = self.out_of_vocabulary
         if oov is not None and (not _is_whole(oov) or not 0 <= oov < self.vocabulary_size):
             raise DataError(
-                f"Column {self.name!r}: out_of_vocabulary must be None or an id in [0, {self.vocabulary_size}), "
-                f"not {oov!r}."
+                f"Column {self.name!r}: out_of_vocabulary must be None or an id in "
+                f"[0, {self.vocabulary_size}), not {oov!r}."
             )
 
     @property
@@ -95,7 +96,8 @@ class Schema:
             seen.add(name)
         if "dense" in self.categorical_names:
             raise DataError(
-                "A categorical column cannot be called 'dense': that is the key of the matrix of all dense columns."
+                "A categorical column cannot be called 'dense': that is the key of the matrix of "
+                "all dense columns."
             )
         if self.label == "dense":
             raise DataError(

@@ -33,7 +33,8 @@ class DatasetWriter:
     `output_dir` as it was; so does a process that dies (see `WholeFolder`).
 
     Args:
-        output_dir: The folder: missing, empty, or a data set, which is then replaced.
+        output_dir: The folder: missing, empty, or a data set, which is then replaced. Or a
+            `WholeFolder`, where something else was worked on beside it before.
         schema: The columns.
         how_it_was_made: Kept in `dataset.json` for people to read; what `json.dumps` takes.
         rows_per_record: Rows in one record. More makes reading faster and shuffling coarser.
@@ -45,7 +46,7 @@ class DatasetWriter:
 
     def __init__(
         self,
-        output_dir: str,
+        output_dir: str | WholeFolder,
         schema: Schema,
         how_it_was_made: Mapping[str, Any] | None = None,
         rows_per_record: int = ROWS_PER_RECORD,
@@ -59,14 +60,10 @@ class DatasetWriter:
         self.how_it_was_made = dict(how_it_was_made or {})
         self._rows_per_record = rows_per_record
         self._records_per_file = records_per_file
-        self._folder = WholeFolder(output_dir)
+        self._folder = (
+            output_dir if isinstance(output_dir, WholeFolder) else WholeFolder(output_dir)
+        )
         self._splits: dict[str, _SplitWriter] = {}
-
-    @property
-    def work_dir(self) -> str:
-        """The hidden folder that becomes the data set; its subfolders may hold temporary files
-        until the end of the `with` block, by when they have to be removed."""
-        return self._folder.work
 
     def write(self, split: str, features: Mapping[str, Any], label: np.ndarray) -> None:
         """Appends rows to a split.
@@ -93,35 +90,19 @@ class DatasetWriter:
             self._splits[split] = writer
         columns = _as_columns(self.schema, features, label)
         block.check(self.schema, columns, writer.rows)
-        try:
-            writer.append(columns)
-        except OSError as error:
-            raise self._folder.full_disk(error) or error from error
+        writer.append(columns)
 
     def finish(self) -> DatasetInfo:
         """Writes what is left and puts the folder in its place. Called by the `with` block."""
-        try:
-            info = DatasetInfo(
-                schema=self.schema,
-                splits={name: writer.finish() for name, writer in self._splits.items()},
-                how_it_was_made=self.how_it_was_made,
-            )
-            with open(os.path.join(self._folder.work, dataset_info.FILE_NAME), "wb") as file:
-                file.write(info.to_bytes())
-            self._folder.commit()
-        except OSError as error:
-            self.discard()
-            raise self._folder.full_disk(error) or error from error
-        except BaseException:
-            self.discard()
-            raise
+        info = DatasetInfo(
+            schema=self.schema,
+            splits={name: writer.finish() for name, writer in self._splits.items()},
+            how_it_was_made=self.how_it_was_made,
+        )
+        with open(os.path.join(self._folder.work, dataset_info.FILE_NAME), "wb") as file:
+            file.write(info.to_bytes())
+        self._folder.commit()
         return info
-
-    def discard(self) -> None:
-        """Removes what was written."""
-        for writer in self._splits.values():
-            writer.close()
-        self._folder.discard()
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -133,13 +114,23 @@ class DatasetWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self.finish()
-            return
-        self.discard()
-        if isinstance(error, OSError):
-            full = self._folder.full_disk(error)
-            if full is not None:
-                raise full from error
+            try:
+                self.finish()
+            except BaseException as failure:
+                kind, error, trace = type(failure), failure, failure.__traceback__
+                self._end(kind, error, trace)
+                raise
+        self._end(kind, error, trace)
+
+    def _end(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in self._splits.values():
+            writer.close()
+        self._folder.__exit__(kind, error, trace)
 
 
 class _SplitWriter:
@@ -209,13 +200,12 @@ class _SplitWriter:
         self._file_rows += len(columns[self._schema.label])
         self._label_sum += float(columns[self._schema.label].sum(dtype=np.float64))
         if len(self._offsets) == self._records_per_file:
-            self._end_file()
+            self._end_file(self._file)
 
-    def _end_file(self) -> None:
-        assert self._file is not None
-        name = os.path.basename(self._file.name)
-        file, self._file = self._file, None
+    def _end_file(self, file: BinaryIO) -> None:
+        self._file = None
         file.close()
+        name = os.path.basename(file.name)
         self._files.append(
             FileInfo(name, self._file_rows, self._size, f"{self._crc:08x}", tuple(self._offsets))
         )
@@ -233,7 +223,7 @@ class _SplitWriter:
             self._pending = []
             self._pending_rows = 0
         if self._file is not None:
-            self._end_file()
+            self._end_file(self._file)
         return SplitInfo(self.rows, self._label_sum, self._rows_per_record, tuple(self._files))
 
     def close(self) -> None:
@@ -243,7 +233,7 @@ class _SplitWriter:
                 file.close()
             except OSError:
                 # The disk is full and the file is about to be removed.
-                return
+                pass
 
 
 def _as_columns(
