@@ -232,7 +232,7 @@ class _Columns:
         """The values of a column as numbers: 33 bits, the highest of which says blank."""
         if index >= len(CATEGORICAL_NAMES):
             number = index - len(CATEGORICAL_NAMES)
-            keys = bucketized(rows.integers[number]).view(np.uint32).astype(np.uint64)
+            keys: np.ndarray = bucketized(rows.integers[number]).view(np.uint32).astype(np.uint64)
             return np.where(rows.blank[number], BLANK, keys)
         keys = rows.categories[index].astype(np.uint64)
         if self._options.max_index_range:

@@ -75,13 +75,13 @@ def parse(text: bytes) -> Rows:
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise NotParsed(str(error)) from error
     arrays = [_one_array(column) for column in table.columns]
-    label = _numbers(arrays[0], np.dtype(np.int8)).view(np.uint8)
+    label: np.ndarray = _numbers(arrays[0], np.dtype(np.int8)).view(np.uint8)
     if arrays[0].null_count or label.max(initial=0) > 1:
         raise NotParsed("a label is neither 0 nor 1")
     rows = len(label)
-    integers = np.empty((len(DENSE_NAMES), rows), np.int32)
-    categories = np.empty((len(CATEGORICAL_NAMES), rows), np.uint32)
-    blank = np.zeros((len(DENSE_NAMES) + len(CATEGORICAL_NAMES), rows), np.bool_)
+    integers: np.ndarray = np.empty((len(DENSE_NAMES), rows), np.int32)
+    categories: np.ndarray = np.empty((len(CATEGORICAL_NAMES), rows), np.uint32)
+    blank: np.ndarray = np.zeros((len(DENSE_NAMES) + len(CATEGORICAL_NAMES), rows), np.bool_)
     for index, array in enumerate(arrays[1:]):
         if index < len(DENSE_NAMES):
             integers[index] = _numbers(array, np.dtype(np.int32))
@@ -148,7 +148,7 @@ def _padded(data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Texts of one to eight characters, with "0" before them up to eight, as 64-bit words."""
     if lengths.max() > 8:
         raise NotParsed("a category has more than eight digits")
-    padded = np.full((len(lengths), 8), ord("0"), np.uint8)
+    padded: np.ndarray = np.full((len(lengths), 8), ord("0"), np.uint8)
     starts = np.cumsum(lengths) - lengths
     within = np.arange(len(data)) - np.repeat(starts, lengths)
     padded[

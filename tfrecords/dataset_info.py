@@ -57,7 +57,7 @@ class SplitInfo:
     def record_rows(self) -> np.ndarray:
         """Number of rows of each record of the split, in order, int64."""
         records = sum(len(file.offsets) for file in self.files)
-        rows = np.full(records, self.rows_per_record, np.int64)
+        rows: np.ndarray = np.full(records, self.rows_per_record, np.int64)
         if records:
             rows[-1] = self.rows - self.rows_per_record * (records - 1)
         return rows

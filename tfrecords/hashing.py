@@ -32,7 +32,7 @@ def hash_numbers(*parts: int | np.ndarray) -> np.ndarray:
     Returns:
         uint64 array of the broadcast shape, at least one-dimensional.
     """
-    state = np.zeros(1, np.uint64)
+    state: np.ndarray = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             if isinstance(part, int):

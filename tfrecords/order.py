@@ -76,7 +76,7 @@ def epoch_order(
         )
     if epoch < 0:
         raise DataError(f"epoch must be at least 0, not {epoch}.")
-    blocks = np.arange(len(block_rows), dtype=np.int64)
+    blocks: np.ndarray = np.arange(len(block_rows), dtype=np.int64)
     window_rows = _FILE_ORDER_WINDOW_ROWS
     if shuffle_seed is not None:
         blocks = np.argsort(hash_numbers(shuffle_seed, epoch, blocks), kind="stable")
@@ -85,15 +85,15 @@ def epoch_order(
     per_window = max(1, round(window_rows / largest))
     starts = np.arange(0, len(blocks), per_window)
     rows = np.add.reduceat(block_rows[blocks], starts) if len(blocks) else block_rows
-    windows = np.arange(len(starts), dtype=np.int64)
-    seeds = np.zeros((len(windows), 2), np.int64)
+    windows: np.ndarray = np.arange(len(starts), dtype=np.int64)
+    seeds: np.ndarray = np.zeros((len(windows), 2), np.int64)
     if shuffle_seed is not None:
         for part in range(2):
             hashed = hash_numbers(shuffle_seed, epoch, windows, part + 1)
             seeds[:, part] = (hashed >> np.uint64(1)).astype(np.int64)
     ends = np.cumsum(rows)
     first = int(np.searchsorted(ends, first_row, side="right"))
-    skips = np.zeros(len(windows), np.int64)
+    skips: np.ndarray = np.zeros(len(windows), np.int64)
     if first < len(windows):
         skips[first] = first_row - (ends[first] - rows[first])
     return EpochOrder(

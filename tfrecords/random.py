@@ -130,7 +130,7 @@ class RandomSource:
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
         total = self.rows(split)
-        block_rows = np.full(-(-total // _BLOCK_ROWS), _BLOCK_ROWS, np.int64)
+        block_rows: np.ndarray = np.full(-(-total // _BLOCK_ROWS), _BLOCK_ROWS, np.int64)
         if total % _BLOCK_ROWS:
             block_rows[-1] = total % _BLOCK_ROWS
         order = epoch_order(
@@ -260,7 +260,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         source = RandomSource(
             criteo_shaped(flags.FLAGS.max_vocabulary, flags.FLAGS.ids_per_lookup),
-            {"train": flags.FLAGS.rows, "evaluation": _EVALUATIONflags.FLAGS.rows},
+            {"train": flags.FLAGS.rows, "evaluation": flags.FLAGS.evaluation_rows},
             flags.FLAGS.seed,
             alpha=flags.FLAGS.alpha,
             label=flags.FLAGS.label,

@@ -103,7 +103,9 @@ class RecordSource:
             shuffle_window_rows=self._shuffle_window_rows,
         )
         paths = np.array([os.path.join(self._data_dir, file.path) for file in info.files], object)
-        file_of = np.repeat(np.arange(len(paths)), [len(file.offsets) for file in info.files])
+        file_of: np.ndarray = np.repeat(
+            np.arange(len(paths)), [len(file.offsets) for file in info.files]
+        )
         offsets = np.concatenate(
             [np.array(file.offsets, np.int64) for file in info.files] or [np.zeros(0, np.int64)]
         )

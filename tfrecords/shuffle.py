@@ -47,7 +47,7 @@ class TotalShuffle:
             name: (column.dtype, 1 if column.ndim == 1 else column.shape[1])
             for name, column in columns.items()
         }
-        words = [hashes.view(np.int32).reshape(len(label), 2)]
+        words: list[np.ndarray] = [hashes.view(np.int32).reshape(len(label), 2)]
         for column in columns.values():
             flat = np.ascontiguousarray(column).reshape(len(label), -1)
             words.append(flat.view(np.int32).reshape(len(label), -1))

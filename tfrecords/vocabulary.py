@@ -37,7 +37,7 @@ def group(keys: np.ndarray) -> Groups:
     packed = (keys << np.uint64(_POSITION_BITS)) | np.arange(len(keys), dtype=np.uint64)
     packed.sort()
     ordered = packed >> np.uint64(_POSITION_BITS)
-    first = np.empty(len(keys), np.bool_)
+    first: np.ndarray = np.empty(len(keys), np.bool_)
     first[:1] = True
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     starts = np.flatnonzero(first)
@@ -103,7 +103,7 @@ class VocabularyBuilder:
         """
         self._merge()
         kept = np.flatnonzero(self._merged.counts >= min_count)
-        ids = np.empty(len(kept), np.int64)
+        ids: np.ndarray = np.empty(len(kept), np.int64)
         ids[np.argsort(self._merged.first_rows[kept], kind="stable")] = np.arange(len(kept))
         return Vocabulary(self._merged.keys[kept], ids + reserved, max(1, reserved + len(kept)))
 
@@ -131,6 +131,6 @@ class Vocabulary:
         else:
             found = np.zeros(len(groups.keys), np.int64)
         dtype = np.int64 if self.size >= 2**31 else np.int32
-        ids = np.empty(len(groups.positions), dtype)
+        ids: np.ndarray = np.empty(len(groups.positions), dtype)
         ids[groups.positions] = np.repeat(found.astype(dtype), groups.counts)
         return ids
