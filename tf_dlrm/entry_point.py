@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from tf_dlrm.errors import UserError
 
@@ -93,7 +94,8 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
 
 
 def _log_to_standard_error() -> None:
-    """Sends this package's progress, and no other package's, to standard error."""
+    """Sends this package's progress, and of other packages only warnings, to standard error."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for package in ("tf_dlrm", "tfrecords"):

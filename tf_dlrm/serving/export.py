@@ -58,8 +58,6 @@ def export_model(model: DLRM, schema: Schema, export_dir: str, run: dict[str, An
                 "serving_default": module.serve.get_concrete_function(),
                 "serve_examples": module.serve_examples.get_concrete_function(),
             },
-            # The backward pass updates tables; it has no place in a served model.
-            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
         )
         os.makedirs(os.path.join(incomplete, EXTRA_ASSETS))
         with open(os.path.join(incomplete, EXTRA_ASSETS, "run.json"), "w", encoding="utf-8") as out:

@@ -83,6 +83,7 @@ class Checkpoints:
         try:
             status = self._checkpoint.restore(path)
             status.assert_existing_objects_matched()
+            status.expect_partial()  # a model restored for evaluation has no optimizer
         except (tf.errors.OpError, ValueError, AssertionError) as error:
             raise UserError(
                 f"The checkpoint {path} can't be restored: it is damaged or of another model "

@@ -1,0 +1,87 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = [
+    "--embedding_dim=4",
+    "--bottom_mlp=8,4",
+    "--top_mlp=8,1",
+    "--batch_size=64",
+    "--eval_batch_size=512",
+]
+
+
+class CommandLine:
+    """Runs `python -m MODULE FLAGS` as a user does."""
+
+    small_model = SMALL
+
+    def start(self, module: str, *flags: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *flags],
+            cwd=ROOT,
+            env={k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, module: str, *flags: str) -> dict:
+        process = self.start(module, *flags)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        return json.loads(out.splitlines()[-1]) if out.strip().startswith("{") else {"text": out}
+
+    def fail(self, module: str, *flags: str) -> tuple[int, str, str]:
+        process = self.start(module, *flags)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode != 0, out
+        return process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def command_line() -> CommandLine:
+    return CommandLine()
+
+
+@pytest.fixture(scope="session")
+def criteo_tsv(tmp_path_factory) -> pathlib.Path:
+    """A log in Criteo's layout, 7000 rows, whose labels follow from C1, C2 and I1."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(7000):
+        first, second = rng.integers(0, 40, 2)
+        count = rng.integers(-2, 30)
+        logit = (first % 5 - 2) + (second % 3 - 1) + 0.05 * count - 1.0
+        label = int(rng.random() < 1 / (1 + np.exp(-logit)))
+        integers = [str(count)] + [
+            "" if rng.random() < 0.3 else str(rng.integers(0, 100)) for _ in range(12)
+        ]
+        categories = [f"{first * 2654435761 % 2**32:08x}", f"{second * 40503:08x}"] + [
+            "" if rng.random() < 0.1 else f"{rng.integers(0, 12) * 7919:08x}" for _ in range(24)
+        ]
+        lines.append("\t".join([str(label), *integers, *categories]))
+    path = tmp_path_factory.mktemp("criteo") / "train.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def criteo_dataset(criteo_tsv, command_line) -> pathlib.Path:
+    """The log as a data set folder, made by the command that the README shows."""
+    folder = criteo_tsv.parent / "dataset"
+    command_line.run(
+        "tfrecords.convert_criteo",
+        f"--input={criteo_tsv}",
+        f"--output_dir={folder}",
+        "--format=kaggle",
+        "--min_count=3",
+        "--rows_per_record=512",
+    )
+    return folder
