@@ -79,11 +79,11 @@ def reference_rows(rows: CriteoRows) -> tuple[ReferenceRows, np.ndarray]:
         The rows, and the table sizes int64 `[26]`.
     """
     values = np.where(rows.categories == BLANK_CATEGORY, 0, rows.categories)
-    ids = np.empty((CATEGORY_COLUMNS, len(rows)), np.int64)
-    sizes = np.empty(CATEGORY_COLUMNS, np.int64)
+    ids: np.ndarray = np.empty((CATEGORY_COLUMNS, len(rows)), np.int64)
+    sizes: np.ndarray = np.empty(CATEGORY_COLUMNS, np.int64)
     for column in range(CATEGORY_COLUMNS):
         _, first, sorted_ids = np.unique(values[:, column], return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int64)
+        rank: np.ndarray = np.empty(len(first), np.int64)
         rank[np.argsort(first)] = np.arange(len(first))
         ids[column] = rank[sorted_ids]
         sizes[column] = len(first)
