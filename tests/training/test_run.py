@@ -217,3 +217,18 @@ def test_leftovers_of_an_interrupted_save_are_removed(tiny):
     train(config)
     assert not [path for path in folder.iterdir() if "checkpoint-9" in path.name]
     assert newest(config).endswith("-3")
+
+
+def test_an_ensemble_trains_and_exports_the_mean_of_its_members(tiny, tmp_path):
+    config = tiny(ensemble_size=3, export_dir=str(tmp_path / "export"))
+    result = train(config)
+    alone = train(tiny(model_dir=str(tmp_path / "alone")))
+    assert result["parameters"] == 3 * alone["parameters"]
+    model, _, _ = restore_model(config.run.model_dir)
+    first, _, _ = restore_model(str(tmp_path / "alone"))
+    features, _ = next(iter(training_run.open_source(config.data).batches("evaluation", 50)))
+    # Each member learns as it would alone, whatever the others do.
+    np.testing.assert_allclose(model.members[0](features), first(features), atol=1e-6)
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = tf.saved_model.load(config.run.export_dir).signatures["serving_default"](**ids)
+    np.testing.assert_allclose(served["probability"], tf.sigmoid(model(features))[:, 0], atol=1e-6)

@@ -11,8 +11,8 @@ from tf_dlrm.keras_api import keras
 class ResumableDropout(keras.layers.Dropout):
     """Dropout whose mask is a function of the seed and of the number of training calls so far.
 
-    That number is a weight, so checkpoints hold it, and training that resumes from one drops what an
-    uninterrupted run drops. (Keras 2's own dropout begins anew in each process.)
+    That number is a weight, so checkpoints hold it, and training that resumes from one drops what
+    an uninterrupted run drops. (Keras 2's own dropout begins anew in each process.)
 
     Args:
         rate: Share of the inputs that is set to 0; the others are divided by 1 - rate.

@@ -172,6 +172,11 @@ class DLRM(keras.Model):
         """What the model is made of."""
         return DLRMConfig.from_json(self._config_json)
 
+    @property
+    def collections(self) -> list[EmbeddingCollection]:
+        """The tables, in a list, as every model of this package has them."""
+        return [self.embeddings]
+
     def build(self, input_shape: Any = None) -> None:
         """Does nothing: the constructor knows every shape."""
         del input_shape

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.models.dlrm import DLRM
+from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.training.checkpoints import first_line
 from tfrecords.schema import CategoricalColumn, Schema
 
@@ -18,7 +18,9 @@ from tfrecords.schema import CategoricalColumn, Schema
 EXTRA_ASSETS = "assets.extra"
 
 
-def export_model(model: DLRM, schema: Schema, export_dir: str, run: dict[str, Any]) -> None:
+def export_model(
+    model: DLRM | Ensemble, schema: Schema, export_dir: str, run: dict[str, Any]
+) -> None:
     """Writes a SavedModel with the signatures `serving_default` and `serve_examples`.
 
     - `serving_default`: one named tensor a feature, `dense` float32 [batch, dense features] and
@@ -78,7 +80,7 @@ class _ServingModule(tf.Module):
     """The model as functions over variables. The Keras model itself stays outside: were it an
     attribute, its configuration would be saved along."""
 
-    def __init__(self, model: DLRM, schema: Schema) -> None:
+    def __init__(self, model: DLRM | Ensemble, schema: Schema) -> None:
         super().__init__()
 
         def probability(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

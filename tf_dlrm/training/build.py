@@ -10,7 +10,7 @@ from tf_dlrm import embeddings
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
-from tf_dlrm.models.dlrm import DLRM, DLRMConfig
+from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tfrecords.schema import Schema
 
@@ -25,7 +25,7 @@ _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
 
 def build_model(
     options: ModelOptions, optimizer: OptimizerOptions, schema: Schema, seed: int
-) -> DLRM:
+) -> DLRM | Ensemble:
     """Builds the model with its variables, tables included.
 
     Raises:
@@ -61,10 +61,12 @@ def build_model(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    if options.ensemble_size > 1:
+        return Ensemble(config, options.ensemble_size)
     return DLRM(config)
 
 
-def build_dense_optimizer(options: OptimizerOptions, model: DLRM) -> Any:
+def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> Any:
     """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
     optimizers = {

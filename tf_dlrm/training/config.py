@@ -101,6 +101,9 @@ class ModelOptions:
         False, "Whether the dot interaction includes each vector's product with itself."
     )
     dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
+    ensemble_size: int = option(
+        1, "Models of different seeds that are trained side by side, their logits averaged."
+    )
     embedding_initializer_scale: float = option(
         0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
     )
@@ -108,7 +111,7 @@ class ModelOptions:
     def validate(self) -> None:
         """Raises UserError when the sizes do not fit each other."""
         _check_choices(self)
-        _check_at_least(self, 1, "embedding_dim")
+        _check_at_least(self, 1, "embedding_dim", "ensemble_size")
         _check_at_least(self, 0, "embedding_initializer_scale")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")

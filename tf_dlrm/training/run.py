@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
-from tf_dlrm.models.dlrm import DLRM
+from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.checkpoints import (
@@ -102,7 +102,9 @@ def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
     }
 
 
-def restore_model(model_dir: str, checkpoint: str = "") -> tuple[DLRM, dict[str, Any], Position]:
+def restore_model(
+    model_dir: str, checkpoint: str = ""
+) -> tuple[DLRM | Ensemble, dict[str, Any], Position]:
     """Rebuilds the model of a model directory from a checkpoint, the newest by default.
 
     Returns:
@@ -127,11 +129,12 @@ def restore_model(model_dir: str, checkpoint: str = "") -> tuple[DLRM, dict[str,
     return model, run, position
 
 
-def find_non_finite(model: DLRM, optimizer: Any) -> str | None:
+def find_non_finite(model: DLRM | Ensemble, optimizer: Any) -> str | None:
     """Returns the name of the first table or weight with a NaN or infinity, or None."""
-    table = model.embeddings.tables.find_non_finite()
-    if table:
-        return f"table {table!r}"
+    for collection in model.collections:
+        table = collection.tables.find_non_finite()
+        if table:
+            return f"table {table!r}"
     for variable in [*model.trainable_variables, *optimizer.variables]:
         value = variable.numpy()
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
@@ -139,11 +142,12 @@ def find_non_finite(model: DLRM, optimizer: Any) -> str | None:
     return None
 
 
-def count_parameters(model: DLRM) -> int:
+def count_parameters(model: DLRM | Ensemble) -> int:
     """Returns the number of trained numbers, tables included."""
     tables = {f.table.name: f.table for f in model.config.features}.values()
     dense = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.shape.rank)
-    return dense + sum(table.vocabulary_size * table.dim for table in tables)
+    rows = sum(table.vocabulary_size * table.dim for table in tables)
+    return dense + rows * len(model.collections)
 
 
 def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:

@@ -1,0 +1,124 @@
+"""Times a training step of `criteo_kaggle.flags` against facebookresearch/dlrm, in one run.
+
+    python -m benchmarks.step --dlrm_dir=CHECKOUT --peer_python=PYTHON --batch_sizes=128,2048
+
+Both systems hold the whole model (26 tables, 33.8M rows x 16) in a process of their own and take
+turns, so that both see the same machine. Each turn is a stretch of steps on the same rows, which are
+ready in memory. Prints a Markdown table: milliseconds a step (median, least and most of the turns),
+and the ratio of each turn to the peer's turn right after it (above 1: ours is faster).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows, serve
+
+_HERE = Path(__file__).parent
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("dlrm_dir", None, "Checkout of facebookresearch/dlrm.", required=True)
+    flags.DEFINE_string("peer_python", None, "Python that has PyTorch.", required=True)
+    flags.DEFINE_list("batch_sizes", ["128", "2048"], "Batch sizes to time.")
+    flags.DEFINE_integer("turns", 9, "Turns of each system.", lower_bound=3)
+    flags.DEFINE_integer("rows_per_turn", 65536, "Training rows in a turn.", lower_bound=1)
+
+
+class _Worker:
+    """A process that answers numbers of steps with milliseconds a step."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_HERE.parent
+        )
+        if self._read() != "ready":
+            raise RuntimeError(f"{command} did not start.")
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def milliseconds(self, steps: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+def main(argv: list[str]) -> None:
+    """Times all batch sizes and prints the table."""
+    del argv
+    values = flags.FLAGS
+    lines = [
+        "| batch | tf_dlrm ms | facebookresearch/dlrm ms | ratio (theirs / ours) |",
+        "|---|---|---|---|",
+    ]
+    for batch_size in map(int, values.batch_sizes):
+        ours = _Worker([sys.executable, "-m", "benchmarks.step", "worker", str(batch_size)])
+        peer = _Worker(
+            [
+                values.peer_python,
+                str(_HERE / "step_reference.py"),
+                values.dlrm_dir,
+                str(batch_size),
+            ]
+        )
+        steps = max(1, values.rows_per_turn // batch_size)
+        pairs = []
+        for turn in range(values.turns + 1):
+            pair = ours.milliseconds(steps), peer.milliseconds(steps)
+            if turn:  # the first one warms up
+                pairs.append(pair)
+        ours.close()
+        peer.close()
+        columns = [[pair[k] for pair in pairs] for k in (0, 1)]
+        columns.append([theirs / mine for mine, theirs in pairs])
+        cells = [f"{statistics.median(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in columns]
+        lines.append(f"| {batch_size} | " + " | ".join(cells) + " |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _serve_ours(batch_size: int) -> None:
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    from tf_dlrm.training.build import build_dense_optimizer, build_model
+    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+    from tf_dlrm.training.steps import make_training_steps
+    from tfrecords.schema import CategoricalColumn, Schema
+
+    schema = Schema(
+        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
+        categorical=tuple(
+            CategoricalColumn(f"C{k + 1}", rows) for k, rows in enumerate(TABLE_ROWS)
+        ),
+    )
+    dense, ids, labels = random_rows(batch_size)
+    features = {"dense": dense} | {c.name: ids[k] for k, c in enumerate(schema.categorical)}
+    batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(batch_size)
+    iterator = iter(batches.cache().repeat().prefetch(2))
+    options = OptimizerOptions()
+    model = build_model(ModelOptions(), options, schema, seed=0)
+    training_steps = make_training_steps(model, build_dense_optimizer(options, model))
+    serve(lambda steps: float(training_steps(iterator, tf.constant(steps))))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        _serve_ours(int(sys.argv[2]))
+    else:
+        _define_flags()
+        app.run(main)

@@ -1,0 +1,90 @@
+"""Ensemble: several models of one config, trained side by side, whose logits are averaged."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.embedding_collection import EmbeddingCollection
+from tf_dlrm.models.dlrm import DLRM, DLRMConfig
+
+# Between the seeds of two members: more than the layers of one model use.
+_SEED_STRIDE = 100_003
+
+
+@keras.saving.register_keras_serializable(package="tf_dlrm")
+class Ensemble(keras.Model):
+    """Models that differ in their first values only, each with tables and MLPs of its own.
+
+    On few rows, where one model's quality varies with its seed, the mean of several logits is
+    better than any of them. It costs as many times the memory and the time.
+
+    A loss sees the logits of all members, so in `fit` the labels are repeated, [batch, size].
+
+    Args:
+        config: What each member is made of; member k has the seed `config.seed + 100003 * k`.
+        size: Number of members.
+
+    Call arguments:
+        inputs: As of `DLRM`.
+        training: Whether each member's logits are wanted, for a loss of its own.
+
+    Returns:
+        While training, the members' logits [batch, size]; else their mean [batch, 1].
+
+    Example:
+        >>> table = TableConfig("item", 1000, 8, optimizer=SGD(0.1))
+        >>> model = Ensemble(DLRMConfig(2, (FeatureConfig("item", table),), (16, 8), (16, 1)), 4)
+        >>> model({"dense": tf.ones((3, 2)), "item": tf.constant([1, 2, 3])}).shape
+        TensorShape([3, 1])
+    """
+
+    def __init__(self, config: DLRMConfig | Mapping[str, Any], size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(config, Mapping):
+            config = DLRMConfig.from_dict(config)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be a whole number of at least 1, but is {size!r}.")
+        self._config_json = config.to_json()
+        self.size = size
+        # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
+        for k in range(size):
+            seed = config.seed + _SEED_STRIDE * k
+            member = DLRM(dataclasses.replace(config, seed=seed), name=f"member_{k}")
+            setattr(self, f"member_{k}", member)
+        self.built = True
+
+    @property
+    def config(self) -> DLRMConfig:
+        """What each member is made of."""
+        return DLRMConfig.from_json(self._config_json)
+
+    @property
+    def members(self) -> list[DLRM]:
+        """The models."""
+        return [getattr(self, f"member_{k}") for k in range(self.size)]
+
+    @property
+    def collections(self) -> list[EmbeddingCollection]:
+        """The tables of all members."""
+        return [member.embeddings for member in self.members]
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: the constructor knows every shape."""
+        del input_shape
+        self.built = True
+
+    def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Returns logits; see the class."""
+        logits = tf.concat([member(inputs, training=training) for member in self.members], 1)
+        return logits if training else tf.reduce_mean(logits, 1, keepdims=True)
+
+    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
+        """Returns (batch, 1), the shape outside training."""
+        return (next(iter(input_shape.values()))[0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal model."""
+        return {"name": self.name, "config": self.config.to_dict(), "size": self.size}
