@@ -160,6 +160,7 @@ def convert(
         for rows in source.rows():
             spool.append(rows)
         spool.end()
+        progress.end(spool.rows)
         if source.skipped:
             progress.say(f"Skipped {_counted(source.skipped)}.")
         train, end = options.boundaries(spool.rows)
@@ -167,6 +168,7 @@ def convert(
         columns = _Columns(options)
         progress.begin("Counting values", counted)
         vocabularies = columns.vocabularies(spool, counted, threads, progress)
+        progress.end(counted)
         writer = DatasetWriter(
             folder,
             columns.schema(vocabularies),
@@ -212,6 +214,7 @@ def _write(
             rows = {name: column[cut:last] for name, column in features.items()}
             writer.write("evaluation", rows, label[cut:last])
         progress.update(piece.first_row + last, piece.first_row + last)
+    progress.end(end)
     if shuffle is not None:
         progress.begin("Shuffling", train)
         done = 0
@@ -219,6 +222,7 @@ def _write(
             writer.write("train", features, label)
             done += len(label)
             progress.update(done, done)
+        progress.end(train)
 
 
 class _Columns:

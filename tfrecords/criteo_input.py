@@ -43,7 +43,6 @@ class CriteoInput:
         skip_bad_rows: Whether lines that are no rows are counted and left out, or stop the run.
         threads: Threads that parse.
         progress: Called with the bytes that were read (of the compressed file) and the rows so far.
-        piece_bytes: Size of the pieces.
 
     Attributes:
         total_bytes: Size of all files.
@@ -59,13 +58,11 @@ class CriteoInput:
         skip_bad_rows: bool,
         threads: int,
         progress: Callable[[int, int], None],
-        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._paths = paths
         self._skip_bad_rows = skip_bad_rows
         self._threads = threads
         self._progress = progress
-        self._piece_bytes = piece_bytes
         self.skipped: collections.Counter[str] = collections.Counter()
         self.sizes: dict[str, int] = {}
         for path in paths:
@@ -130,7 +127,7 @@ class CriteoInput:
                 stream: BinaryIO | gzip.GzipFile = raw
                 if path.endswith(".gz"):
                     stream = gzip.GzipFile(fileobj=raw)
-                while block := _read(stream, self._piece_bytes, path, read):
+                while block := _read(stream, PIECE_BYTES, path, read):
                     read += len(block)
                     done = before + raw.tell()
                     end = block.rfind(b"\n") + 1
@@ -139,7 +136,7 @@ class CriteoInput:
                         rest = block[end:]
                     else:
                         rest += block
-                    if len(rest) > max(_LONGEST_LINE, self._piece_bytes):
+                    if len(rest) > max(_LONGEST_LINE, PIECE_BYTES):
                         raise DataError(
                             f"{path} holds a line of more than {len(rest)} bytes, so it is no "
                             "Criteo text."

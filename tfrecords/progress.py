@@ -44,15 +44,14 @@ class Progress:
             rows: How many rows that is.
         """
         now = time.monotonic()
-        finished = done >= self._total
-        if not rows or (now - self._last < _SECONDS_BETWEEN and not finished):
+        if now - self._last < _SECONDS_BETWEEN or not done:
             return
         self._last = now
-        seconds = max(now - self._start, 1e-9)
-        text = f"{self._what}: {rows:,} rows, {rows / seconds:,.0f} rows/s"
-        if finished:
-            # Reported once: the stage is over.
-            self._total = sys.maxsize
-            self.say(f"{text}, {seconds:.1f} s.")
-        elif done:
-            self.say(f"{text}, {seconds / done * (self._total - done):.0f} s left.")
+        seconds = now - self._start
+        left = max(0.0, seconds / done * (self._total - done))
+        self.say(f"{self._what}: {rows:,} rows, {rows / seconds:,.0f} rows/s, {left:.0f} s left.")
+
+    def end(self, rows: int) -> None:
+        """Ends the stage, in which `rows` rows were worked on."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        self.say(f"{self._what}: {rows:,} rows, {rows / seconds:,.0f} rows/s, {seconds:.1f} s.")

@@ -55,7 +55,7 @@ class Teacher:
             terms.append(tf.linalg.matvec(features["dense"], self._dense_weights))
         paired = []
         for number, column in enumerate(self._schema.categorical):
-            linear, pair = self._effects(number, features[column.name])
+            linear, pair = self._effects(number, tf.cast(features[column.name], tf.int64))
             terms.append(linear)
             paired.append(pair)
         for left, right in zip(paired, paired[1:], strict=False):
@@ -65,7 +65,7 @@ class Teacher:
     def _effects(self, number: int, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The two hidden numbers of ids, averaged over the ids of a row."""
         key = hash_number(self._seed, _CATEGORICAL, number)
-        hashed = hash_tensor(key, tf.cast(ids, tf.int64))
+        hashed = hash_tensor(key, ids)
         swapped = tf.bitwise.left_shift(hashed, tf.constant(32, tf.uint64))
         effects = [_centred(unit_interval(half)) for half in (hashed, swapped)]
         if ids.shape.rank > 1:

@@ -1,0 +1,59 @@
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tfrecords.criteo_text import NotParsed, hexadecimal, parse
+
+
+def _read(values):
+    out = np.full(len(values), 7, np.uint32)
+    blank = np.zeros(len(values), np.bool_)
+    hexadecimal(pa.array(values, pa.binary()), out, blank)
+    return out.tolist(), blank.tolist()
+
+
+@pytest.mark.parametrize("lengths", [[8], [8, 0], [1, 2, 3, 4, 5, 6, 7, 8, 0], [0], [3]])
+def test_hexadecimal_numbers(lengths):
+    rng = random.Random(0)
+    values = [
+        "".join(rng.choice("0123456789abcdefABCDEF") for _ in range(rng.choice(lengths))).encode()
+        for _ in range(300)
+    ]
+    numbers, blank = _read(values)
+    assert numbers == [int(value or b"0", 16) for value in values]
+    assert blank == [value == b"" for value in values]
+
+
+def test_a_slice_of_an_array():
+    array = pa.array([b"ffffffff", b"", b"1", b"2a"], pa.binary())[1:3]
+    out, blank = np.zeros(2, np.uint32), np.zeros(2, np.bool_)
+    hexadecimal(array, out, blank)
+    assert out.tolist() == [0, 1] and blank.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("length", [1, 8])
+def test_every_byte_that_is_no_digit_is_found(length):
+    for byte in range(256):
+        value = bytes([byte]).rjust(length, b"a")
+        if chr(byte) in "0123456789abcdefABCDEF":
+            assert _read([b"12345678", value])[0][1] == int(value, 16)
+        else:
+            with pytest.raises(NotParsed):
+                _read([b"12345678", value])
+
+
+def test_more_than_eight_digits():
+    with pytest.raises(NotParsed):
+        _read([b"123456789"])
+
+
+def test_parse(criteo_lines):
+    lines = criteo_lines(50)
+    rows = parse(("\n".join(lines) + "\n").encode())
+    fields = [line.split("\t") for line in lines]
+    assert rows.label.tolist() == [int(row[0]) for row in fields]
+    assert rows.integers.T.tolist() == [[int(x or 0) for x in row[1:14]] for row in fields]
+    assert rows.categories.T.tolist() == [[int(x or "0", 16) for x in row[14:]] for row in fields]
+    assert rows.blank.T.tolist() == [[x == "" for x in row[1:]] for row in fields]

@@ -1,0 +1,137 @@
+"""Files that changed after they were written."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfrecords import block, verify
+from tfrecords.dataset_info import DatasetInfo
+from tfrecords.errors import DataError
+from tfrecords.reader import RecordSource
+from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.writer import DatasetWriter
+
+
+def _flip(path, position):
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1]))
+
+
+def _read(source, **arguments):
+    for _ in source.batches("train", 64, **arguments):
+        pass
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize(("within", "what"), [(40, "its data"), (2, "its length")])
+def test_a_flipped_bit_is_found_while_reading(numbered, seed, within, what):
+    path, _, _ = numbered(500)
+    source = RecordSource(path)
+    file = source.info.splits["train"].files[1]
+    _flip(os.path.join(path, file.path), file.offsets[2] + within)
+    with pytest.raises(tf.errors.DataLossError) as caught:
+        _read(source, shuffle_seed=seed)
+    assert f"Record 2 of {os.path.join(path, file.path)} is broken: the checksum of {what}" in (
+        source.explain(caught.value)
+    )
+
+
+@pytest.mark.parametrize("lost", [1, 700])
+def test_a_file_truncated_while_reading(numbered, lost):
+    path, _, _ = numbered(500)
+    source = RecordSource(path)
+    file = source.info.splits["train"].files[-1]
+    os.truncate(os.path.join(path, file.path), file.size - lost)
+    with pytest.raises(tf.errors.OpError) as caught:
+        _read(source)
+    said = source.explain(caught.value)
+    assert file.path in said and "the file ends within it" in said
+    assert f"{file.size - lost} bytes" in said and f"{file.size}" in said
+
+
+def test_a_file_truncated_between_records_while_reading(numbered):
+    path, _, _ = numbered(500)
+    source = RecordSource(path)
+    file = source.info.splits["train"].files[-1]
+    assert len(file.offsets) == 1
+    os.truncate(os.path.join(path, file.path), 0)
+    with pytest.raises(tf.errors.OpError) as caught:
+        _read(source)
+    assert "records, where dataset.json says" in source.explain(caught.value)
+
+
+def test_a_truncated_or_missing_file_is_found_at_once(numbered):
+    path, _, _ = numbered(500)
+    file = DatasetInfo.load(path).splits["train"].files[0]
+    os.truncate(os.path.join(path, file.path), file.size - 3)
+    with pytest.raises(
+        DataError, match=f"{file.path} .* has {file.size - 3} bytes, .* {file.size}: it is trunc"
+    ):
+        RecordSource(path)
+    os.remove(os.path.join(path, file.path))
+    with pytest.raises(DataError, match=f"{file.path} of the split 'train' is missing"):
+        RecordSource(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("a", 13, 9, "Row 3 of column 'a' has the id 9"),
+        ("a", 13, -1, "Row 3 of column 'a' has the id -1"),
+        ("b", (14, 1), 5, "Row 4 of column 'b' has the id 5"),
+        ("dense", (11, 1), np.nan, "Row 1 of column 'y' is nan"),
+        ("dense", (11, 0), np.inf, "Row 1 of column 'x' is inf"),
+    ],
+)
+def test_values_that_are_not_allowed(tmp_path, monkeypatch, column, row, value, message):
+    path = str(tmp_path / "set")
+    schema = Schema(("x", "y"), (CategoricalColumn("a", 9), CategoricalColumn("b", 5, 2)))
+    features = {
+        "dense": np.ones((40, 2), np.float32),
+        "a": np.arange(40) % 9,
+        "b": np.zeros((40, 2), np.int32),
+    }
+    features[column][row] = value
+    with (
+        monkeypatch.context() as patched,
+        DatasetWriter(path, schema, rows_per_record=10) as writer,
+    ):
+        patched.setattr(block, "check", lambda *arguments: None)
+        writer.write("train", features, np.zeros(40))
+    source = RecordSource(path)
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        _read(source)
+    said = source.explain(caught.value)
+    assert said.startswith(f"Record 1 of {path}/train-00000.tfrecord holds a value")
+    assert message in said
+
+
+def test_an_error_from_elsewhere(numbered):
+    source = RecordSource(numbered(100)[0])
+    said = source.explain(ValueError("the network fell over\nand more"))
+    assert "its files are whole" in said and said.endswith("the network fell over")
+
+
+def test_verify_finds_a_file_with_another_checksum(numbered):
+    path, _, _ = numbered(100)
+    info = DatasetInfo.load(path)
+    assert list(verify.problems(path, info)) == []
+    split = info.splits["train"]
+    changed = dataclasses.replace(split.files[0], crc32c="00000000")
+    split = dataclasses.replace(split, files=(changed, *split.files[1:]))
+    info = dataclasses.replace(info, splits={"train": split})
+    assert "The checksum of" in list(verify.problems(path, info))[0]
+
+
+def test_verify_finds_too_few_rows(numbered):
+    path, _, _ = numbered(100)
+    info = DatasetInfo.load(path)
+    split = dataclasses.replace(info.splits["train"], rows=101)
+    info = dataclasses.replace(info, splits={"train": split})
+    assert "it has 50 rows, where dataset.json says 51" in verify.first_problem(path, info)
