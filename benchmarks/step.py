@@ -3,9 +3,9 @@
     python -m benchmarks.step --dlrm_dir=CHECKOUT --peer_python=PYTHON --batch_sizes=128,2048
 
 Both systems hold the whole model (26 tables, 33.8M rows x 16) in a process of their own and take
-turns, so that both see the same machine. Each turn is a stretch of steps on the same rows, which are
-ready in memory. Prints a Markdown table: milliseconds a step (median, least and most of the turns),
-and the ratio of each turn to the peer's turn right after it (above 1: ours is faster).
+turns, so that both see the same machine. Each turn is a stretch of steps on the same rows, which
+are ready in memory. Prints a Markdown table: milliseconds a step (median, least and most of the
+turns), and the ratio of each turn to the peer's turn right after it (above 1: ours is faster).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The peer's half of `benchmarks.step`: steps of facebookresearch/dlrm, run in PyTorch's own Python."""
+"""The peer's half of `benchmarks.step`: steps of facebookresearch/dlrm, in a Python with torch."""
 
 from __future__ import annotations
 

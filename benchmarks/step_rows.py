@@ -1,4 +1,4 @@
-"""Random rows of Criteo Kaggle's shape, the same for every system that is timed, and its protocol."""
+"""Random rows of Criteo Kaggle's shape, for every system that is timed, and how it is asked."""
 
 from __future__ import annotations
 

@@ -14,15 +14,17 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_dlrm.errors import UserError
+from tfrecords.errors import DataError
 
 Options = TypeVar("Options")
 
+# So that --help lists them under the program that calls `define_flags`, not under this module.
+flags.disclaim_key_flags()
 
-def define_flags(options: type, names: Sequence[str] | None = None) -> None:
-    """Defines a flag for each field of a dataclass of `training.config` (or for `names`)."""
+
+def define_flags(options: type) -> None:
+    """Defines a flag for each field of a dataclass of `training.config`."""
     for field in dataclasses.fields(options):
-        if names is not None and field.name not in names:
-            continue
         default: Any = field.default
         help_text = field.metadata["help"]
         if field.metadata["choices"]:
@@ -85,7 +87,7 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
             if argv[1:]:
                 raise UserError(f"Unexpected argument {argv[1]!r}: options look like --name=value.")
             result = main()
-        except (UserError, OSError) as error:
+        except (UserError, DataError, OSError) as error:
             print(f"{name}: {_sentence(error)}", file=sys.stderr)
             sys.exit(2)
         print(json.dumps(result, allow_nan=False), flush=True)
@@ -107,5 +109,5 @@ def _log_to_standard_error() -> None:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     return str(error)

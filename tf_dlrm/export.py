@@ -8,6 +8,7 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import check_export_dir, check_model_dir
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
@@ -19,6 +20,8 @@ def main() -> dict[str, Any]:
     for flag in (_MODEL_DIR, _EXPORT_DIR):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing.")
+    check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
+    check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value)
     from tf_dlrm.serving.export import export_model
     from tf_dlrm.training.run import restore_model
     from tfrecords.schema import Schema

@@ -25,15 +25,20 @@ class WholeFolder:
     work that was not committed, and turns the error of a full disk into a sentence.
 
     Args:
-        path: The folder that is wanted. It may be missing, empty, or a data set.
+        path: The folder that is wanted. It may be missing, empty, or of the same kind already.
+        marker: The file by which a folder of this kind is known.
+        kind: What the folder is, for messages.
 
     Raises:
-        DataError: If `path` exists and is neither empty nor a data set, or if another process is
+        DataError: If `path` exists and is neither empty nor of this kind, or if another process is
             making the same folder at this moment.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(
+        self, path: str, marker: str = dataset_info.FILE_NAME, kind: str = "data set"
+    ) -> None:
         self._path = os.path.abspath(path)
+        self._marker, self._kind = marker, kind
         parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")
         self.work = os.path.join(parent, f".{name}.incomplete")
@@ -47,7 +52,7 @@ class WholeFolder:
         except OSError:
             self._lock.close()
             raise DataError(
-                f"Another process is writing the data set {self._path} at this moment; "
+                f"Another process is writing the {kind} {self._path} at this moment; "
                 "wait until it has ended."
             ) from None
         try:
@@ -75,12 +80,14 @@ class WholeFolder:
         if not os.path.lexists(self._path):
             return
         if not os.path.isdir(self._path):
-            raise DataError(f"{self._path} is a file; the data set needs a folder of that name.")
-        content = os.listdir(self._path)
-        if content and dataset_info.FILE_NAME not in content:
             raise DataError(
-                f"The folder {self._path} is not empty and is no data set (it has no "
-                f"{dataset_info.FILE_NAME}), so it is not replaced. Name another folder."
+                f"{self._path} is a file; the {self._kind} needs a folder of that name."
+            )
+        content = os.listdir(self._path)
+        if content and self._marker not in content:
+            raise DataError(
+                f"The folder {self._path} is not empty and is no {self._kind} (it has no "
+                f"{self._marker}), so it is not replaced. Name another folder."
             )
 
     def commit(self) -> None:
@@ -122,5 +129,6 @@ class WholeFolder:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise DataError(
                 f"There is no room left for {self._path} ({error.strerror}). Nothing was changed: "
-                "what had been written of the new data set is removed, an earlier one is intact."
+                f"what had been written of the new {self._kind} is removed, an earlier one is "
+                "intact."
             ) from error

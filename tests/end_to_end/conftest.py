@@ -3,6 +3,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ class CommandLine:
 
     small_model = SMALL
 
-    def start(self, module: str, *flags: str) -> subprocess.Popen:
+    def start(self, module: str, *flags: str, python: Sequence[str] = ()) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *flags],
+            [sys.executable, *python, "-m", module, *flags],
             cwd=ROOT,
             env={k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"},
             stdout=subprocess.PIPE,
@@ -38,8 +39,8 @@ class CommandLine:
         assert process.returncode == 0, err
         return json.loads(out.splitlines()[-1]) if out.strip().startswith("{") else {"text": out}
 
-    def fail(self, module: str, *flags: str) -> tuple[int, str, str]:
-        process = self.start(module, *flags)
+    def fail(self, module: str, *flags: str, python: Sequence[str] = ()) -> tuple[int, str, str]:
+        process = self.start(module, *flags, python=python)
         out, err = process.communicate(timeout=300)
         assert process.returncode != 0, out
         return process.returncode, out, err

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import pytest
 
@@ -40,6 +41,11 @@ RANDOM = DataOptions(data="random")
         (RunOptions(checkpoint_every_steps=5), "--checkpoint_every_steps needs --model_dir"),
         (RunOptions(model_dir="m", profile_steps=(5,)), "--profile_steps=5 must be two steps"),
         (RunOptions(model_dir=__file__), "is not a folder"),
+        (RunOptions(seed=2**31), "must be less than"),
+        (DataOptions(data="random", random_tables=()), "--random_tables has ''"),
+        (DataOptions(data_dir=os.path.dirname(__file__)), "has no dataset.json"),
+        (ModelOptions(embedding_initializer_scale=float("inf")), "must be a number of 0 or more"),
+        (OptimizerOptions(dense_learning_rate=float("inf")), "must be a number above 0"),
     ],
 )
 def test_a_mistaken_option_is_named_in_a_sentence(options, sentence):
@@ -61,5 +67,20 @@ def test_json_round_trip_keeps_every_option():
 
 def test_no_dense_features_means_no_bottom_mlp():
     config = TrainingConfig(data=dataclasses.replace(RANDOM, random_dense_features=0))
-    with pytest.raises(UserError, match="--bottom_mlp must be empty"):
+    with pytest.raises(UserError, match="--bottom_mlp=512,256,64,16 must be empty"):
         config.validate()
+
+
+@pytest.mark.parametrize(("model", "export"), [("x", "x"), ("x", "x/export"), ("x/run", "x")])
+def test_exports_and_checkpoints_lie_in_folders_of_their_own(tmp_path, model, export):
+    options = RunOptions(model_dir=str(tmp_path / model), export_dir=str(tmp_path / export))
+    with pytest.raises(UserError, match="must be two folders, neither inside the other"):
+        options.validate()
+
+
+def test_an_export_replaces_only_an_export(tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match="is not empty and holds no SavedModel"):
+        RunOptions(export_dir=str(tmp_path)).validate()
+    (tmp_path / "saved_model.pb").write_text("")
+    RunOptions(export_dir=str(tmp_path)).validate()

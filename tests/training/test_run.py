@@ -11,6 +11,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training import run as training_run
 from tf_dlrm.training.checkpoints import checkpoint_folder
 from tf_dlrm.training.run import restore_model, train
+from tfrecords.errors import DataError
 
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration")
 
@@ -232,3 +233,122 @@ def test_an_ensemble_trains_and_exports_the_mean_of_its_members(tiny, tmp_path):
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
     served = tf.saved_model.load(config.run.export_dir).signatures["serving_default"](**ids)
     np.testing.assert_allclose(served["probability"], tf.sigmoid(model(features))[:, 0], atol=1e-6)
+
+
+def test_a_missing_state_file_deletes_no_checkpoint(tiny):
+    config = tiny(train_steps=3)
+    train(config)
+    folder = pathlib.Path(checkpoint_folder(config.run.model_dir))
+    (folder / "checkpoint").write_text("")
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(UserError, match="its file 'checkpoint'.*is missing or damaged"):
+        train(tiny())
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("length", [0, 100])
+def test_a_truncated_checkpoint_is_refused(tiny, length):
+    config = tiny(train_steps=3)
+    train(config)
+    data = pathlib.Path(newest(config) + ".data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:length])
+    with pytest.raises(UserError, match="can't be restored"):
+        train(tiny())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("metrics.jsonl", '{"step": 1', "metrics.jsonl, line 1, is no evaluation"),
+        ("metrics.jsonl", "3", "metrics.jsonl, line 1, is no evaluation"),
+        ("run.json", '{"format": 1}', "run.json is not a description of a training run"),
+        ("run.json", '{"format": 2}', "its format is 2, not 1"),
+        ("run.json", "[", "run.json is not a description of a training run"),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(tiny, name, content, sentence):
+    config = tiny(train_steps=3)
+    train(config)
+    (pathlib.Path(config.run.model_dir) / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        train(tiny())
+    assert sentence in str(error.value)
+
+
+def test_a_run_that_never_saved_may_be_begun_anew_with_other_options(tiny):
+    with pytest.raises(UserError, match="loss became"):
+        train(tiny(dense_learning_rate=1e30))
+    assert train(tiny(top_mlp=(9, 1)))["step"] == 20
+
+
+def test_options_added_later_do_not_break_older_runs(tiny):
+    config = tiny(train_steps=3)
+    train(config)
+    path = pathlib.Path(config.run.model_dir) / "run.json"
+    run = json.loads(path.read_text())
+    del run["config"]["model"]["ensemble_size"]
+    path.write_text(json.dumps(run))
+    assert train(tiny())["step"] == 20
+
+
+def test_an_evaluation_on_other_rows_is_made_anew(tiny):
+    train(tiny())
+    result = train(tiny(eval_steps=1, eval_batch_size=10))
+    assert result["evaluation_examples"] == 10
+
+
+def test_an_evaluation_that_a_stop_prevented_is_made_up(tiny):
+    options = {"eval_every_steps": 10, "checkpoint_every_steps": 10}
+    train(tiny(**options, train_steps=10))
+    # As if the process had died between the checkpoint of step 10 and its evaluation.
+    config = tiny(**options)
+    (pathlib.Path(config.run.model_dir) / "metrics.jsonl").write_text("")
+    train(config)
+    assert [e["step"] for e in evaluations(config)] == [10, 20]
+
+
+def test_only_one_process_trains_into_a_folder(tiny):
+    config = tiny()
+    with training_run._only_process(config.run.model_dir):
+        with pytest.raises(UserError, match="Another process is training into"):
+            train(config)
+    assert train(config)["step"] == 20
+
+
+class _WithoutEvaluation:
+    """A source that has training rows only."""
+
+    def __init__(self, source):
+        self._source = source
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def rows(self, split):
+        if split != "train":
+            raise DataError(f"no split {split}")
+        return self._source.rows(split)
+
+
+def test_data_without_evaluation_rows_trains_and_says_that_there_are_no_metrics(tiny, monkeypatch):
+    opened = training_run.open_source
+    monkeypatch.setattr(training_run, "open_source", lambda o: _WithoutEvaluation(opened(o)))
+    result = train(tiny())
+    assert result["step"] == 20
+    assert all(result[name] is None for name in METRICS)
+    with pytest.raises(UserError, match="--target_auc=0.9 needs|--eval_every_steps=5 needs"):
+        train(tiny(target_auc=0.9, eval_every_steps=5))
+
+
+def test_more_epochs_on_resume_continue(tiny, tmp_path):
+    once = train(tiny(epochs=2, model_dir=str(tmp_path / "once")))
+    train(tiny(epochs=1))
+    again = train(tiny(epochs=2))
+    assert {k: again[k] for k in METRICS} == {k: once[k] for k in METRICS}
+
+
+def test_a_model_with_weights_that_are_not_finite_is_not_exported(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "find_non_finite", lambda model, optimizer: "table 'C1'")
+    with pytest.raises(UserError, match="so nothing was exported"):
+        train(tiny(model_dir="", export_dir=str(tmp_path / "export")))
+    assert not (tmp_path / "export").exists()

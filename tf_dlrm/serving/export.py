@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import DLRM, Ensemble
-from tf_dlrm.training.checkpoints import first_line
-from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.errors import DataError
+from tfrecords.folder import WholeFolder
+from tfrecords.schema import Schema
 
 # TensorFlow Serving leaves this folder of a SavedModel alone; its warm-up requests lie here too.
 EXTRA_ASSETS = "assets.extra"
+# The file by which a SavedModel is known.
+SAVED_MODEL = "saved_model.pb"
 
 
 def export_model(
@@ -41,39 +43,43 @@ def export_model(
     Raises:
         UserError: if the folder can't be written, or holds something that is no SavedModel.
     """
-    export_dir = export_dir.rstrip("/")
-    is_model = os.path.exists(os.path.join(export_dir, "saved_model.pb"))
-    if os.path.isdir(export_dir) and os.listdir(export_dir) and not is_model:
-        raise UserError(
-            f"--export_dir={export_dir} is not empty and holds no SavedModel, so it is not "
-            "replaced."
-        )
-    incomplete, old = export_dir + ".incomplete", export_dir + ".old"
-    shutil.rmtree(incomplete, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    check_exportable(schema)
     try:
-        module = _ServingModule(model, schema)
-        tf.saved_model.save(
-            module,
-            incomplete,
-            signatures={
-                "serving_default": module.serve.get_concrete_function(),
-                "serve_examples": module.serve_examples.get_concrete_function(),
-            },
-        )
-        os.makedirs(os.path.join(incomplete, EXTRA_ASSETS))
-        with open(os.path.join(incomplete, EXTRA_ASSETS, "run.json"), "w", encoding="utf-8") as out:
-            json.dump(run, out, indent=1)
+        with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
+            _write(model, schema, folder.work, run)
+            folder.commit()
     except (tf.errors.OpError, OSError) as error:
-        shutil.rmtree(incomplete, ignore_errors=True)
         raise UserError(
             f"The model can't be exported to {export_dir} ({first_line(error)}); what was there "
             "before is unchanged."
         ) from error
-    if os.path.isdir(export_dir):
-        os.rename(export_dir, old)
-    os.rename(incomplete, export_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    except DataError as error:
+        raise UserError(f"--export_dir={export_dir}: {error}") from error
+
+
+def check_exportable(schema: Schema) -> None:
+    """Raises UserError if a feature can't be an input of a signature."""
+    for column in schema.categorical:
+        if column.hotness is None:
+            raise UserError(
+                f"Feature {column.name!r} has a varying number of ids; only features with a fixed "
+                "number of ids can be exported."
+            )
+
+
+def _write(model: DLRM | Ensemble, schema: Schema, folder: str, run: dict[str, Any]) -> None:
+    module = _ServingModule(model, schema)
+    tf.saved_model.save(
+        module,
+        folder,
+        signatures={
+            "serving_default": module.serve.get_concrete_function(),
+            "serve_examples": module.serve_examples.get_concrete_function(),
+        },
+    )
+    os.makedirs(os.path.join(folder, EXTRA_ASSETS))
+    with open(os.path.join(folder, EXTRA_ASSETS, "run.json"), "w", encoding="utf-8") as out:
+        json.dump(run, out, indent=1)
 
 
 class _ServingModule(tf.Module):
@@ -94,7 +100,7 @@ class _ServingModule(tf.Module):
             named["dense"] = tf.TensorSpec([None, width], tf.float32, name="dense")
             parsed["dense"] = tf.io.FixedLenFeature([width], tf.float32)
         for column in schema.categorical:
-            shape = _ids_shape(column)
+            shape = [] if column.hotness == 1 else [column.hotness]
             named[column.name] = tf.TensorSpec([None, *shape], tf.int64, name=column.name)
             parsed[column.name] = tf.io.FixedLenFeature(shape, tf.int64)
 
@@ -107,12 +113,3 @@ class _ServingModule(tf.Module):
             return probability(tf.io.parse_example(examples, parsed))
 
         self.serve_examples = serve_examples
-
-
-def _ids_shape(column: CategoricalColumn) -> list[int]:
-    if column.hotness is None:
-        raise UserError(
-            f"Feature {column.name!r} has a varying number of ids; only features with a fixed "
-            "number of ids can be exported."
-        )
-    return [] if column.hotness == 1 else [column.hotness]

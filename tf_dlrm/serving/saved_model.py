@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.serving.export import EXTRA_ASSETS
 
 
@@ -25,16 +25,15 @@ def load_saved_model(
     Raises:
         UserError: if there is no SavedModel of this package.
     """
-    description = os.path.join(path, EXTRA_ASSETS, "run.json")
-    if not os.path.exists(os.path.join(path, "saved_model.pb")) or not os.path.exists(description):
-        raise UserError(f"--saved_model={path} is not a SavedModel exported by tf_dlrm.")
+    not_ours = f"--saved_model={path} is not a SavedModel exported by tf_dlrm"
     try:
+        with open(os.path.join(path, EXTRA_ASSETS, "run.json"), encoding="utf-8") as lines:
+            run = json.load(lines)
+        run["step"]
         model = tf.saved_model.load(path)
-    except (tf.errors.OpError, OSError, ValueError) as error:
-        raise UserError(f"--saved_model={path} can't be loaded: {error}.") from error
-    serve = model.signatures["serving_default"]
-    with open(description, encoding="utf-8") as lines:
-        run = json.load(lines)
+        serve = model.signatures["serving_default"]
+    except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{not_ours}, or it is damaged ({first_line(error)}).") from error
 
     def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
         ids = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import Any
 
@@ -15,7 +16,9 @@ from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.run import restore_model
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
-from tfrecords.schema import Schema
+from tfrecords.schema import CategoricalColumn, Schema
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess(
@@ -60,6 +63,11 @@ def assess(
     options.validate()
     source = open_source(options)
     _check_schema(Schema.from_json(run["schema"]), source.schema)
+    if source.fingerprint != run["data_fingerprint"]:
+        _LOG.warning(
+            "the data is not that of the training run; its ids mean the same only if its "
+            "vocabulary is the same"
+        )
     start = time.perf_counter()
     metrics = evaluation.evaluate(logits, source, split, batch_size, steps)
     seconds = time.perf_counter() - start
@@ -85,19 +93,26 @@ def _first_predictions(logits: Any, source: Any, split: str, count: int) -> list
 
 def _check_schema(model: Schema, data: Schema) -> None:
     """Refuses data whose columns are not those that the model was trained on."""
-    if model == data:
-        return
     if model.dense != data.dense:
         raise UserError(
-            f"The model was trained on {len(model.dense)} dense columns {list(model.dense)}, but "
-            f"the data has {len(data.dense)}: {list(data.dense)}."
+            f"The model was trained on the {len(model.dense)} dense columns "
+            f"{', '.join(model.dense)}, but the data has {len(data.dense)}: "
+            f"{', '.join(data.dense)}."
         )
     ours = {column.name: column for column in model.categorical}
     theirs = {column.name: column for column in data.categorical}
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             raise UserError(
-                f"Feature {name!r} is {ours.get(name)} in the model, but {theirs.get(name)} in the "
-                "data."
+                f"Feature {name} {_in_words(ours.get(name))} in the model, but "
+                f"{_in_words(theirs.get(name))} in the data."
             )
-    raise UserError("The data has the model's columns in another order.")
+
+
+def _in_words(column: CategoricalColumn | None) -> str:
+    if column is None:
+        return "does not exist"
+    ids = "any number of ids" if column.hotness is None else f"{column.hotness} id(s)"
+    row = column.out_of_vocabulary
+    unknown = "no out-of-vocabulary id" if row is None else f"the out-of-vocabulary id {row}"
+    return f"has a vocabulary of {column.vocabulary_size}, {ids} a row and {unknown}"

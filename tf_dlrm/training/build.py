@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.config import ModelOptions, OptimizerOptions, check_bottom_mlp
 from tfrecords.schema import Schema
 
 _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
@@ -20,6 +21,10 @@ _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
     "rowwise_adagrad": embeddings.RowWiseAdagrad,
     "lazy_adam": embeddings.LazyAdam,
     "ftrl": embeddings.FTRL,
+}
+
+_MODELS: dict[str, Callable[[DLRMConfig, int], DLRM | Ensemble]] = {
+    "dlrm": lambda config, size: Ensemble(config, size) if size > 1 else DLRM(config),
 }
 
 
@@ -31,6 +36,7 @@ def build_model(
     Raises:
         UserError: if the options do not fit the schema.
     """
+    check_bottom_mlp(options.bottom_mlp, len(schema.dense))
     initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
     table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
         learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer)
@@ -61,9 +67,7 @@ def build_model(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    if options.ensemble_size > 1:
-        return Ensemble(config, options.ensemble_size)
-    return DLRM(config)
+    return _MODELS[options.model](config, options.ensemble_size)
 
 
 def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> Any:
@@ -71,9 +75,10 @@ def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> 
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
     optimizers = {
         "sgd": lambda: keras.optimizers.SGD(rate, jit_compile=False),
-        # PyTorch's defaults, as the paper's code has them; Keras starts at 0.1.
+        # As the paper's code has it: nothing accumulated at first, and an epsilon of 1e-10 outside
+        # the root, which Keras has inside.
         "adagrad": lambda: keras.optimizers.Adagrad(
-            rate, initial_accumulator_value=0.0, epsilon=1e-10, jit_compile=False
+            rate, initial_accumulator_value=0.0, epsilon=1e-20, jit_compile=False
         ),
         "adam": lambda: keras.optimizers.Adam(rate, jit_compile=False),
     }

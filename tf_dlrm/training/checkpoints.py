@@ -12,7 +12,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.training.config import TrainingConfig
+from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Checkpoints:
 
     def __init__(self, model_dir: str, keep: int, **trackables: Any) -> None:
         self.folder = checkpoint_folder(model_dir)
+        newest_checkpoint(model_dir)  # else the manager would begin anew in a damaged folder
         self._position = {
             field.name: tf.Variable(0, dtype=tf.int64, trainable=False)
             for field in dataclasses.fields(Position)
@@ -59,12 +62,14 @@ class Checkpoints:
         """
         for name, variable in self._position.items():
             variable.assign(getattr(position, name))
-        before = self.latest
         try:
             self._manager.save(checkpoint_number=position.step)
         except (tf.errors.OpError, OSError) as error:
-            self._remove_partial(position.step)
-            kept = f"the last good checkpoint is {before}" if before else "there is none yet"
+            # What the state file on disk names is whole, even if updating it failed later on.
+            latest = tf.train.latest_checkpoint(self.folder)
+            if latest is None or not latest.endswith(f"-{position.step}"):
+                self._remove_partial(position.step)
+            kept = f"the last good checkpoint is {latest}" if latest else "there is none yet"
             raise UserError(
                 f"The checkpoint of step {position.step} can't be written to {self.folder} "
                 f"({first_line(error)}); {kept}."
@@ -84,7 +89,7 @@ class Checkpoints:
             status = self._checkpoint.restore(path)
             status.assert_existing_objects_matched()
             status.expect_partial()  # a model restored for evaluation has no optimizer
-        except (tf.errors.OpError, ValueError, AssertionError) as error:
+        except (tf.errors.OpError, ValueError, AssertionError, LookupError) as error:
             raise UserError(
                 f"The checkpoint {path} can't be restored: it is damaged or of another model "
                 f"({first_line(error)})."
@@ -92,10 +97,11 @@ class Checkpoints:
         return Position(**{name: int(v.numpy()) for name, v in self._position.items()})
 
     def remove_leftovers(self) -> None:
-        """Removes what an interrupted save left: files that no whole checkpoint owns."""
-        whole = {os.path.basename(path) for path in self._manager.checkpoints}
+        """Removes what an interrupted save left."""
+        whole = _whole_checkpoints(self.folder)
         for path in glob.glob(os.path.join(glob.escape(self.folder), "checkpoint-*")):
-            if os.path.basename(path).split(".")[0].split("_temp")[0] not in whole:
+            name = os.path.basename(path)
+            if "_temp" in name or name.split(".")[0] not in whole:
                 _remove(path)
 
     def _remove_partial(self, step: int) -> None:
@@ -107,6 +113,32 @@ class Checkpoints:
 def checkpoint_folder(model_dir: str) -> str:
     """Returns the folder in `model_dir` that holds its checkpoints."""
     return os.path.join(model_dir, "checkpoints")
+
+
+def newest_checkpoint(model_dir: str) -> str | None:
+    """Returns the path prefix of the newest whole checkpoint of `model_dir`, or None.
+
+    Raises:
+        UserError: if there are checkpoints, but the file that names the newest is gone or damaged.
+    """
+    folder = checkpoint_folder(model_dir)
+    try:
+        newest = tf.train.latest_checkpoint(folder)
+    except (ValueError, tf.errors.OpError):
+        newest = None
+    whole = _whole_checkpoints(folder)
+    if whole and newest is None:
+        raise UserError(
+            f"{folder} holds {len(whole)} checkpoint(s), but its file 'checkpoint', which says "
+            "which is the newest, is missing or damaged; restore it, or use another --model_dir."
+        )
+    return newest
+
+
+def _whole_checkpoints(folder: str) -> set[str]:
+    # TensorFlow writes a checkpoint's index last, so what has one is whole.
+    indices = glob.glob(os.path.join(glob.escape(folder), "checkpoint-*.index"))
+    return {os.path.basename(path).removesuffix(".index") for path in indices}
 
 
 def write_run(model_dir: str, run: dict[str, Any]) -> None:
@@ -130,17 +162,19 @@ def read_run(model_dir: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as lines:
             run = json.load(lines)
-        if run["format"] != 1:
-            raise ValueError(f"its format is {run['format']!r}, not 1")
+        check_run(run)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a description of a training run: {error}.") from error
+        raise UserError(f"{path} is not a description of a training run: {error!r}.") from error
     return run
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, without its full stop."""
-    message = getattr(error, "message", None) or str(error) or type(error).__name__
-    return message.strip().splitlines()[0].rstrip(". ")
+def check_run(run: Any) -> None:
+    """Raises ValueError, KeyError or TypeError unless `run` describes a training run."""
+    if run["format"] != 1:
+        raise ValueError(f"its format is {run['format']!r}, not 1")
+    TrainingConfig.from_json(run["config"])
+    Schema.from_json(run["schema"])
+    run["data_fingerprint"]
 
 
 def _remove(path: str) -> None:

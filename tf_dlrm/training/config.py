@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that a mistaken flag is reported before Tens
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import Any, TypeVar
 
@@ -68,6 +69,10 @@ class DataOptions:
                 )
             if not os.path.isdir(self.data_dir):
                 raise UserError(f"--data_dir={self.data_dir} is not a folder.")
+            if not os.path.isfile(os.path.join(self.data_dir, "dataset.json")):
+                raise UserError(
+                    f"--data_dir={self.data_dir} is no data set: it has no dataset.json."
+                )
         elif self.data_dir:
             raise UserError(
                 f"--data=random contradicts --data_dir={self.data_dir}: leave one of them out."
@@ -76,8 +81,8 @@ class DataOptions:
         _check_at_least(self, 1, "random_train_rows", "random_evaluation_rows")
         _check_at_least(self, 0, "random_dense_features", "random_max_vocabulary", "random_alpha")
         if self.random_tables != ("criteo_kaggle",):
-            for size in self.random_tables:
-                if not size.isdigit() or int(size) < 1:
+            for size in self.random_tables or ("",):
+                if not size.isdecimal() or int(size) < 1:
                     raise UserError(
                         f"--random_tables has {size!r}, but takes vocabulary sizes of 1 or more, "
                         "or criteo_kaggle."
@@ -112,7 +117,11 @@ class ModelOptions:
         """Raises UserError when the sizes do not fit each other."""
         _check_choices(self)
         _check_at_least(self, 1, "embedding_dim", "ensemble_size")
-        _check_at_least(self, 0, "embedding_initializer_scale")
+        if not 0 <= self.embedding_initializer_scale < math.inf:
+            raise UserError(
+                f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
+                "number of 0 or more."
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
         for name in ("bottom_mlp", "top_mlp"):
@@ -150,8 +159,8 @@ class OptimizerOptions:
         """Raises UserError on impossible rates and steps."""
         _check_choices(self)
         for name in ("embedding_learning_rate", "dense_learning_rate", "decay_power"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"--{name}={getattr(self, name)} must be more than 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
         _check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
         if not 0 <= self.final_learning_rate_fraction <= 1:
             raise UserError(
@@ -196,6 +205,8 @@ class RunOptions:
         _check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
         _check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
         _check_at_least(self, 0, "checkpoint_every_steps")
+        if self.seed >= 2**31:
+            raise UserError(f"--seed={self.seed} must be less than {2**31}.")
         if not 0 <= self.target_auc <= 1:
             raise UserError(f"--target_auc={self.target_auc} must be between 0 and 1.")
         if self.target_auc and not self.eval_every_steps:
@@ -211,10 +222,40 @@ class RunOptions:
             for name in ("checkpoint_every_steps", "profile_steps"):
                 if getattr(self, name):
                     raise UserError(f"--{name} needs --model_dir.")
-        for name in ("model_dir", "export_dir"):
-            path = getattr(self, name)
-            if path and os.path.exists(path) and not os.path.isdir(path):
-                raise UserError(f"--{name}={path} exists and is not a folder.")
+        if self.model_dir and os.path.exists(self.model_dir) and not os.path.isdir(self.model_dir):
+            raise UserError(f"--model_dir={self.model_dir} exists and is not a folder.")
+        if self.export_dir:
+            check_export_dir(self.export_dir, self.model_dir)
+
+
+def check_model_dir(model_dir: str, checkpoint: str) -> None:
+    """Raises UserError unless `model_dir` holds a run and `checkpoint`, if given, exists."""
+    if not os.path.isfile(os.path.join(model_dir, "run.json")):
+        raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
+    if checkpoint and not os.path.isfile(checkpoint + ".index"):
+        raise UserError(
+            f"--checkpoint={checkpoint} is no checkpoint: {checkpoint}.index does not exist."
+        )
+
+
+def check_export_dir(export_dir: str, model_dir: str) -> None:
+    """Raises UserError if an export to `export_dir` would replace something else than an export."""
+    export, model = os.path.realpath(export_dir), os.path.realpath(model_dir)
+    if model_dir and os.path.commonpath([export, model]) in (export, model):
+        raise UserError(
+            f"--export_dir={export_dir} and --model_dir={model_dir} must be two folders, neither "
+            "inside the other: an export replaces its folder."
+        )
+    if not os.path.exists(export_dir):
+        return
+    if not os.path.isdir(export_dir):
+        raise UserError(f"--export_dir={export_dir} exists and is not a folder.")
+    content = os.listdir(export_dir)
+    if content and "saved_model.pb" not in content:
+        raise UserError(
+            f"--export_dir={export_dir} is not empty and holds no SavedModel, so it is not "
+            "replaced."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,9 +271,8 @@ class TrainingConfig:
         """Raises UserError with one sentence on the first option that can't be."""
         for part in (self.data, self.model, self.optimizer, self.run):
             part.validate()
-        if self.data.data == "random" and self.data.random_dense_features == 0:
-            if self.model.bottom_mlp:
-                raise UserError("--bottom_mlp must be empty with --random_dense_features=0.")
+        if self.data.data == "random":
+            check_bottom_mlp(self.model.bottom_mlp, self.data.random_dense_features)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values; `from_json` is the inverse."""
@@ -248,6 +288,16 @@ class TrainingConfig:
             for field in dataclasses.fields(cls)
         }
         return cls(**parts)
+
+
+def check_bottom_mlp(bottom_mlp: tuple[int, ...], dense_features: int) -> None:
+    """Raises UserError unless there is a bottom MLP just where there are dense features."""
+    if bool(bottom_mlp) != bool(dense_features):
+        must = "have layers" if dense_features else "be empty"
+        raise UserError(
+            f"--bottom_mlp={_commas(bottom_mlp)} must {must}: the data has {dense_features} dense "
+            "features."
+        )
 
 
 def _commas(values: tuple[Any, ...]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import UserError, first_line
+
 
 class History:
     """Keeps all evaluations of a run in `metrics.jsonl`, one JSON object a line.
@@ -26,7 +28,13 @@ class History:
         if self._path:
             self._write_whole()
         if model_dir and tensorboard:
-            self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
+            try:
+                self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
+            except tf.errors.OpError as error:
+                raise UserError(
+                    f"TensorBoard's logs can't be written to {model_dir} ({first_line(error)}); "
+                    "--notensorboard leaves them out."
+                ) from error
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -54,8 +62,19 @@ class History:
     def _read(self) -> list[dict[str, Any]]:
         if not self._path or not os.path.exists(self._path):
             return []
+        entries = []
         with open(self._path, encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.strip()]
+            for number, line in enumerate(lines, 1):
+                try:
+                    entry = json.loads(line)
+                    int(entry["step"])
+                except (ValueError, LookupError, TypeError) as error:
+                    raise UserError(
+                        f"{self._path}, line {number}, is no evaluation ({error!r}); remove the "
+                        "line to go on without it."
+                    ) from error
+                entries.append(entry)
+        return entries
 
     def _write_whole(self) -> None:
         assert self._path is not None

@@ -65,13 +65,17 @@ class Loop:
         """
         total = self._total_steps(position)
         progress = Progress(total)
+        if position.step >= total:
+            _LOG.info("step %d is reached: nothing is left to train", position.step)
         with _terminated() as terminated, _profiler(self.options) as profile:
+            # A run that was stopped just before an evaluation makes it up.
+            self._between_steps(position, total, terminated)
             while position.step < total and not self._target_reached(position):
                 position = self._epoch(position, total, progress, terminated, profile)
-        if not self._evaluated(position):
-            self._evaluate(position)
-        if self.checkpoints and not self._saved(position):
-            self._save(position)
+            # The checkpoint comes first: evaluations can be repeated, steps can't.
+            self._save_once(position)
+            if not self._evaluated(position):
+                self._evaluate(position)
         return position, progress.rows_per_second
 
     def _total_steps(self, position: Position) -> int:
@@ -97,6 +101,7 @@ class Loop:
         """Trains to the end of the epoch of `position`, or to the end of the run."""
         rows = self.source.rows("train")
         batch_size = self.options.batch_size
+        start = time.perf_counter()
         with readable_errors(self.source):
             batches = iter(
                 self.source.batches(
@@ -107,32 +112,29 @@ class Loop:
                     first_row=position.row,
                 )
             )
-        seconds_per_step: float | None = None
         while position.row < rows and position.step < total:
             profile(position.step)
             count = min(
                 math.ceil((rows - position.row) / batch_size),
                 self._steps_to_next_stop(position.step, total),
-                1 if not seconds_per_step else max(1, int(_SECONDS_PER_STRETCH / seconds_per_step)),
+                progress.steps_in(_SECONDS_PER_STRETCH),
             )
-            start = time.perf_counter()
             with readable_errors(self.source):
                 loss = float(self.training_steps(batches, tf.constant(count))) / count
             seconds = time.perf_counter() - start
             row = min(position.row + count * batch_size, rows)
             step = position.step + count
             self._check_loss(loss, position.step, step)
-            if seconds_per_step is not None:  # the first stretch was also traced
-                progress.add(count, row - position.row, seconds, step, loss)
-                self.history.add_scalars(
-                    step,
-                    {"train/loss": loss, "train/rows_per_second": (row - position.row) / seconds},
-                )
-            seconds_per_step = seconds / count if count > 1 or seconds_per_step else 0.01
+            progress.add(count, row - position.row, seconds, step, loss)
+            self.history.add_scalars(
+                step,
+                {"train/loss": loss, "train/rows_per_second": (row - position.row) / seconds},
+            )
             position = Position(step, position.epoch, row)
             if row == rows:
                 position = Position(step, position.epoch + 1, 0)
             self._between_steps(position, total, terminated)
+            start = time.perf_counter()
             if position.row == 0 or self._target_reached(position):
                 break
         profile(position.step)
@@ -151,18 +153,16 @@ class Loop:
     def _between_steps(
         self, position: Position, total: int, terminated: Callable[[], bool]
     ) -> None:
-        # The evaluation comes first: a checkpoint of a step then implies its evaluation.
-        every = self.options.eval_every_steps
-        if every and position.step % every == 0:
-            self._evaluate(position)
-        every = self.options.checkpoint_every_steps
-        if self.checkpoints and every and position.step % every == 0:
-            self._save(position)
-        if terminated():
-            if self.checkpoints and not self._saved(position):
-                self._save(position)
+        if terminated():  # before an evaluation, which may outlast whoever sent the signal
+            self._save_once(position)
             _LOG.info("stopped by SIGTERM after step %d of %d", position.step, total)
             raise SystemExit(128 + signal.SIGTERM)
+        every = self.options.checkpoint_every_steps
+        if every and position.step % every == 0:
+            self._save_once(position)
+        every = self.options.eval_every_steps
+        if position.step and every and position.step % every == 0 and not self._evaluated(position):
+            self._evaluate(position)
 
     def _check_loss(self, loss: float, first: int, last: int) -> None:
         if not math.isfinite(loss):
@@ -197,7 +197,13 @@ class Loop:
         )
 
     def _evaluated(self, position: Position) -> bool:
-        return self.history.last is not None and self.history.last["step"] == position.step
+        last = self.history.last
+        rows = rows_or_none(self.source, "evaluation")
+        if self.options.eval_steps:
+            rows = min(rows, self.options.eval_steps * self.options.eval_batch_size)
+        return bool(
+            last and last["step"] == position.step and last.get("evaluation_examples") == rows
+        )
 
     def _target_reached(self, position: Position) -> bool:
         if not self.options.target_auc or not self._evaluated(position):
@@ -209,8 +215,10 @@ class Loop:
         latest = self.checkpoints.latest if self.checkpoints else None
         return latest is not None and latest.endswith(f"-{position.step}")
 
-    def _save(self, position: Position) -> None:
-        assert self.checkpoints is not None
+    def _save_once(self, position: Position) -> None:
+        """Writes a checkpoint of this step, unless there is one or no folder for it."""
+        if not self.checkpoints or self._saved(position) or not position.step:
+            return
         bad = self.find_non_finite()
         if bad:
             raise UserError(

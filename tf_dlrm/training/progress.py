@@ -24,12 +24,24 @@ class Progress:
         self._rows = 0
         self._steps = 0
         self._seconds = 0.0
+        self._seconds_per_step = 0.0
+        self._started = False
+        self._only_traced = False
 
     def add(self, steps: int, rows: int, seconds: float, step: int, loss: float) -> None:
-        """Counts `steps` steps of `rows` rows in all that took `seconds`, ending at `step`."""
+        """Counts `steps` steps of `rows` rows in all that took `seconds`, ending at `step`.
+
+        The very first stretch includes tracing; it counts only until there is another.
+        """
+        if self._only_traced:
+            self._rows = self._steps = 0
+            self._seconds = 0.0
+        self._only_traced = not self._steps and not self._started
+        self._started = True
         self._rows += rows
         self._steps += steps
         self._seconds += seconds
+        self._seconds_per_step = seconds / steps
         now = time.perf_counter()
         if now - self._last_line >= self._seconds_between_lines:
             self._last_line = now
@@ -42,6 +54,12 @@ class Progress:
                 loss,
                 datetime.timedelta(seconds=round(left)),
             )
+
+    def steps_in(self, seconds: float) -> int:
+        """About how many steps fit into so many seconds; 1 until a step has been timed."""
+        if self._only_traced or not self._started:
+            return 1
+        return max(1, int(seconds / self._seconds_per_step))
 
     @property
     def rows_per_second(self) -> float:

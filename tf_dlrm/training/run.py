@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import logging
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,24 +16,28 @@ import tensorflow as tf
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, Ensemble
-from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.export import check_exportable, export_model
 from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
     checkpoint_folder,
+    newest_checkpoint,
     read_run,
     write_run,
 )
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.config import RunOptions, TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
-from tf_dlrm.training.sources import Source, open_source
+from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
+
+# Given as null where there are no evaluation rows.
+METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
 
 
 def train(config: TrainingConfig) -> dict[str, Any]:
@@ -47,7 +55,15 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
-    schema = source.schema
+    _check_splits(options, source)
+    if options.export_dir:
+        check_exportable(source.schema)
+    with _only_process(options.model_dir):
+        return _train(config, source)
+
+
+def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
+    options, schema = config.run, source.schema
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
@@ -78,8 +94,11 @@ def train(config: TrainingConfig) -> dict[str, Any]:
         history=history,
     )
     position, rows_per_second = loop.run(position)
-    result = dict(history.last or {})
+    result = dict.fromkeys(METRICS) | (history.last or {})
     if options.export_dir:
+        bad = find_non_finite(model, optimizer)
+        if bad:
+            raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         export_model(model, schema, options.export_dir, run | {"step": position.step})
         _LOG.info("exported to %s", options.export_dir)
     return result | {
@@ -92,11 +111,46 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     }
 
 
+def _check_splits(options: RunOptions, source: Source) -> None:
+    """Refuses data that the run can't train on, or can't evaluate on where that is asked for."""
+    if not rows_or_none(source, "train"):
+        raise UserError("The data has no training rows.")
+    if not rows_or_none(source, "evaluation"):
+        for name in ("eval_every_steps", "eval_steps", "target_auc"):
+            if getattr(options, name):
+                raise UserError(
+                    f"--{name}={getattr(options, name)} needs evaluation rows, but the data has "
+                    "none."
+                )
+        _LOG.warning("the data has no evaluation rows, so there will be no metrics")
+
+
+@contextlib.contextmanager
+def _only_process(model_dir: str) -> Iterator[None]:
+    """Keeps a second process from training into the same folder meanwhile."""
+    if not model_dir:
+        yield
+        return
+    os.makedirs(checkpoint_folder(model_dir), exist_ok=True)
+    with open(os.path.join(model_dir, ".lock"), "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"Another process is training into --model_dir={model_dir} at this moment; wait "
+                "until it has ended."
+            ) from None
+        yield
+
+
 def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
     """Returns what run.json holds: enough to rebuild the model and to know its data."""
+    # Absolute, so that evaluations find the data from any folder.
+    folder = os.path.abspath(config.data.data_dir) if config.data.data_dir else ""
+    data = dataclasses.replace(config.data, data_dir=folder)
     return {
         "format": 1,
-        "config": config.to_json(),
+        "config": dataclasses.replace(config, data=data).to_json(),
         "schema": source.schema.to_json(),
         "data_fingerprint": source.fingerprint,
     }
@@ -119,10 +173,6 @@ def restore_model(
     config = TrainingConfig.from_json(run["config"])
     schema = Schema.from_json(run["schema"])
     model = build_model(config.model, config.optimizer, schema, config.run.seed)
-    if checkpoint and not tf.io.gfile.exists(checkpoint + ".index"):
-        raise UserError(
-            f"--checkpoint={checkpoint} is no checkpoint: {checkpoint}.index does not exist."
-        )
     position = Checkpoints(model_dir, config.run.keep_checkpoints, model=model).restore(
         checkpoint or None
     )
@@ -153,13 +203,14 @@ def count_parameters(model: DLRM | Ensemble) -> int:
 def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
     """Refuses to go on from checkpoints of another model, other data or another order of rows."""
     before = read_run(model_dir)
-    if before is None:
-        if tf.train.latest_checkpoint(checkpoint_folder(model_dir)):
-            raise UserError(
-                f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
-                "whether they are of this model; choose another --model_dir."
-            )
+    if not newest_checkpoint(model_dir):
         return
+    if before is None:
+        raise UserError(
+            f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
+            "whether they are of this model; choose another --model_dir."
+        )
+    configs = [TrainingConfig.from_json(r["config"]) for r in (before, run)]
     fixed = {
         "model": [field.name for field in dataclasses.fields(TrainingConfig().model)],
         "optimizer": ["embedding_optimizer", "dense_optimizer"],
@@ -168,8 +219,8 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
     }
     for part, names in fixed.items():
         for name in names:
-            was, now = (r["config"][part].get(name) for r in (before, run))
-            if _plain(was) != _plain(now):
+            was, now = (getattr(getattr(config, part), name) for config in configs)
+            if was != now:
                 raise UserError(
                     f"--model_dir={model_dir} holds a run with --{name}={_flag(was)}, but this one "
                     f"has --{name}={_flag(now)}; use the same value or another --model_dir."
@@ -179,10 +230,6 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
             f"{run['data_fingerprint']}); use the same data or another --model_dir."
         )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _flag(value: Any) -> str:

@@ -39,7 +39,6 @@ class Source(Protocol):
         shuffle_seed: int | None = None,
         epoch: int = 0,
         first_row: int = 0,
-        drop_remainder: bool = False,
     ) -> tf.data.Dataset:
         """Batches of ({"dense": [batch, n], feature: ids}, labels [batch])."""
 

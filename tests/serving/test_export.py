@@ -1,0 +1,123 @@
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.errors import UserError
+from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.saved_model import load_saved_model
+from tfrecords.schema import CategoricalColumn, Schema
+
+RUN = {"step": 7}
+SCHEMA = Schema(
+    dense=("a", "b"),
+    categorical=(
+        CategoricalColumn("one", 10, 1, out_of_vocabulary=0),
+        CategoricalColumn("three", 20, 3),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    tables = [
+        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=oov))
+        for c, oov in zip(SCHEMA.categorical, (0, None), strict=True)
+    ]
+    return DLRM(DLRMConfig(2, tuple(tables), (8, 4), (8, 1)))
+
+
+def features(rows):
+    rng = np.random.default_rng(1)
+    return {
+        "dense": tf.constant(rng.normal(size=(rows, 2)).astype("float32")),
+        "one": tf.constant(rng.integers(0, 10, rows)),
+        "three": tf.constant(rng.integers(0, 20, (rows, 3))),
+    }
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 33])
+def test_any_batch_size_and_several_ids_a_feature(model, tmp_path, rows):
+    export_model(model, SCHEMA, str(tmp_path / "export"), RUN)
+    serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    inputs = features(rows)
+    expected = tf.sigmoid(model(inputs))[:, 0]
+    np.testing.assert_allclose(serve(**inputs)["probability"], expected, atol=1e-6)
+
+
+def test_ids_outside_the_vocabulary(model, tmp_path):
+    export_model(model, SCHEMA, str(tmp_path / "export"), RUN)
+    serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    inputs = features(4)
+    known = serve(**inputs | {"one": tf.zeros(4, tf.int64)})["probability"]
+    unknown = serve(**inputs | {"one": tf.constant([-1, 10, 11, 1 << 40], tf.int64)})["probability"]
+    np.testing.assert_array_equal(unknown, known)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Feature three has the id 20"):
+        serve(**inputs | {"three": tf.fill((4, 3), tf.constant(20, tf.int64))})
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(model, tmp_path):
+    target = tmp_path / "prod"
+    backup = tmp_path / "prod.old"
+    backup.mkdir()
+    (backup / "keep").write_text("mine")
+    export_model(model, SCHEMA, str(target), {"step": 1})
+    export_model(model, SCHEMA, str(target), {"step": 2})
+    assert load_saved_model(str(target))[1] == {"step": 2}
+    assert (backup / "keep").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["prod", "prod.old"]
+    with pytest.raises(UserError, match="is not empty and is no SavedModel"):
+        export_model(model, SCHEMA, str(backup), RUN)
+
+
+def test_a_failed_export_leaves_the_earlier_one(model, tmp_path, monkeypatch):
+    target = tmp_path / "export"
+    export_model(model, SCHEMA, str(target), {"step": 1})
+
+    def full(*args, **kwargs):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(UserError, match="No space left on device.*is unchanged"):
+        export_model(model, SCHEMA, str(target), {"step": 2})
+    monkeypatch.undo()
+    assert load_saved_model(str(target))[1] == {"step": 1}
+    assert os.listdir(tmp_path) == ["export"]
+
+
+def test_a_varying_number_of_ids_is_refused(model, tmp_path):
+    schema = Schema(dense=(), categorical=(CategoricalColumn("many", 10, None),))
+    with pytest.raises(UserError, match="Feature 'many' has a varying number of ids"):
+        export_model(model, schema, str(tmp_path / "export"), RUN)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "saved_model.pb").write_bytes(b"no protobuf"),
+        lambda path: (path / "assets.extra" / "run.json").unlink(),
+        lambda path: (path / "assets.extra" / "run.json").write_text("{}"),
+        lambda path: (path / "variables" / "variables.data-00000-of-00001").write_bytes(b""),
+    ],
+)
+def test_a_damaged_saved_model_is_named(model, tmp_path, damage):
+    path = pathlib.Path(tmp_path / "export")
+    export_model(model, SCHEMA, str(path), RUN)
+    damage(path)
+    with pytest.raises(
+        UserError, match="is not a SavedModel exported by tf_dlrm, or it is damaged"
+    ):
+        load_saved_model(str(path))
+
+
+def test_loaded_logits_are_the_models(model, tmp_path):
+    export_model(model, SCHEMA, str(tmp_path / "export"), RUN)
+    logits, run = load_saved_model(str(tmp_path / "export"))
+    assert run == json.loads(json.dumps(RUN))
+    inputs = features(9)
+    np.testing.assert_allclose(logits(inputs), model(inputs)[:, 0], atol=1e-5)
