@@ -3,8 +3,8 @@
     python -m benchmarks.embedding_update [--rows 200000 2000000] [--dim 16] [--ids 2048]
 
 Prints a Markdown table of milliseconds per step: the median of all steps, and the 10th and 90th
-percentile. The cost of a row-sparse optimizer must not grow with the number of rows, but for what
-the processor's caches make of it.
+percentile. A row-sparse optimizer touches only the rows that were looked up, so the cost must not
+grow in proportion to the number of rows.
 """
 
 import argparse
