@@ -106,12 +106,12 @@ class RecordSource:
         file_of: np.ndarray = np.repeat(
             np.arange(len(paths)), [len(file.offsets) for file in info.files]
         )
-        offsets = np.concatenate(
-            [np.array(file.offsets, np.int64) for file in info.files] or [np.zeros(0, np.int64)]
+        record_of = np.concatenate(
+            [np.arange(len(file.offsets)) for file in info.files] or [np.zeros(0, np.int64)]
         )
 
         def fetch(blocks: np.ndarray) -> tf.data.Dataset:
-            return _records(paths, file_of[blocks], offsets[blocks])
+            return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
             return _decode(self.schema, records, rows)
@@ -147,20 +147,15 @@ class RecordSource:
             ) from None
 
 
-def _records(paths: np.ndarray, file_of: np.ndarray, offsets: np.ndarray) -> tf.data.Dataset:
-    """One serialized record per (file, offset), in order."""
+def _records(paths: np.ndarray, file_of: np.ndarray, record_of: np.ndarray) -> tf.data.Dataset:
+    """One serialized record per (file, record in the file), in order."""
     names = tf.constant(paths.tolist(), tf.string, shape=[len(paths)])
 
-    def read(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[tf.gather(names, file)],
-            compression_type="",
-            buffer_size=_READ_BUFFER,
-            byte_offsets=tf.reshape(offset, [1]),
-        )
-        return tf.data.experimental.from_variant(variant, tf.TensorSpec((), tf.string)).take(1)
+    def read(file: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
+        # Unbuffered: skipping a record reads its length only, the wanted one comes in one piece.
+        return tf.data.TFRecordDataset(tf.gather(names, file), buffer_size=0).skip(record).take(1)
 
-    places = tf.data.Dataset.from_tensor_slices((file_of.astype(np.int64), offsets))
+    places = tf.data.Dataset.from_tensor_slices((file_of.astype(np.int64), record_of))
     return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
