@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows, serve
+from benchmarks.step_rows import serve
 
 _HERE = Path(__file__).parent
 
@@ -95,24 +95,10 @@ def _serve_ours(batch_size: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from tf_dlrm.training.build import build_dense_optimizer, build_model
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
-    from tf_dlrm.training.steps import make_training_steps
-    from tfrecords.schema import CategoricalColumn, Schema
+    from benchmarks import step_ours
 
-    schema = Schema(
-        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
-        categorical=tuple(
-            CategoricalColumn(f"C{k + 1}", rows) for k, rows in enumerate(TABLE_ROWS)
-        ),
-    )
-    dense, ids, labels = random_rows(batch_size)
-    features = {"dense": dense} | {c.name: ids[k] for k, c in enumerate(schema.categorical)}
-    batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(batch_size)
-    iterator = iter(batches.cache().repeat().prefetch(2))
-    options = OptimizerOptions()
-    model = build_model(ModelOptions(), options, schema, seed=0)
-    training_steps = make_training_steps(model, build_dense_optimizer(options, model))
+    iterator = step_ours.batches(batch_size)
+    _, training_steps = step_ours.build()
     serve(lambda steps: float(training_steps(iterator, tf.constant(steps))))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows
+from benchmarks.step_rows import random_rows
 
 
 def _define_flags() -> None:
@@ -47,21 +47,10 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from tf_dlrm.training.build import build_dense_optimizer, build_model
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
-    from tf_dlrm.training.steps import make_training_steps
-    from tfrecords.schema import CategoricalColumn, Schema
+    from benchmarks import step_ours
 
-    schema = Schema(
-        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
-        categorical=tuple(
-            CategoricalColumn(f"C{k + 1}", rows) for k, rows in enumerate(TABLE_ROWS)
-        ),
-    )
-    options = OptimizerOptions()
-    model = build_model(ModelOptions(), options, schema, seed=0)
-    training_steps = make_training_steps(model, build_dense_optimizer(options, model))
-    names = [column.name for column in schema.categorical]
+    model, training_steps = step_ours.build()
+    names = step_ours.NAMES
     dim, vectors = model.config.bottom_mlp[-1], 1 + len(names)
 
     def repeated(forward: Callable[..., tf.Tensor], *inputs: tf.Tensor) -> Callable[[int], object]:
@@ -90,10 +79,8 @@ def main(argv: Sequence[str]) -> None:
     interaction: Any = model.interaction
     lines = ["| batch | whole step | interaction | tables |", "|---|---|---|---|"]
     for batch_size in map(int, flags.FLAGS.batch_sizes):
-        dense, ids, labels = random_rows(batch_size)
-        features = {"dense": dense} | dict(zip(names, ids, strict=True))
-        batches = tf.data.Dataset.from_tensor_slices((features, labels)).batch(batch_size)
-        iterator = iter(batches.cache().repeat().prefetch(2))
+        iterator = step_ours.batches(batch_size)
+        _, ids, _ = random_rows(batch_size)
         first = [tf.constant(column[:batch_size]) for column in ids]
         parts = [
             _time(partial(whole_steps, iterator), batch_size),

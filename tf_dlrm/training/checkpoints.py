@@ -101,7 +101,7 @@ class Checkpoints:
         whole = _whole_checkpoints(self.folder)
         for path in glob.glob(os.path.join(glob.escape(self.folder), "checkpoint-*")):
             name = os.path.basename(path)
-            if "_temp" in name or name.split(".")[0] not in whole:
+            if name.split(".")[0] not in whole:
                 _remove(path)
 
     def _remove_partial(self, step: int) -> None:

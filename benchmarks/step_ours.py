@@ -1,0 +1,38 @@
+"""Our half of the step benchmarks: the compiled training step of `criteo_kaggle.flags`.
+
+Imports TensorFlow; callers first choose Keras 2 (`TF_USE_LEGACY_KERAS=1`), as the entry points do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows
+from tf_dlrm.training.build import build_dense_optimizer, build_model
+from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.steps import make_training_steps
+from tfrecords.schema import CategoricalColumn, Schema
+
+NAMES = tuple(f"C{k + 1}" for k in range(len(TABLE_ROWS)))
+
+
+def build() -> tuple[Any, Any]:
+    """Returns the model, all its tables made, and its compiled training steps."""
+    schema = Schema(
+        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
+        categorical=tuple(map(CategoricalColumn, NAMES, TABLE_ROWS)),
+    )
+    options = OptimizerOptions()
+    model = build_model(ModelOptions(), options, schema, seed=0)
+    return model, make_training_steps(model, build_dense_optimizer(options, model))
+
+
+def batches(batch_size: int) -> Iterator[Any]:
+    """Returns an endless iterator over batches that are ready in memory."""
+    dense, ids, labels = random_rows(batch_size)
+    features = {"dense": dense} | dict(zip(NAMES, ids, strict=True))
+    rows = tf.data.Dataset.from_tensor_slices((features, labels)).batch(batch_size)
+    return iter(rows.cache().repeat().prefetch(2))
