@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from tfrecords.criteo_conversion import Options, convert
+from tfrecords.conversion.convert import Options, convert
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 

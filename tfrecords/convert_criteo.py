@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from tfrecords import criteo_conversion
+from tfrecords.conversion import convert as conversion
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
 from tfrecords.writer import ROWS_PER_RECORD
@@ -49,7 +49,7 @@ _VOCABULARY = flags.DEFINE_enum(
 )
 _SPLIT = flags.DEFINE_string(
     "split",
-    criteo_conversion.LAST_SEVENTH,
+    conversion.LAST_SEVENTH,
     "Which rows become the split 'evaluation': last_seventh (the last day of the Kaggle data), "
     "none, or a share such as 0.1, taken from the end.",
 )
@@ -85,10 +85,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
     progress = Progress()
     try:
-        info = criteo_conversion.convert(
+        info = conversion.convert(
             _INPUT.value,
             _OUTPUT_DIR.value,
-            criteo_conversion.Options(
+            conversion.Options(
                 min_count=_MIN_COUNT.value,
                 max_index_range=_MAX_INDEX_RANGE.value,
                 vocabulary=_VOCABULARY.value or ("all" if _REFERENCE.value else "train"),

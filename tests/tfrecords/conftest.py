@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from tfrecords.criteo_conversion import Options, convert
+from tfrecords.conversion.convert import Options, convert
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from tfrecords import criteo_conversion
-from tfrecords.criteo_conversion import Options, convert
+from tfrecords.conversion import convert as criteo_conversion
+from tfrecords.conversion.convert import Options, convert
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
@@ -60,7 +60,7 @@ def test_a_bad_row(tmp_path, criteo_lines, column, value, message, kind):
 
 
 def test_39_columns_in_the_second_file_and_a_later_piece(tmp_path, criteo_lines, monkeypatch):
-    monkeypatch.setattr("tfrecords.criteo_input.PIECE_BYTES", 3000)
+    monkeypatch.setattr("tfrecords.conversion.criteo_input.PIECE_BYTES", 3000)
     lines = criteo_lines(100)
     (tmp_path / "good").write_text("\n".join(lines))
     lines[70] = lines[70].rsplit("\t", 1)[0]

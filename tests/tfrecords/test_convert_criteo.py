@@ -9,8 +9,8 @@ import os
 import numpy as np
 import pytest
 
-from tfrecords import criteo_input
-from tfrecords.criteo_conversion import Options, convert
+from tfrecords.conversion import criteo_input
+from tfrecords.conversion.convert import Options, convert
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
@@ -179,7 +179,7 @@ def test_the_same_bytes_twice_and_others_for_other_options(tmp_path, criteo_line
 
 @pytest.mark.parametrize("bucket_rows", [500_000, 40])
 def test_shuffle(criteo_lines, convert_text, read_all, monkeypatch, bucket_rows):
-    from tfrecords import shuffle
+    from tfrecords.conversion import shuffle
 
     lines = criteo_lines(_ROWS)
     plain = convert_text(lines)

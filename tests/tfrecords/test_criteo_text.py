@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfrecords.criteo_text import NotParsed, hexadecimal, parse
+from tfrecords.conversion.criteo_text import NotParsed, hexadecimal, parse
 
 
 def _read(values):

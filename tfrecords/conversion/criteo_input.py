@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from tfrecords import criteo_text
+from tfrecords.conversion import criteo_text
 from tfrecords.errors import DataError
 from tfrecords.in_order import map_in_order
 

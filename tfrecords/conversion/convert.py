@@ -8,18 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords.criteo_input import CriteoInput
+from tfrecords.conversion.criteo_input import CriteoInput
+from tfrecords.conversion.criteo_text import Rows
+from tfrecords.conversion.shuffle import TotalShuffle
+from tfrecords.conversion.spool import Spool, SpoolPiece
+from tfrecords.conversion.vocabulary import (
+    BLANK,
+    Counts,
+    Groups,
+    Vocabulary,
+    VocabularyBuilder,
+    group,
+)
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
-from tfrecords.criteo_text import Rows
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.in_order import map_in_order
 from tfrecords.progress import Progress
 from tfrecords.schema import CategoricalColumn, Schema
-from tfrecords.shuffle import TotalShuffle
-from tfrecords.spool import Spool, SpoolPiece
-from tfrecords.vocabulary import BLANK, Counts, Groups, Vocabulary, VocabularyBuilder, group
 from tfrecords.writer import ROWS_PER_RECORD, DatasetWriter
 
 LAST_SEVENTH, NONE = "last_seventh", "none"

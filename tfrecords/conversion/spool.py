@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfrecords.criteo_text import Rows
+from tfrecords.conversion.criteo_text import Rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""Rows as every input format hands them to the conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Parsed rows whose categorical values are not ids yet.
+
+    Attributes:
+        label: float32 `[rows]`, in [0, 1].
+        dense: float32 `[dense columns, rows]`; finite, and transformed already (log1p and such).
+        keys: For each categorical column uint64 `[rows]`, `[rows * hotness]`, or
+            `[lengths.sum()]` where it is ragged. Equal values have equal keys and different values
+            different ones; that is all that a key says.
+        lengths: For each categorical column int32 `[rows]` where it is ragged, else None.
+    """
+
+    label: np.ndarray
+    dense: np.ndarray
+    keys: tuple[np.ndarray, ...]
+    lengths: tuple[np.ndarray | None, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.label)
