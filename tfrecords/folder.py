@@ -28,6 +28,8 @@ class WholeFolder:
         path: The folder that is wanted. It may be missing, empty, or of the same kind already.
         marker: The file by which a folder of this kind is known.
         kind: What the folder is, for messages.
+        keep_work: Leave work that an earlier process did not finish, and leave this one's where the
+            context manager ends with an exception; its maker goes on with it, or calls `discard`.
 
     Raises:
         DataError: If `path` exists and is neither empty nor of this kind, or if another process is
@@ -35,10 +37,15 @@ class WholeFolder:
     """
 
     def __init__(
-        self, path: str, marker: str = dataset_info.FILE_NAME, kind: str = "data set"
+        self,
+        path: str,
+        marker: str = dataset_info.FILE_NAME,
+        kind: str = "data set",
+        keep_work: bool = False,
     ) -> None:
         self._path = os.path.abspath(path)
         self._marker, self._kind = marker, kind
+        self._keep_work = keep_work
         parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")
         self.work = os.path.join(parent, f".{name}.incomplete")
@@ -58,7 +65,7 @@ class WholeFolder:
         try:
             self._clear()
             self._check_target()
-            os.mkdir(self.work)
+            os.makedirs(self.work, exist_ok=keep_work)
         except BaseException as error:
             self._unlock()
             if isinstance(error, OSError):
@@ -73,7 +80,7 @@ class WholeFolder:
                 shutil.rmtree(self._replaced)
             else:
                 os.rename(self._replaced, self._path)
-        if os.path.isdir(self.work):
+        if os.path.isdir(self.work) and not self._keep_work:
             shutil.rmtree(self.work)
 
     def _check_target(self) -> None:
@@ -125,6 +132,16 @@ class WholeFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._keep_work and error is not None:
+            self._unlock()
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise DataError(
+                    f"There is no room left for {self._path} ({error.strerror}). An earlier "
+                    f"{self._kind} is intact, and what was done of the new one is kept in "
+                    f"{self.work}: make room and run the same command again, which goes on from "
+                    "there, or remove that folder."
+                ) from error
+            return
         self.discard()
         if isinstance(error, OSError) and error.errno in _FULL:
             raise DataError(
