@@ -17,6 +17,7 @@ setup(
         "absl-py>=1.4",
         "google-crc32c>=1.5",
         "keras>=3.2",
+        "matplotlib>=3.8",
         "numpy>=1.26",
         "pyarrow>=14",
         "scikit-learn>=1.3",
@@ -25,9 +26,13 @@ setup(
         # tf-keras pins the TensorFlow of its own number, so the resolver picks the matching one.
         "tf-keras>=2.17,<2.22",
         "tensorflow-recommenders>=0.7.3",
+        'tomli>=2; python_version < "3.11"',
+        "tomli-w>=1",
     ],
+    package_data={"tfrecords.conversion": ["descriptions/*.toml"]},
     extras_require={
-        "test": ["mypy>=1.10", "pytest>=8", "ruff>=0.6"],
+        "beam": ["apache-beam>=2.60"],
+        "test": ["hypothesis>=6.100", "mypy>=1.10", "portpicker>=1.5", "pytest>=8", "ruff>=0.6"],
         # tensorflow-io's shared objects load in TensorFlow 2.16 and 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow>=2.17,<2.18", "numpy<2", "pyarrow<18"],
     },
