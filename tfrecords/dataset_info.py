@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.schema import Schema
 
@@ -113,14 +114,13 @@ class DatasetInfo:
         """
         info = cls.load_description(data_dir)
         for name, split in info.splits.items():
-            for file in split.files:
-                path = os.path.join(data_dir, file.path)
-                if not os.path.isfile(path):
+            paths = [files.join(data_dir, file.path) for file in split.files]
+            for path, file, size in zip(paths, split.files, files.sizes(paths), strict=True):
+                if size is None:
                     raise DataError(
                         f"The file {path} of the split {name!r} is missing, although {FILE_NAME} "
                         "lists it. Convert the data again."
                     )
-                size = os.path.getsize(path)
                 if size != file.size:
                     raise DataError(
                         f"The file {path} of the split {name!r} has {size} bytes, where "
@@ -137,12 +137,11 @@ class DatasetInfo:
         Raises:
             DataError: As `load`, but for the files.
         """
-        path = os.path.join(data_dir, FILE_NAME)
-        if not os.path.isdir(data_dir):
+        path = files.join(data_dir, FILE_NAME)
+        if not files.isdir(data_dir):
             raise DataError(f"There is no data set folder {data_dir!r}.{_set_aside(data_dir)}")
         try:
-            with open(path, "rb") as file:
-                value = json.loads(file.read().decode("utf-8"))
+            value = json.loads(files.read_bytes(path).decode("utf-8"))
         except FileNotFoundError:
             raise DataError(
                 f"The folder {data_dir!r} is no data set: it has no {FILE_NAME}. Make one with "
@@ -175,7 +174,9 @@ def _split_from_json(value: dict[str, Any]) -> SplitInfo:
 
 
 def _set_aside(data_dir: str) -> str:
-    parent, name = os.path.split(os.path.abspath(data_dir))
+    if files.is_remote(data_dir):
+        return ""
+    parent, name = os.path.split(files.absolute(data_dir))
     aside = os.path.join(parent, f".{name}.replaced")
     if not os.path.isdir(aside):
         return ""

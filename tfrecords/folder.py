@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
+import tempfile
 from types import TracebackType
 from typing import BinaryIO
 
-from tfrecords import dataset_info
+from tfrecords import dataset_info, files
 from tfrecords.errors import DataError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -23,6 +25,12 @@ class WholeFolder:
     dies leaves one of these hidden folders, which the next run for the same `NAME` removes, or
     renames back if the process died between the two renames. As a context manager it discards
     work that was not committed, and turns the error of a full disk into a sentence.
+
+    Object stores have neither folders to rename nor locks. For a remote path the work happens in a
+    folder of this machine's temporary directory (TMPDIR), named after the path, and `commit`
+    uploads it: it removes the earlier marker first, writes the new one last, and removes what is
+    left of the earlier files after that. Readers see a whole folder or one without its marker. Only
+    processes of this machine are kept from writing the same path at once.
 
     Args:
         path: The folder that is wanted. It may be missing, empty, or of the same kind already.
@@ -43,10 +51,15 @@ class WholeFolder:
         kind: str = "data set",
         keep_work: bool = False,
     ) -> None:
-        self._path = os.path.abspath(path)
+        self._path = files.absolute(path)
         self._marker, self._kind = marker, kind
         self._keep_work = keep_work
-        parent, name = os.path.split(self._path)
+        self._remote = files.is_remote(path)
+        if self._remote:
+            parent = tempfile.gettempdir()
+            name = f"tf_dlrm-{hashlib.sha256(self._path.encode()).hexdigest()[:16]}"
+        else:
+            parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")
         self.work = os.path.join(parent, f".{name}.incomplete")
         try:
@@ -75,7 +88,7 @@ class WholeFolder:
             raise
 
     def _clear(self) -> None:
-        if os.path.isdir(self._replaced):
+        if os.path.isdir(self._replaced) and not self._remote:
             if os.path.exists(self._path):
                 shutil.rmtree(self._replaced)
             else:
@@ -84,13 +97,13 @@ class WholeFolder:
             shutil.rmtree(self.work)
 
     def _check_target(self) -> None:
-        if not os.path.lexists(self._path):
+        if not (files.exists(self._path) if self._remote else os.path.lexists(self._path)):
             return
-        if not os.path.isdir(self._path):
+        if not files.isdir(self._path):
             raise DataError(
                 f"{self._path} is a file; the {self._kind} needs a folder of that name."
             )
-        content = os.listdir(self._path)
+        content = files.listdir(self._path)
         if content and self._marker not in content:
             raise DataError(
                 f"The folder {self._path} is not empty and is no {self._kind} (it has no "
@@ -98,7 +111,16 @@ class WholeFolder:
             )
 
     def commit(self) -> None:
-        """Puts the work in its place; from now on readers see it."""
+        """Puts the work in its place; from now on readers see it.
+
+        Raises:
+            DataError: If it cannot be uploaded.
+        """
+        if self._remote:
+            self._upload()
+            shutil.rmtree(self.work, ignore_errors=True)
+            self._unlock()
+            return
         for root, _, names in os.walk(self.work):
             for name in names:
                 with open(os.path.join(root, name), "rb") as file:
@@ -108,6 +130,29 @@ class WholeFolder:
         os.rename(self.work, self._path)
         shutil.rmtree(self._replaced, ignore_errors=True)
         self._unlock()
+
+    def _upload(self) -> None:
+        marker = files.join(self._path, self._marker)
+        before = files.walk(self._path) if files.isdir(self._path) else []
+        new = files.walk(self.work)
+        if self._marker in before:
+            files.remove(marker)
+        try:
+            files.copy_all(
+                [
+                    (files.join(self.work, name), files.join(self._path, name))
+                    for name in new
+                    if name != self._marker
+                ]
+            )
+            files.copy(files.join(self.work, self._marker), marker)
+        except (DataError, OSError) as error:
+            gone = f", and an earlier {self._kind} there is gone" if before else ""
+            raise DataError(
+                f"The {self._kind} could not be uploaded to {self._path} whole{gone}: {error}"
+            ) from error
+        for name in sorted(set(before) - set(new)):
+            files.remove(files.join(self._path, name))
 
     def discard(self) -> None:
         """Removes the work, unless it is committed; an earlier data set stays as it was."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import google_crc32c
 
-from tfrecords import block
+from tfrecords import block, files
 from tfrecords.dataset_info import DatasetInfo, FileInfo
 from tfrecords.errors import DataError
 from tfrecords.record_format import read_records
@@ -26,7 +25,7 @@ def problems(data_dir: str, info: DatasetInfo) -> Iterator[str]:
         expected = iter(split.record_rows)
         for file in split.files:
             rows = [int(next(expected)) for _ in file.offsets]
-            problem = _file_problem(os.path.join(data_dir, file.path), file, rows, info)
+            problem = _file_problem(files.join(data_dir, file.path), file, rows, info)
             if problem is not None:
                 yield problem
 
@@ -39,11 +38,13 @@ def first_problem(data_dir: str, info: DatasetInfo) -> str | None:
 def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo) -> str | None:
     again = "Convert the data again, or copy the file again."
     try:
-        size = os.path.getsize(path)
+        size = files.size(path)
     except OSError as error:
-        return f"The file {path} cannot be read: {error.strerror}. {again}"
+        return (
+            f"The file {path} cannot be read: {(error.strerror or str(error)).rstrip('.')}. {again}"
+        )
     record = 0
-    with open(path, "rb") as stream:
+    with files.explained(path), files.open_file(path) as stream:
         try:
             for offset, data in read_records(stream):
                 if record == len(file.offsets) or offset != file.offsets[record]:
@@ -77,7 +78,7 @@ def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo)
 def file_crc(path: str) -> str:
     """CRC-32C of a whole file, as eight hex digits."""
     crc = 0
-    with open(path, "rb") as stream:
+    with files.explained(path), files.open_file(path) as stream:
         while chunk := stream.read(_CHUNK):
             crc = google_crc32c.extend(crc, chunk)
     return f"{crc:08x}"
