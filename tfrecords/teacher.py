@@ -62,13 +62,20 @@ class Teacher:
             terms.append(left * right)
         return tf.add_n(terms)
 
-    def _effects(self, number: int, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The two hidden numbers of ids, averaged over the ids of a row."""
+    def _effects(
+        self, number: int, ids: tf.Tensor | tf.RaggedTensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The two hidden numbers of ids, averaged over the ids of a row; 0 for an empty bag."""
+        ragged = isinstance(ids, tf.RaggedTensor)
         key = hash_number(self._seed, _CATEGORICAL, number)
-        hashed = hash_tensor(key, ids)
+        hashed = hash_tensor(key, ids.values if ragged else ids)
         swapped = tf.bitwise.left_shift(hashed, tf.constant(32, tf.uint64))
         effects = [_centred(unit_interval(half)) for half in (hashed, swapped)]
-        if ids.shape.rank > 1:
+        if ragged:
+            lengths = tf.maximum(tf.cast(ids.row_lengths(), tf.float32), 1.0)
+            sums = [tf.reduce_sum(ids.with_values(effect), axis=1) for effect in effects]
+            effects = [total / lengths for total in sums]
+        elif ids.shape.rank > 1:
             effects = [tf.reduce_mean(effect, axis=1) for effect in effects]
         return effects[0], effects[1]
 
