@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import tensorflow as tf
 
-from tfrecords import block, verify
+from tfrecords import block, files, verify
 from tfrecords.dataset_info import DatasetInfo, SplitInfo
 from tfrecords.errors import DataError
 from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.remote_records import fetch_records
 from tfrecords.schema import CategoricalColumn, Schema
 
 # TensorFlow's own choice for the file system; any number is logged.
@@ -102,7 +101,7 @@ class RecordSource:
             first_row=first_row,
             shuffle_window_rows=self._shuffle_window_rows,
         )
-        paths = np.array([os.path.join(self._data_dir, file.path) for file in info.files], object)
+        paths = np.array([files.join(self._data_dir, file.path) for file in info.files], object)
         file_of: np.ndarray = np.repeat(
             np.arange(len(paths)), [len(file.offsets) for file in info.files]
         )
@@ -111,6 +110,8 @@ class RecordSource:
         )
 
         def fetch(blocks: np.ndarray) -> tf.data.Dataset:
+            if files.is_remote(self._data_dir):
+                return fetch_records(paths, info.files, file_of[blocks], record_of[blocks])
             return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
