@@ -99,9 +99,7 @@ class _Chunks:
     @classmethod
     def of_single_accesses(cls, positions: np.ndarray) -> _Chunks:
         count = len(positions)
-        return cls(
-            np.ones(count, np.int64), positions, np.zeros(count, np.int64), np.arange(count)
-        )
+        return cls(np.ones(count, np.int64), positions, np.zeros(count, np.int64), np.arange(count))
 
 
 def _joined_in_pairs(chunks: _Chunks, same_as: np.ndarray) -> _Chunks:
