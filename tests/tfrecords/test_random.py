@@ -1,15 +1,22 @@
-import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES, criteo_shaped
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
+from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
 
 _SCHEMA = Schema(("a", "b"), (CategoricalColumn("c", 1000), CategoricalColumn("d", 50, 3)))
+_RAGGED = Schema(
+    ("a",),
+    (CategoricalColumn("bag", 500, None), CategoricalColumn("few", 3, None), *_SCHEMA.categorical),
+)
 
 
 def _source(seed=1, train=20_000, **changes):
@@ -19,7 +26,7 @@ def _source(seed=1, train=20_000, **changes):
 
 def _text(features, label):
     return [
-        str((*(features[name][row].tolist() for name in features), label[row]))
+        str((*(np.asarray(features[name][row]).tolist() for name in features), label[row]))
         for row in range(len(label))
     ]
 
@@ -36,20 +43,90 @@ def test_the_rows_are_a_function_of_the_arguments(read_all):
     assert (read_all(_source(seed=2), "train", 512)[0]["dense"] != first[0]["dense"]).mean() > 0.9
 
 
-def test_splits_share_no_rows(read_all):
-    train = set(_text(*read_all(_source(), "train", 1024)))
-    evaluation = set(_text(*read_all(_source(), "evaluation", 1024)))
-    assert len(train) > 19_990 and not train & evaluation
+def test_splits_share_no_draws(read_all):
+    rows = {"train": 20_000, "evaluation": 9_000, "test": 9_000}
+    source = _source(schema=_RAGGED, rows=rows, indices_per_lookup=5, label="continuous")
+    draws = {}
+    for split in rows:
+        features, label = read_all(source, split, 4096)
+        ids = np.concatenate(features["bag"]), features["c"], features["d"].ravel()
+        # 64 ids in a row meet again only where the draws are the same.
+        runs = [{column[i : i + 64].tobytes() for i in range(0, 20_000, 64)} for column in ids]
+        draws[split] = [features["dense"].ravel(), label], runs
+    for one, other in [("train", "evaluation"), ("train", "test"), ("evaluation", "test")]:
+        for left, right in zip(draws[one][0], draws[other][0], strict=True):
+            assert np.isin(right, left).mean() < 0.01  # by chance: float32 has few values
+        for left, right in zip(draws[one][1], draws[other][1], strict=True):
+            assert not (left & right) - {b""}
 
 
-def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all):
-    source = _source(shuffle_window_rows=8192)
-    plain = _text(*read_all(source, "train", 512))
-    shuffled = _text(*read_all(source, "train", 512, shuffle_seed=5, epoch=1))
+def test_the_last_split_is_not_the_first_one_again(read_all):
+    source = _source(rows={"train": 9_000, "evaluation": 9_000})
+    train, evaluation = (read_all(source, split, 9_000)[0] for split in ("train", "evaluation"))
+    assert (train["dense"] == evaluation["dense"]).mean() < 1e-4
+    assert (train["d"] == evaluation["d"]).mean() < 0.2  # the power law's likeliest id meets itself
+
+
+_OPTIONS = [
+    {},
+    {"schema": _RAGGED, "indices_per_lookup": 5},
+    {"schema": _RAGGED, "indices_per_lookup": 5, "repeats": False, "ids": "normal"},
+    {"ids": "uniform", "repeats": False, "dense": "normal", "label": "continuous"},
+]
+
+
+@pytest.mark.parametrize("options", _OPTIONS, ids=["default", "ragged", "distinct", "fixed"])
+def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all, options):
+    source = _source(train=17_000, shuffle_window_rows=8192, **options)
+    plain = _text(*read_all(source, "train", 4096))
+    shuffled = _text(*read_all(source, "train", 4096, shuffle_seed=5, epoch=1))
     assert shuffled != plain and sorted(shuffled) == sorted(plain)
-    for first_row in (1, 8191, 8192, 12_345, 19_999):
+    for first_row in (1, 8191, 8192, 16_999) if options == {} else (12_345,):
         rest = read_all(source, "train", 700, shuffle_seed=5, epoch=1, first_row=first_row)
         assert _text(*rest) == shuffled[first_row:]
+    assert _text(*read_all(source, "train", 4096, first_row=9_000)) == plain[9_000:]
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("ids", ["power_law", "uniform", "normal"])
+def test_ragged_lookups_have_one_to_k_ids(read_all, ids, repeats):
+    source = _source(schema=_RAGGED, indices_per_lookup=5, repeats=repeats, ids=ids)
+    features, _ = read_all(source, "train", 4096)
+    for name, size in (("bag", 500), ("few", 3)):
+        longest = 5 if repeats else min(5, size)
+        lengths = np.array([len(bag) for bag in features[name]])
+        shares = np.bincount(lengths, minlength=longest + 1) / len(lengths)
+        np.testing.assert_allclose(shares, [0] + [1 / longest] * longest, atol=0.015)
+        assert {i for bag in features[name] for i in bag} <= set(range(size))
+        twice = any(len(set(bag)) < len(bag) for bag in features[name])
+        assert twice == repeats
+    fixed = features["d"]
+    assert fixed.shape == (20_000, 3)
+    assert (np.diff(np.sort(fixed, axis=1)) == 0).any() == repeats
+
+
+def test_ids_are_spread_over_their_tables(read_all):
+    for ids, deviation in (("uniform", 1000 / 12**0.5), ("normal", 1000 / 6 * 0.9866)):
+        column = read_all(_source(ids=ids), "train", 8192)[0]["c"]
+        assert abs(column.mean() - 499.5) < 5
+        assert abs(column.std() - deviation) < 0.02 * deviation
+
+
+def test_dense_values_are_uniform_or_normal(read_all):
+    uniform = read_all(_source(), "train", 8192)[0]["dense"]
+    assert 0 <= uniform.min() < 0.01 and 0.99 < uniform.max() < 1
+    assert abs(uniform.std() - 12**-0.5) < 0.005
+    normal = read_all(_source(dense="normal"), "train", 8192)[0]["dense"]
+    assert abs(normal.mean()) < 0.02 and abs(normal.std() - 1) < 0.02
+    assert abs((np.abs(normal) > 2).mean() - 0.0455) < 0.005
+
+
+def test_labels_as_in_the_papers_code(read_all):
+    continuous = read_all(_source(label="continuous"), "train", 8192)[1]
+    assert 0 <= continuous.min() < 0.001 and 0.999 < continuous.max() < 1
+    assert abs(continuous.mean() - 0.5) < 0.01
+    rounded = read_all(_source(label="rounded"), "train", 8192)[1]
+    np.testing.assert_array_equal(rounded, np.round(continuous))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 1.05, 2.0])
@@ -67,12 +144,22 @@ def test_ids_follow_the_power_law(read_all, alpha):
 
 @pytest.mark.parametrize(
     "schema",
-    [_SCHEMA, criteo_shaped(10_000), Schema((), (CategoricalColumn("c", 100),) * 1)],
+    [
+        _SCHEMA,
+        criteo_shaped(10_000),
+        Schema((), (CategoricalColumn("c", 100),) * 1),
+        Schema(("a",), tuple(CategoricalColumn(f"c{i}", 400, None) for i in range(6))),
+    ],
+    ids=["mixed", "criteo", "one", "ragged"],
 )
 def test_the_teacher_can_be_learnt_from(read_all, schema):
-    source = _source(schema=schema, train=60_000)
+    source = _source(schema=schema, train=60_000, indices_per_lookup=4)
     features, label = read_all(source, "train", 4096)
-    probability = source.teacher_probability(features).numpy()
+    tensors = {
+        name: tf.ragged.constant(column) if isinstance(column, list) else column
+        for name, column in features.items()
+    }
+    probability = source.teacher_probability(tensors).numpy()
     assert abs(label.mean() - 0.25) < 0.02
     assert abs(probability.mean() - label.mean()) < 0.01
     # Calibrated: the labels are drawn with these probabilities.
@@ -95,7 +182,16 @@ def test_random_labels_cannot_be_learnt(read_all):
 def test_the_fingerprint_follows_the_arguments():
     first = _source().fingerprint
     assert _source().fingerprint == first
-    for changes in ({"seed": 2}, {"alpha": 1.0}, {"label": "random"}, {"train": 5}):
+    for changes in (
+        {"seed": 2},
+        {"alpha": 1.0},
+        {"label": "random"},
+        {"train": 5},
+        {"ids": "normal"},
+        {"repeats": False},
+        {"dense": "normal"},
+        {"indices_per_lookup": 2},
+    ):
         assert _source(**changes).fingerprint != first
 
 
@@ -108,15 +204,68 @@ def test_criteo_shape():
     assert sum(column.vocabulary_size for column in criteo_shaped().categorical) == 33_762_577
 
 
+def test_an_empty_bag_has_the_mean_effect():
+    source = _source(schema=Schema((), (CategoricalColumn("bag", 50, None),)), indices_per_lookup=3)
+    bags = tf.ragged.constant([[], [7], [7, 7], [7, 8], [8], []], dtype=tf.int32)
+    probability = source.teacher_probability({"bag": bags}).numpy()
+    logit = np.log(probability / (1 - probability))
+    assert logit[0] == logit[5] and abs(logit[1] - logit[2]) < 1e-5
+    assert abs(logit[3] - (logit[1] + logit[4]) / 2) < 1e-5 and abs(logit[1] - logit[4]) > 1e-3
+
+
 def test_arguments_that_are_not_allowed():
-    ragged = dataclasses.replace(_SCHEMA, categorical=(CategoricalColumn("bag", 5, hotness=None),))
     for changes, message in [
-        ({"schema": ragged}, "'bag' is ragged"),
+        ({"schema": _RAGGED, "indices_per_lookup": 0}, "indices_per_lookup must be at least 1"),
+        (
+            {"schema": Schema((), (CategoricalColumn("c", 2, 3),)), "repeats": False},
+            "Column 'c' takes 3 ids per lookup without repeats, but its table has only 2",
+        ),
         ({"train": -1}, "'train' cannot have -1 rows"),
         ({"alpha": -0.5}, "alpha must lie between 0"),
-        ({"label": "best"}, "label must be one of teacher, random, not 'best'"),
+        (
+            {"label": "best"},
+            "label must be one of teacher, random, rounded, continuous, not 'best'",
+        ),
+        ({"dense": "cauchy"}, "dense must be one of uniform, normal, not 'cauchy'"),
+        ({"ids": "zipf"}, "ids must be one of power_law, uniform, normal, not 'zipf'"),
     ]:
         with pytest.raises(DataError, match=message):
             _source(**changes)
     with pytest.raises(DataError, match="has no split 'test'"):
         _source().rows("test")
+
+
+def test_the_program_writes_what_the_source_makes(tmp_path, read_all):
+    output_dir = str(tmp_path / "out")
+    arguments = (
+        "--rows=9000 --evaluation_rows=100 --tables=40,2 --dense_features=2 --dense=normal "
+        "--indices_per_lookup=3 --noindices_per_lookup_fixed --norepeats --ids=uniform "
+        "--label=rounded --seed=4"
+    )
+    program = [sys.executable, "-m", "tfrecords.random", f"--output_dir={output_dir}"]
+    subprocess.run([*program, *arguments.split()], check=True, timeout=120)
+    schema = Schema(
+        ("I1", "I2"), (CategoricalColumn("C1", 40, None), CategoricalColumn("C2", 2, None))
+    )
+    source = RandomSource(
+        schema,
+        {"train": 9000, "evaluation": 100},
+        seed=4,
+        ids="uniform",
+        dense="normal",
+        label="rounded",
+        repeats=False,
+        indices_per_lookup=3,
+    )
+    folder = RecordSource(output_dir)
+    assert folder.schema == schema
+    for split in ("train", "evaluation"):
+        assert _text(*read_all(folder, split, 500)) == _text(*read_all(source, split, 500))
+    failed = subprocess.run(
+        [*program, "--tables=2", "--indices_per_lookup=3", "--norepeats"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("error: Column 'C1' takes 3 ids per lookup")
