@@ -8,7 +8,6 @@ The data is that of the training run, unless --data_dir names another data set f
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from absl import flags
@@ -16,6 +15,7 @@ from absl import flags
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import check_model_dir
+from tfrecords import files
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
@@ -40,7 +40,7 @@ def main() -> dict[str, Any]:
         raise UserError("--checkpoint needs --model_dir.")
     if _MODEL_DIR.value:
         check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
-    elif not os.path.isfile(os.path.join(_SAVED_MODEL.value, "saved_model.pb")):
+    elif not files.isfile(files.join(_SAVED_MODEL.value, "saved_model.pb")):
         raise UserError(f"--saved_model={_SAVED_MODEL.value} is no SavedModel: no saved_model.pb.")
     from tf_dlrm.training import assessment
 

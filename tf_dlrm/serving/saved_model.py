@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.serving.export import EXTRA_ASSETS
+from tfrecords import files
 
 
 def load_saved_model(
@@ -27,8 +27,7 @@ def load_saved_model(
     """
     not_ours = f"--saved_model={path} is not a SavedModel exported by tf_dlrm"
     try:
-        with open(os.path.join(path, EXTRA_ASSETS, "run.json"), encoding="utf-8") as lines:
-            run = json.load(lines)
+        run = json.loads(files.read_bytes(files.join(path, EXTRA_ASSETS, "run.json")))
         run["step"]
         model = tf.saved_model.load(path)
         serve = model.signatures["serving_default"]

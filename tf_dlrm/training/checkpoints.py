@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import json
 import logging
-import os
-import shutil
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.training.config import TrainingConfig
+from tfrecords import files
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
@@ -64,7 +62,7 @@ class Checkpoints:
             variable.assign(getattr(position, name))
         try:
             self._manager.save(checkpoint_number=position.step)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, RuntimeError) as error:
             # What the state file on disk names is whole, even if updating it failed later on.
             latest = tf.train.latest_checkpoint(self.folder)
             if latest is None or not latest.endswith(f"-{position.step}"):
@@ -99,20 +97,26 @@ class Checkpoints:
     def remove_leftovers(self) -> None:
         """Removes what an interrupted save left."""
         whole = _whole_checkpoints(self.folder)
-        for path in glob.glob(os.path.join(glob.escape(self.folder), "checkpoint-*")):
-            name = os.path.basename(path)
+        for name in _checkpoint_files(self.folder):
             if name.split(".")[0] not in whole:
-                _remove(path)
+                self._remove(name)
 
     def _remove_partial(self, step: int) -> None:
-        prefix = os.path.join(self.folder, f"checkpoint-{step}")
-        for path in glob.glob(glob.escape(prefix) + "[._]*"):
-            _remove(path)
+        for name in _checkpoint_files(self.folder):
+            if name.startswith((f"checkpoint-{step}.", f"checkpoint-{step}_")):
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        path = files.join(self.folder, name)
+        if files.isdir(path):
+            files.remove_tree(path)
+        else:
+            files.remove(path)
 
 
 def checkpoint_folder(model_dir: str) -> str:
     """Returns the folder in `model_dir` that holds its checkpoints."""
-    return os.path.join(model_dir, "checkpoints")
+    return files.join(model_dir, "checkpoints")
 
 
 def newest_checkpoint(model_dir: str) -> str | None:
@@ -137,17 +141,22 @@ def newest_checkpoint(model_dir: str) -> str | None:
 
 def _whole_checkpoints(folder: str) -> set[str]:
     # TensorFlow writes a checkpoint's index last, so what has one is whole.
-    indices = glob.glob(os.path.join(glob.escape(folder), "checkpoint-*.index"))
-    return {os.path.basename(path).removesuffix(".index") for path in indices}
+    names = _checkpoint_files(folder)
+    return {name.removesuffix(".index") for name in names if name.endswith(".index")}
+
+
+def _checkpoint_files(folder: str) -> list[str]:
+    try:
+        return [name for name in files.listdir(folder) if name.startswith("checkpoint-")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def write_run(model_dir: str, run: dict[str, Any]) -> None:
     """Writes run.json, which says what the checkpoints of `model_dir` are of."""
-    os.makedirs(model_dir, exist_ok=True)
-    path = os.path.join(model_dir, "run.json")
-    with open(path + ".incomplete", "w", encoding="utf-8") as out:
-        json.dump(run, out, indent=1)
-    os.replace(path + ".incomplete", path)
+    files.makedirs(model_dir)
+    text = json.dumps(run, indent=1)
+    files.write_bytes(files.join(model_dir, "run.json"), text.encode("utf-8"))
 
 
 def read_run(model_dir: str) -> dict[str, Any] | None:
@@ -156,12 +165,13 @@ def read_run(model_dir: str) -> dict[str, Any] | None:
     Raises:
         UserError: if it is not what `write_run` wrote.
     """
-    path = os.path.join(model_dir, "run.json")
-    if not os.path.exists(path):
+    path = files.join(model_dir, "run.json")
+    try:
+        text = files.read_bytes(path)
+    except FileNotFoundError:
         return None
     try:
-        with open(path, encoding="utf-8") as lines:
-            run = json.load(lines)
+        run = json.loads(text.decode("utf-8"))
         check_run(run)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a description of a training run: {error!r}.") from error
@@ -175,10 +185,3 @@ def check_run(run: Any) -> None:
     TrainingConfig.from_json(run["config"])
     Schema.from_json(run["schema"])
     run["data_fingerprint"]
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        os.remove(path)

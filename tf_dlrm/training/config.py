@@ -1,6 +1,7 @@
 """What a run is, as frozen dataclasses; every field is a flag of `tf_dlrm.train`.
 
-Nothing here imports TensorFlow, so that a mistaken flag is reported before TensorFlow starts.
+Nothing here imports TensorFlow, so that a mistaken flag is reported before TensorFlow starts; only
+paths on object stores need it.
 """
 
 from __future__ import annotations
@@ -11,82 +12,14 @@ import os
 from typing import Any, TypeVar
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.data_options import DataOptions
+from tf_dlrm.training.option import check_at_least, check_choices, commas, option
+from tfrecords import files
 
 Options = TypeVar("Options", bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions")
 
 EMBEDDING_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "ftrl")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
-
-
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field that is also a flag, with its help text and its allowed values."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """Where the examples come from and in which order."""
-
-    data: str = option(
-        "folder",
-        "Source of examples: a data set folder (--data_dir), or random examples made on the fly.",
-        ("folder", "random"),
-    )
-    data_dir: str = option("", "Data set folder, as written by tfrecords.convert_criteo.")
-    shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
-    shuffle_window_rows: int = option(
-        262144, "Rows that are shuffled among each other while reading; blocks always are."
-    )
-    random_tables: tuple[str, ...] = option(
-        ("criteo_kaggle",),
-        "Vocabulary sizes of the random tables, comma-separated, or criteo_kaggle.",
-    )
-    random_max_vocabulary: int = option(
-        0, "Upper bound of every random table's vocabulary size; 0 for none."
-    )
-    random_dense_features: int = option(13, "Number of random dense features.")
-    random_ids_per_lookup: int = option(1, "Ids of each random feature in each example (hotness).")
-    random_alpha: float = option(
-        1.05, "Exponent of the power law that random ids are drawn from; 0 for uniform."
-    )
-    random_label: str = option(
-        "teacher",
-        "Labels of random examples: from a hidden teacher model, or random.",
-        ("teacher", "random"),
-    )
-    random_train_rows: int = option(1_000_000, "Number of random training examples.")
-    random_evaluation_rows: int = option(100_000, "Number of random evaluation examples.")
-    random_seed: int = option(0, "Seed of the random examples and of their teacher.")
-
-    def validate(self) -> None:
-        """Raises UserError when the options contradict each other or name no data."""
-        _check_choices(self)
-        if self.data == "folder":
-            if not self.data_dir:
-                raise UserError(
-                    "--data_dir is missing: name a data set folder (made by python -m "
-                    "tfrecords.convert_criteo), or use --data=random."
-                )
-            if not os.path.isdir(self.data_dir):
-                raise UserError(f"--data_dir={self.data_dir} is not a folder.")
-            if not os.path.isfile(os.path.join(self.data_dir, "dataset.json")):
-                raise UserError(
-                    f"--data_dir={self.data_dir} is no data set: it has no dataset.json."
-                )
-        elif self.data_dir:
-            raise UserError(
-                f"--data=random contradicts --data_dir={self.data_dir}: leave one of them out."
-            )
-        _check_at_least(self, 1, "shuffle_window_rows", "random_ids_per_lookup")
-        _check_at_least(self, 1, "random_train_rows", "random_evaluation_rows")
-        _check_at_least(self, 0, "random_dense_features", "random_max_vocabulary", "random_alpha")
-        if self.random_tables != ("criteo_kaggle",):
-            for size in self.random_tables or ("",):
-                if not size.isdecimal() or int(size) < 1:
-                    raise UserError(
-                        f"--random_tables has {size!r}, but takes vocabulary sizes of 1 or more, "
-                        "or criteo_kaggle."
-                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +48,8 @@ class ModelOptions:
 
     def validate(self) -> None:
         """Raises UserError when the sizes do not fit each other."""
-        _check_choices(self)
-        _check_at_least(self, 1, "embedding_dim", "ensemble_size")
+        check_choices(self)
+        check_at_least(self, 1, "embedding_dim", "ensemble_size")
         if not 0 <= self.embedding_initializer_scale < math.inf:
             raise UserError(
                 f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
@@ -127,12 +60,12 @@ class ModelOptions:
         for name in ("bottom_mlp", "top_mlp"):
             units = getattr(self, name)
             if any(unit < 1 for unit in units):
-                raise UserError(f"--{name}={_commas(units)} must have positive sizes only.")
+                raise UserError(f"--{name}={commas(units)} must have positive sizes only.")
         if not self.top_mlp or self.top_mlp[-1] != 1:
-            raise UserError(f"--top_mlp={_commas(self.top_mlp)} must end in 1, the logit.")
+            raise UserError(f"--top_mlp={commas(self.top_mlp)} must end in 1, the logit.")
         if self.bottom_mlp and self.bottom_mlp[-1] != self.embedding_dim:
             raise UserError(
-                f"--bottom_mlp={_commas(self.bottom_mlp)} must end in "
+                f"--bottom_mlp={commas(self.bottom_mlp)} must end in "
                 f"--embedding_dim={self.embedding_dim}."
             )
         if self.interaction == "concat" and self.interaction_itself:
@@ -157,11 +90,11 @@ class OptimizerOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible rates and steps."""
-        _check_choices(self)
+        check_choices(self)
         for name in ("embedding_learning_rate", "dense_learning_rate", "decay_power"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
-        _check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
+        check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
         if not 0 <= self.final_learning_rate_fraction <= 1:
             raise UserError(
                 f"--final_learning_rate_fraction={self.final_learning_rate_fraction} must be "
@@ -202,9 +135,9 @@ class RunOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers and on options without their folder."""
-        _check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
-        _check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
-        _check_at_least(self, 0, "checkpoint_every_steps")
+        check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
+        check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
+        check_at_least(self, 0, "checkpoint_every_steps")
         if self.seed >= 2**31:
             raise UserError(f"--seed={self.seed} must be less than {2**31}.")
         if not 0 <= self.target_auc <= 1:
@@ -215,14 +148,14 @@ class RunOptions:
             len(self.profile_steps) != 2 or not 0 < self.profile_steps[0] <= self.profile_steps[1]
         ):
             raise UserError(
-                f"--profile_steps={_commas(self.profile_steps)} must be two steps, FIRST,LAST, "
+                f"--profile_steps={commas(self.profile_steps)} must be two steps, FIRST,LAST, "
                 "with 1 <= FIRST <= LAST."
             )
         if not self.model_dir:
             for name in ("checkpoint_every_steps", "profile_steps"):
                 if getattr(self, name):
                     raise UserError(f"--{name} needs --model_dir.")
-        if self.model_dir and os.path.exists(self.model_dir) and not os.path.isdir(self.model_dir):
+        if self.model_dir and files.exists(self.model_dir) and not files.isdir(self.model_dir):
             raise UserError(f"--model_dir={self.model_dir} exists and is not a folder.")
         if self.export_dir:
             check_export_dir(self.export_dir, self.model_dir)
@@ -230,9 +163,9 @@ class RunOptions:
 
 def check_model_dir(model_dir: str, checkpoint: str) -> None:
     """Raises UserError unless `model_dir` holds a run and `checkpoint`, if given, exists."""
-    if not os.path.isfile(os.path.join(model_dir, "run.json")):
+    if not files.isfile(files.join(model_dir, "run.json")):
         raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
-    if checkpoint and not os.path.isfile(checkpoint + ".index"):
+    if checkpoint and not files.isfile(checkpoint + ".index"):
         raise UserError(
             f"--checkpoint={checkpoint} is no checkpoint: {checkpoint}.index does not exist."
         )
@@ -240,22 +173,27 @@ def check_model_dir(model_dir: str, checkpoint: str) -> None:
 
 def check_export_dir(export_dir: str, model_dir: str) -> None:
     """Raises UserError if an export to `export_dir` would replace something else than an export."""
-    export, model = os.path.realpath(export_dir), os.path.realpath(model_dir)
-    if model_dir and os.path.commonpath([export, model]) in (export, model):
+    export, model = _real(export_dir), _real(model_dir)
+    if model_dir and (export.startswith(model) or model.startswith(export)):
         raise UserError(
             f"--export_dir={export_dir} and --model_dir={model_dir} must be two folders, neither "
             "inside the other: an export replaces its folder."
         )
-    if not os.path.exists(export_dir):
+    if not files.exists(export_dir):
         return
-    if not os.path.isdir(export_dir):
+    if not files.isdir(export_dir):
         raise UserError(f"--export_dir={export_dir} exists and is not a folder.")
-    content = os.listdir(export_dir)
+    content = files.listdir(export_dir)
     if content and "saved_model.pb" not in content:
         raise UserError(
             f"--export_dir={export_dir} is not empty and holds no SavedModel, so it is not "
             "replaced."
         )
+
+
+def _real(folder: str) -> str:
+    path = files.absolute(folder)
+    return (path if files.is_remote(path) else os.path.realpath(path)).rstrip("/") + "/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,24 +233,6 @@ def check_bottom_mlp(bottom_mlp: tuple[int, ...], dense_features: int) -> None:
     if bool(bottom_mlp) != bool(dense_features):
         must = "have layers" if dense_features else "be empty"
         raise UserError(
-            f"--bottom_mlp={_commas(bottom_mlp)} must {must}: the data has {dense_features} dense "
+            f"--bottom_mlp={commas(bottom_mlp)} must {must}: the data has {dense_features} dense "
             "features."
         )
-
-
-def _commas(values: tuple[Any, ...]) -> str:
-    return ",".join(str(value) for value in values)
-
-
-def _check_choices(options: Any) -> None:
-    for field in dataclasses.fields(options):
-        choices = field.metadata["choices"]
-        value = getattr(options, field.name)
-        if choices and value not in choices:
-            raise UserError(f"--{field.name}={value} must be one of {', '.join(choices)}.")
-
-
-def _check_at_least(options: Any, least: int, *names: str) -> None:
-    for name in names:
-        if not getattr(options, name) >= least:
-            raise UserError(f"--{name}={getattr(options, name)} must be {least} or more.")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import time
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
+from tfrecords import files
+
+# Writing on into a file of an object store uploads all of it again.
+_REMOTE_FLUSH_SECONDS = 60.0
 
 
 class History:
@@ -22,14 +26,22 @@ class History:
     """
 
     def __init__(self, model_dir: str | None, tensorboard: bool, resumed_step: int) -> None:
-        self._path = os.path.join(model_dir, "metrics.jsonl") if model_dir else None
+        self._path = files.join(model_dir, "metrics.jsonl") if model_dir else None
         self._entries = [e for e in self._read() if e["step"] <= resumed_step]
         self._writer = None
+        self._flush_every = 0.0
+        self._flushed = time.monotonic()
         if self._path:
             self._write_whole()
         if model_dir and tensorboard:
+            queue = None
+            if files.is_remote(model_dir):
+                self._flush_every = _REMOTE_FLUSH_SECONDS
+                queue = 1 << 20  # else the writer flushes itself every ten numbers
             try:
-                self._writer = tf.summary.create_file_writer(os.path.join(model_dir, "tensorboard"))
+                self._writer = tf.summary.create_file_writer(
+                    files.join(model_dir, "tensorboard"), max_queue=queue
+                )
             except tf.errors.OpError as error:
                 raise UserError(
                     f"TensorBoard's logs can't be written to {model_dir} ({first_line(error)}); "
@@ -50,6 +62,7 @@ class History:
             entry["step"],
             {f"evaluation/{k}": v for k, v in entry.items() if isinstance(v, float)},
         )
+        self.flush()  # evaluations are few and worth seeing at once
 
     def add_scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Writes numbers for TensorBoard."""
@@ -57,28 +70,37 @@ class History:
             with self._writer.as_default(step):
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value)
+            if time.monotonic() - self._flushed >= self._flush_every:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes out what TensorBoard has not been given yet."""
+        if self._writer is not None:
             self._writer.flush()
+            self._flushed = time.monotonic()
 
     def _read(self) -> list[dict[str, Any]]:
-        if not self._path or not os.path.exists(self._path):
+        if not self._path:
+            return []
+        try:
+            lines = files.read_bytes(self._path).splitlines()
+        except FileNotFoundError:
             return []
         entries = []
-        with open(self._path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    entry = json.loads(line)
-                    int(entry["step"])
-                except (ValueError, LookupError, TypeError) as error:
-                    raise UserError(
-                        f"{self._path}, line {number}, is no evaluation ({error!r}); remove the "
-                        "line to go on without it."
-                    ) from error
-                entries.append(entry)
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                int(entry["step"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise UserError(
+                    f"{self._path}, line {number}, is no evaluation ({error!r}); remove the "
+                    "line to go on without it."
+                ) from error
+            entries.append(entry)
         return entries
 
     def _write_whole(self) -> None:
         assert self._path is not None
         # The file is small and a process may be killed at any time: whole or not at all.
-        with open(self._path + ".incomplete", "w", encoding="utf-8") as out:
-            out.writelines(json.dumps(entry, allow_nan=False) + "\n" for entry in self._entries)
-        os.replace(self._path + ".incomplete", self._path)
+        lines = [json.dumps(entry, allow_nan=False) + "\n" for entry in self._entries]
+        files.write_bytes(self._path, "".join(lines).encode("utf-8"))

@@ -32,6 +32,7 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
+from tfrecords import files
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
@@ -93,7 +94,10 @@ def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
         checkpoints=checkpoints,
         history=history,
     )
-    position, rows_per_second = loop.run(position)
+    try:
+        position, rows_per_second = loop.run(position)
+    finally:
+        history.flush()
     result = dict.fromkeys(METRICS) | (history.last or {})
     if options.export_dir:
         bad = find_non_finite(model, optimizer)
@@ -127,12 +131,15 @@ def _check_splits(options: RunOptions, source: Source) -> None:
 
 @contextlib.contextmanager
 def _only_process(model_dir: str) -> Iterator[None]:
-    """Keeps a second process from training into the same folder meanwhile."""
-    if not model_dir:
+    """Keeps a second process from training into the same folder meanwhile.
+
+    Object stores have no locks: there, the user has to see to it.
+    """
+    if not model_dir or files.is_remote(model_dir):
         yield
         return
-    os.makedirs(checkpoint_folder(model_dir), exist_ok=True)
-    with open(os.path.join(model_dir, ".lock"), "wb") as file:
+    files.makedirs(checkpoint_folder(model_dir))
+    with open(os.path.join(files.local(model_dir), ".lock"), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -146,7 +153,7 @@ def _only_process(model_dir: str) -> Iterator[None]:
 def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
     """Returns what run.json holds: enough to rebuild the model and to know its data."""
     # Absolute, so that evaluations find the data from any folder.
-    folder = os.path.abspath(config.data.data_dir) if config.data.data_dir else ""
+    folder = files.absolute(config.data.data_dir) if config.data.data_dir else ""
     data = dataclasses.replace(config.data, data_dir=folder)
     return {
         "format": 1,
