@@ -29,7 +29,7 @@ def table_sizes(tables: Sequence[str], max_vocabulary: int = 0) -> tuple[int, ..
         for size in tables or ("",):
             if not size.isdecimal() or int(size) < 1:
                 raise DataError(
-                    f"The tables have {size!r}, but take vocabulary sizes of 1 or more, or "
+                    f"tables has {size!r}, but takes vocabulary sizes of 1 or more, or "
                     f"{CRITEO_KAGGLE}."
                 )
         sizes = tuple(int(size) for size in tables)

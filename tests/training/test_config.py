@@ -23,6 +23,24 @@ RANDOM = DataOptions(data="random")
         (DataOptions(data="random", data_dir="x"), "contradicts --data_dir=x"),
         (DataOptions(data="random", random_tables=("10", "ten")), "--random_tables has 'ten'"),
         (DataOptions(data="random", random_train_rows=0), "--random_train_rows=0 must be 1"),
+        (DataOptions(data="random", random_ids="zipf"), "--random_ids=zipf must be one of"),
+        (DataOptions(data="random", random_dense="x"), "--random_dense=x must be one of"),
+        (DataOptions(data="random", random_label="x"), "teacher, random, rounded, continuous"),
+        (DataOptions(data="random", random_alpha=21.0), "--random_alpha=21.0 must lie between"),
+        (DataOptions(data="random", random_alpha=float("nan")), "--random_alpha=nan must lie"),
+        (
+            DataOptions(data="random", random_ids="normal", random_alpha=2.0),
+            "--random_alpha=2.0 has no effect with --random_ids=normal",
+        ),
+        (
+            DataOptions(data="random", random_indices_per_lookup=0),
+            "--random_indices_per_lookup=0 must be 1",
+        ),
+        (
+            DataOptions(data="random", random_indices_per_lookup=4, random_repeats=False),
+            "--norandom_repeats needs tables of at least --random_indices_per_lookup=4 rows, but "
+            "one has 3",
+        ),
         (ModelOptions(model="bert"), "--model=bert must be one of dlrm"),
         (ModelOptions(top_mlp=(8, 2)), "--top_mlp=8,2 must end in 1"),
         (ModelOptions(bottom_mlp=(8, 2)), "--bottom_mlp=8,2 must end in --embedding_dim=16"),
@@ -63,6 +81,15 @@ def test_json_round_trip_keeps_every_option():
     )
     config.validate()
     assert TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_lookups_of_a_random_length_are_bounded_by_the_table():
+    dataclasses.replace(
+        RANDOM,
+        random_indices_per_lookup=4,
+        random_repeats=False,
+        random_indices_per_lookup_fixed=False,
+    ).validate()
 
 
 def test_no_dense_features_means_no_bottom_mlp():

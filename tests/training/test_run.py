@@ -68,6 +68,27 @@ def test_training_in_two_halves_equals_training_at_once(tiny, tmp_path):
         np.testing.assert_array_equal(values, table_values(halves)[name])
 
 
+@pytest.mark.parametrize("repeats", [True, False])
+def test_ragged_features_train_and_resume_like_others(tiny, tmp_path, repeats):
+    options = {
+        "epochs": 2,
+        "random_indices_per_lookup": 4,
+        "random_indices_per_lookup_fixed": False,
+        "random_repeats": repeats,
+        "embedding_optimizer": "adagrad",
+        "dense_optimizer": "adam",
+        "dense_learning_rate": 0.01,
+    }
+    whole = tiny(**options, model_dir=str(tmp_path / "whole"))
+    expected = train(whole)
+    assert expected["auc"] > 0.55
+    train(tiny(**options, train_steps=13))
+    result = train(tiny(**options))
+    assert {k: result[k] for k in METRICS} == {k: expected[k] for k in METRICS}
+    for name, values in table_values(whole).items():
+        np.testing.assert_array_equal(values, table_values(tiny())[name])
+
+
 def test_a_finished_run_is_not_trained_again(tiny):
     first = train(tiny())
     path = newest(tiny())

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DataOptions
-from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
+from tfrecords.random_schema import random_schema, table_sizes
 from tfrecords.reader import RecordSource
-from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.schema import Schema
 
 
 class Source(Protocol):
@@ -69,24 +69,22 @@ def rows_or_none(source: Source, split: str) -> int:
 
 
 def _random_source(options: DataOptions) -> RandomSource:
-    sizes: tuple[int, ...] = KAGGLE_VOCABULARY_SIZES
-    if options.random_tables != ("criteo_kaggle",):
-        sizes = tuple(int(size) for size in options.random_tables)
-    limit = options.random_max_vocabulary or max(sizes)
-    schema = Schema(
-        dense=tuple(f"I{k + 1}" for k in range(options.random_dense_features)),
-        categorical=tuple(
-            CategoricalColumn(f"C{k + 1}", min(size, limit), options.random_ids_per_lookup)
-            for k, size in enumerate(sizes)
-        ),
-    )
+    lookup = options.random_indices_per_lookup
     return RandomSource(
-        schema,
+        random_schema(
+            table_sizes(options.random_tables, options.random_max_vocabulary),
+            options.random_dense_features,
+            lookup if options.random_indices_per_lookup_fixed else None,
+        ),
         rows={"train": options.random_train_rows, "evaluation": options.random_evaluation_rows},
         seed=options.random_seed,
         alpha=options.random_alpha,
         label=options.random_label,
         shuffle_window_rows=options.shuffle_window_rows,
+        ids=options.random_ids,
+        repeats=options.random_repeats,
+        indices_per_lookup=lookup,
+        dense=options.random_dense,
     )
 
 
