@@ -22,7 +22,9 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from tfrecords.conversion.convert import Options, convert
+from tfrecords.conversion.convert import convert
+from tfrecords.conversion.criteo import CriteoFormat
+from tfrecords.conversion.options import Options
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 
@@ -64,7 +66,9 @@ def main(argv: Sequence[str]) -> None:
         def conversion(options: Options) -> Callable[[int], None]:
             return lambda run: _convert(text, data_dir, options)
 
-        _measure("convert, --shuffle", rows, _RUNS.value, conversion(Options(shuffle=True)))
+        _measure(
+            "convert, --shuffle=total", rows, _RUNS.value, conversion(Options(shuffle="total"))
+        )
         _measure("convert", rows, _RUNS.value, conversion(Options()))
         source = RecordSource(data_dir)
         for batch_size in map(int, _BATCH_SIZES.value):
@@ -76,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _convert(text: str, data_dir: str, options: Options) -> None:
-    convert([text], data_dir, options, Progress(io.StringIO()))
+    convert([text], data_dir, CriteoFormat(), options, Progress(io.StringIO()))
 
 
 def _reading(source: RecordSource, batch_size: int, seed: int | None) -> Callable[[int], None]:

@@ -65,6 +65,26 @@ class SplitInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class VocabularyInfo:
+    """The values that the ids of a categorical column stand for.
+
+    Attributes:
+        path: A file of NumPy's format, relative to the folder: uint64 keys in the order of their
+            ids.
+        reserved: The id of the first key; the ones below it stand for no value.
+        values: Number of keys.
+        size: Size in bytes.
+        crc32c: CRC-32C of the whole file, eight hex digits.
+    """
+
+    path: str
+    reserved: int
+    values: int
+    size: int
+    crc32c: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """The content of `dataset.json`.
 
@@ -75,24 +95,31 @@ class DatasetInfo:
         splits: "train" and "evaluation" (or others) to their rows.
         how_it_was_made: Every option, the input files, and what was done to the values, for people
             to read.
+        vocabularies: The values of those categorical columns that have a vocabulary.
     """
 
     schema: Schema
     splits: dict[str, SplitInfo]
     how_it_was_made: dict[str, Any]
+    vocabularies: dict[str, VocabularyInfo] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The file's content."""
         splits = {}
         for name, split in self.splits.items():
             splits[name] = dataclasses.asdict(split)
-        value = {
+        value: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "schema": self.schema.to_json(),
             "splits": splits,
             "how_it_was_made": self.how_it_was_made,
         }
+        if self.vocabularies:
+            value["vocabularies"] = {
+                name: dataclasses.asdict(vocabulary)
+                for name, vocabulary in self.vocabularies.items()
+            }
         return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
 
     @property
@@ -161,6 +188,10 @@ class DatasetInfo:
                 schema=Schema.from_json(value["schema"]),
                 splits={name: _split_from_json(split) for name, split in value["splits"].items()},
                 how_it_was_made=value["how_it_was_made"],
+                vocabularies={
+                    name: VocabularyInfo(**vocabulary)
+                    for name, vocabulary in value.get("vocabularies", {}).items()
+                },
             )
         except (KeyError, TypeError, AttributeError, DataError) as error:
             raise DataError(f"{path} cannot be used: {error}") from error

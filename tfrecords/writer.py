@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 
 from tfrecords import block, dataset_info
-from tfrecords.dataset_info import DatasetInfo, FileInfo, SplitInfo
+from tfrecords.dataset_info import DatasetInfo, FileInfo, SplitInfo, VocabularyInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.record_format import FOOTER, HEADER, frame
@@ -39,6 +39,11 @@ class DatasetWriter:
         how_it_was_made: Kept in `dataset.json` for people to read; what `json.dumps` takes.
         rows_per_record: Rows in one record. More makes reading faster and shuffling coarser.
         records_per_file: Records in one file.
+        vocabularies: What `dataset.json` says of vocabulary files, which are in the folder already.
+        written: For a folder where an earlier process was stopped: what it handed to `on_file`, in
+            that order. Writing goes on behind these rows.
+        on_file: Called with the split and the description of each file when it is finished, and
+            with the sum of the labels of the split so far.
 
     Raises:
         DataError: If the folder cannot be used.
@@ -51,6 +56,9 @@ class DatasetWriter:
         how_it_was_made: Mapping[str, Any] | None = None,
         rows_per_record: int = ROWS_PER_RECORD,
         records_per_file: int = RECORDS_PER_FILE,
+        vocabularies: Mapping[str, VocabularyInfo] | None = None,
+        written: Sequence[tuple[str, FileInfo, float]] = (),
+        on_file: Callable[[str, FileInfo, float], None] | None = None,
     ) -> None:
         if rows_per_record < 1:
             raise DataError(f"rows_per_record must be at least 1, not {rows_per_record}.")
@@ -63,7 +71,29 @@ class DatasetWriter:
         self._folder = (
             output_dir if isinstance(output_dir, WholeFolder) else WholeFolder(output_dir)
         )
+        self._vocabularies = dict(vocabularies or {})
+        self._on_file = on_file
         self._splits: dict[str, _SplitWriter] = {}
+        for split, file, label_sum in written:
+            self._split(split).resume(file, label_sum)
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split so far."""
+        return self._splits[split].rows if split in self._splits else 0
+
+    def _split(self, split: str) -> _SplitWriter:
+        if not split.isidentifier():
+            raise DataError(f"The split {split!r} must be a plain name such as 'train'.")
+        if split not in self._splits:
+            self._splits[split] = _SplitWriter(
+                self._folder.work,
+                split,
+                self.schema,
+                self._rows_per_record,
+                self._records_per_file,
+                self._on_file,
+            )
+        return self._splits[split]
 
     def write(self, split: str, features: Mapping[str, Any], label: np.ndarray) -> None:
         """Appends rows to a split.
@@ -80,17 +110,14 @@ class DatasetWriter:
                 column, row (counted from 0 over the whole split) and value. Also if the disk is
                 full.
         """
-        if not split.isidentifier():
-            raise DataError(f"The split {split!r} must be a plain name such as 'train'.")
-        writer = self._splits.get(split)
-        if writer is None:
-            writer = _SplitWriter(
-                self._folder.work, split, self.schema, self._rows_per_record, self._records_per_file
-            )
-            self._splits[split] = writer
+        writer = self._split(split)
         columns = _as_columns(self.schema, features, label)
         block.check(self.schema, columns, writer.rows)
         writer.append(columns)
+
+    def end(self, split: str) -> None:
+        """Writes what is left of a split, to which nothing can be added any more."""
+        self._split(split).finish()
 
     def finish(self) -> DatasetInfo:
         """Writes what is left and puts the folder in its place. Called by the `with` block."""
@@ -98,11 +125,17 @@ class DatasetWriter:
             schema=self.schema,
             splits={name: writer.finish() for name, writer in self._splits.items()},
             how_it_was_made=self.how_it_was_made,
+            vocabularies=self._vocabularies,
         )
         with open(os.path.join(self._folder.work, dataset_info.FILE_NAME), "wb") as file:
             file.write(info.to_bytes())
         self._folder.commit()
         return info
+
+    def close(self) -> None:
+        """Closes the files without finishing them."""
+        for writer in self._splits.values():
+            writer.close()
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -128,8 +161,7 @@ class DatasetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for writer in self._splits.values():
-            writer.close()
+        self.close()
         self._folder.__exit__(kind, error, trace)
 
 
@@ -137,13 +169,20 @@ class _SplitWriter:
     """Cuts the rows of one split into records and the records into files."""
 
     def __init__(
-        self, folder: str, split: str, schema: Schema, rows_per_record: int, records_per_file: int
+        self,
+        folder: str,
+        split: str,
+        schema: Schema,
+        rows_per_record: int,
+        records_per_file: int,
+        on_file: Callable[[str, FileInfo, float], None] | None,
     ) -> None:
         self._folder = folder
         self._split = split
         self._schema = schema
         self._rows_per_record = rows_per_record
         self._records_per_file = records_per_file
+        self._on_file = on_file
         self._pending: list[dict[str, np.ndarray]] = []
         self._pending_rows = 0
         self._label_sum = 0.0
@@ -154,6 +193,11 @@ class _SplitWriter:
         self._size = 0
         self._crc = 0
         self.rows = 0
+
+    def resume(self, file: FileInfo, label_sum: float) -> None:
+        self._files.append(file)
+        self._label_sum = label_sum
+        self.rows += file.rows
 
     def append(self, columns: dict[str, np.ndarray]) -> None:
         rows = len(columns[self._schema.label])
@@ -211,6 +255,8 @@ class _SplitWriter:
         )
         self._offsets = []
         self._file_rows = self._size = self._crc = 0
+        if self._on_file is not None:
+            self._on_file(self._split, self._files[-1], self._label_sum)
 
     def finish(self) -> SplitInfo:
         if self._pending_rows:

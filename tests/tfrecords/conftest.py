@@ -6,7 +6,9 @@ import random
 import numpy as np
 import pytest
 
-from tfrecords.conversion.convert import Options, convert
+from tfrecords.conversion.convert import convert
+from tfrecords.conversion.criteo import CriteoFormat
+from tfrecords.conversion.options import Options
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
@@ -43,16 +45,36 @@ def criteo_lines():
 
 
 @pytest.fixture
-def convert_text(tmp_path):
+def convert_criteo():
+    """Converts files; options of the format and of the conversion by their names."""
+
+    def run(paths, output_dir, stream=None, fresh=False, **options):
+        names = ("name", "max_index_range", "bucketize_dense", "reference")
+        source = CriteoFormat(**{name: options[name] for name in names if name in options})
+        others = {name: options[name] for name in options if name not in names[:3]}
+        progress = Progress(stream or io.StringIO())
+        return convert(
+            [str(path) for path in paths],
+            str(output_dir),
+            source,
+            Options(**others),
+            progress,
+            threads=2,
+            fresh=fresh,
+        )
+
+    return run
+
+
+@pytest.fixture
+def convert_text(tmp_path, convert_criteo):
     """Converts lines, and returns the source."""
 
     def run(lines, output="out", **options) -> RecordSource:
         path = tmp_path / "input.txt"
         path.write_text("\n".join(lines) + "\n")
         output_dir = str(tmp_path / output)
-        if options.get("reference"):
-            options.setdefault("vocabulary", "all")
-        convert([str(path)], output_dir, Options(**options), Progress(io.StringIO()), threads=2)
+        convert_criteo([str(path)], output_dir, **options)
         return RecordSource(output_dir)
 
     return run

@@ -11,17 +11,19 @@ import time
 
 import pytest
 
-from tfrecords.conversion import convert as criteo_conversion
-from tfrecords.conversion.convert import Options, convert
+from tfrecords.conversion.shuffle import Shuffle
+from tfrecords.conversion.spool import Spool
 from tfrecords.errors import DataError
-from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
+from tfrecords.writer import DatasetWriter
 
 
-def _convert(tmp_path, path, **options):
-    return convert(
-        [str(path)], str(tmp_path / "out"), Options(**options), Progress(io.StringIO()), threads=2
-    )
+@pytest.fixture
+def convert(tmp_path, convert_criteo):
+    def run(path, **options):
+        return convert_criteo([path], tmp_path / "out", **options)
+
+    return run
 
 
 def _changed(line, column, value):
@@ -46,21 +48,23 @@ _BAD_FIELDS = [
 
 
 @pytest.mark.parametrize(("column", "value", "message", "kind"), _BAD_FIELDS)
-def test_a_bad_row(tmp_path, criteo_lines, column, value, message, kind):
+def test_a_bad_row(tmp_path, convert, criteo_lines, column, value, message, kind):
     lines = criteo_lines(100)
     lines[41] = _changed(lines[41], column, value)
     path = tmp_path / "in.txt"
     path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=f"Line 42 of {path} is no row: {message}"):
-        _convert(tmp_path, path)
+        convert(path)
     assert os.listdir(tmp_path) == ["in.txt"]
-    info = _convert(tmp_path, path, on_bad_row="skip", split="none")
+    info = convert(path, on_bad_row="skip", split="none")
     assert info.how_it_was_made["bad_rows_skipped"] == {kind: 1}
     assert info.splits["train"].rows == 99
 
 
-def test_39_columns_in_the_second_file_and_a_later_piece(tmp_path, criteo_lines, monkeypatch):
-    monkeypatch.setattr("tfrecords.conversion.criteo_input.PIECE_BYTES", 3000)
+def test_39_columns_in_the_second_file_and_a_later_piece(
+    tmp_path, convert_criteo, criteo_lines, monkeypatch
+):
+    monkeypatch.setattr("tfrecords.conversion.text_input.PIECE_BYTES", 3000)
     lines = criteo_lines(100)
     (tmp_path / "good").write_text("\n".join(lines))
     lines[70] = lines[70].rsplit("\t", 1)[0]
@@ -68,67 +72,73 @@ def test_39_columns_in_the_second_file_and_a_later_piece(tmp_path, criteo_lines,
     paths = [str(tmp_path / "good"), str(tmp_path / "bad")]
     message = f"Line 71 of {paths[1]} is no row: it has 39 columns, where 40 are needed"
     with pytest.raises(DataError, match=message):
-        convert(paths, str(tmp_path / "out"), Options(), Progress(io.StringIO()), threads=2)
+        convert_criteo(paths, tmp_path / "out")
     progress = io.StringIO()
-    options = Options(on_bad_row="skip")
-    info = convert(paths, str(tmp_path / "out"), options, Progress(progress), threads=2)
+    info = convert_criteo(paths, tmp_path / "out", progress, on_bad_row="skip")
     assert sum(split.rows for split in info.splits.values()) == 199
     assert "Skipped 1 lines for their number of columns." in progress.getvalue()
 
 
-def test_a_blank_line(tmp_path, criteo_lines):
+def test_a_blank_line(tmp_path, convert, criteo_lines):
     lines = criteo_lines(20)
     (tmp_path / "in").write_text("\n".join([*lines[:10], "", *lines[10:]]))
     with pytest.raises(DataError, match="Line 11 of .* is no row: it has 1 columns"):
-        _convert(tmp_path, tmp_path / "in")
+        convert(tmp_path / "in")
 
 
-def test_only_bad_rows(tmp_path):
+def test_only_bad_rows(tmp_path, convert):
     (tmp_path / "in").write_text("hello\nworld\n")
     with pytest.raises(DataError, match="not one row in .*: all 2 lines were skipped"):
-        _convert(tmp_path, tmp_path / "in", on_bad_row="skip")
+        convert(tmp_path / "in", on_bad_row="skip")
 
 
-def test_files_that_cannot_be_read(tmp_path, criteo_lines):
+def test_files_that_cannot_be_read(tmp_path, convert, criteo_lines):
     with pytest.raises(DataError, match=r"input file '.*/missing' does not exist"):
-        _convert(tmp_path, tmp_path / "missing")
+        convert(tmp_path / "missing")
     (tmp_path / "empty").write_text("")
     with pytest.raises(DataError, match=r"input file '.*/empty' is empty"):
-        _convert(tmp_path, tmp_path / "empty")
+        convert(tmp_path / "empty")
     with gzip.open(tmp_path / "empty.gz", "wb"):
         pass
     with pytest.raises(DataError, match=r"input file '.*/empty\.gz' is empty"):
-        _convert(tmp_path, tmp_path / "empty.gz")
+        convert(tmp_path / "empty.gz")
     with gzip.open(tmp_path / "cut.gz", "wt") as file:
         file.write("\n".join(criteo_lines(500)))
     os.truncate(tmp_path / "cut.gz", os.path.getsize(tmp_path / "cut.gz") - 100)
     with pytest.raises(DataError, match=r"cut\.gz ends in the middle of its compressed data"):
-        _convert(tmp_path, tmp_path / "cut.gz")
+        convert(tmp_path / "cut.gz")
     (tmp_path / "no.gz").write_text("\n".join(criteo_lines(5)))
     with pytest.raises(DataError, match=r"no\.gz is no whole gzip file"):
-        _convert(tmp_path, tmp_path / "no.gz")
+        convert(tmp_path / "no.gz")
     (tmp_path / "endless").write_bytes(b"x" * (40 << 20))
     with pytest.raises(DataError, match=r"endless holds a line of more than"):
-        _convert(tmp_path, tmp_path / "endless")
+        convert(tmp_path / "endless")
     assert "out" not in os.listdir(tmp_path)
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("where", ["Spool.append", "DatasetWriter.write", "TotalShuffle.append"])
-def test_a_full_disk_leaves_the_old_set(tmp_path, criteo_lines, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("kind", "method"), [(Spool, "append"), (DatasetWriter, "write"), (Shuffle, "flush")]
+)
+def test_a_full_disk_leaves_the_old_set_and_the_work(
+    tmp_path, convert, criteo_lines, monkeypatch, kind, method
+):
     path = tmp_path / "in"
     path.write_text("\n".join(criteo_lines(100)))
-    _convert(tmp_path, path)
+    convert(path)
     before = RecordSource(str(tmp_path / "out")).fingerprint
 
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    kind, method = where.split(".")
-    monkeypatch.setattr(getattr(criteo_conversion, kind), method, full)
-    with pytest.raises(DataError, match=f"no room left for {tmp_path}/out"):
-        _convert(tmp_path, path, shuffle=True, split="0.2")
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, method, full)
+        with pytest.raises(DataError, match=f"no room left for {tmp_path}/out.* same command"):
+            convert(path, shuffle="total", split="0.2")
     assert RecordSource(str(tmp_path / "out")).fingerprint == before
+    assert sorted(os.listdir(tmp_path)) == [".out.incomplete", "in", "out"]
+    convert(path, shuffle="total", split="0.2")
+    assert RecordSource(str(tmp_path / "out")).fingerprint != before
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
@@ -154,11 +164,11 @@ def test_the_program_ends_with_one_sentence(tmp_path):
     assert os.listdir(tmp_path) == ["in"]
 
 
-def test_a_killed_run_leaves_the_old_set(tmp_path, criteo_lines):
+def test_a_killed_run_leaves_the_old_set(tmp_path, convert, criteo_lines):
     lines = criteo_lines(400)
     first = tmp_path / "first"
     first.write_text("\n".join(lines))
-    _convert(tmp_path, first)
+    convert(first)
     before = RecordSource(str(tmp_path / "out")).fingerprint
     second = tmp_path / "second"
     # Large enough to be killed in the middle.
@@ -175,7 +185,7 @@ def test_a_killed_run_leaves_the_old_set(tmp_path, criteo_lines):
     assert RecordSource(str(tmp_path / "out")).fingerprint == before
     with pytest.raises(DataError, match="no data set"):
         RecordSource(str(tmp_path / ".out.incomplete"))
-    _convert(tmp_path, first, min_count=2)
+    convert(first, min_count=2)
     assert RecordSource(str(tmp_path / "out")).fingerprint != before
     assert sorted(os.listdir(tmp_path)) == ["first", "out", "second"]
 

@@ -9,10 +9,10 @@ import os
 import numpy as np
 import pytest
 
-from tfrecords.conversion import criteo_input
-from tfrecords.conversion.convert import Options, convert
+from tfrecords.conversion import memory, text_input
+from tfrecords.conversion.criteo import CriteoFormat
+from tfrecords.conversion.options import Options
 from tfrecords.errors import DataError
-from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 
 _ROWS = 500
@@ -83,7 +83,7 @@ def _check(source, read_all, lines, train, ids, sizes):
 def test_ids(criteo_lines, convert_text, read_all, monkeypatch, options, oracle, small_pieces):
     if small_pieces:
         # Pieces that end anywhere: the split falls within one.
-        monkeypatch.setattr(criteo_input, "PIECE_BYTES", 5000)
+        monkeypatch.setattr(text_input, "PIECE_BYTES", 5000)
     lines = criteo_lines(_ROWS)
     train = _ROWS - _ROWS // 7
     source = convert_text(lines, rows_per_record=64, **options)
@@ -147,7 +147,9 @@ def test_bucketized_integers(criteo_lines, convert_text, read_all):
         assert -2 in known and "" in known
 
 
-def test_several_files_gz_and_no_final_newline(tmp_path, criteo_lines, convert_text, read_all):
+def test_several_files_gz_and_no_final_newline(
+    tmp_path, criteo_lines, convert_text, convert_criteo
+):
     lines = criteo_lines(90)
     whole = convert_text(lines)
     (tmp_path / "a").write_text("\n".join(lines[:30]))
@@ -155,7 +157,7 @@ def test_several_files_gz_and_no_final_newline(tmp_path, criteo_lines, convert_t
         file.write("\n".join(lines[30:60]))
     (tmp_path / "c").write_text("\r\n".join(lines[60:]) + "\r\n")
     paths = [str(tmp_path / name) for name in ("a", "b.gz", "c")]
-    info = convert(paths, str(tmp_path / "parts"), Options(), Progress(io.StringIO()))
+    info = convert_criteo(paths, tmp_path / "parts")
     assert info.splits == whole.info.splits
 
 
@@ -163,9 +165,10 @@ def test_the_same_bytes_twice_and_others_for_other_options(tmp_path, criteo_line
     lines = criteo_lines(200)
 
     def content(folder):
-        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        files = (path for path in (tmp_path / folder).rglob("*") if path.is_file())
+        return {path.name: path.read_bytes() for path in files}
 
-    for options in ({}, {"shuffle": True, "seed": 3}):
+    for options in ({}, {"shuffle": "total", "seed": 3}):
         convert_text(lines, "one", **options)
         first = content("one")
         convert_text(lines, "one", **options)
@@ -177,16 +180,14 @@ def test_the_same_bytes_twice_and_others_for_other_options(tmp_path, criteo_line
         assert content("one")["dataset.json"] != first["dataset.json"]
 
 
-@pytest.mark.parametrize("bucket_rows", [500_000, 40])
-def test_shuffle(criteo_lines, convert_text, read_all, monkeypatch, bucket_rows):
-    from tfrecords.conversion import shuffle
-
+@pytest.mark.parametrize("bucket_bytes", [1 << 27, 4000])
+def test_shuffle(criteo_lines, convert_text, read_all, monkeypatch, bucket_bytes):
     lines = criteo_lines(_ROWS)
     plain = convert_text(lines)
-    once = convert_text(lines, "once", shuffle=True, seed=1)
-    monkeypatch.setattr(shuffle, "_BUCKET_ROWS", bucket_rows)
-    monkeypatch.setattr(criteo_input, "PIECE_BYTES", 9000)
-    source = convert_text(lines, "shuffled", shuffle=True, seed=1)
+    once = convert_text(lines, "once", shuffle="total", seed=1)
+    monkeypatch.setattr(memory.Memory, "bucket_bytes", bucket_bytes)
+    monkeypatch.setattr(text_input, "PIECE_BYTES", 9000)
+    source = convert_text(lines, "shuffled", shuffle="total", seed=1)
 
     def rows(source, split):
         features, label = read_all(source, split)
@@ -201,7 +202,7 @@ def test_shuffle(criteo_lines, convert_text, read_all, monkeypatch, bucket_rows)
     assert sorted(shuffled) == sorted(rows(plain, "train"))
     # Neither the size of the buckets nor that of the pieces makes a difference.
     assert shuffled == rows(once, "train")
-    assert shuffled != rows(convert_text(lines, "other", shuffle=True, seed=2), "train")
+    assert shuffled != rows(convert_text(lines, "other", shuffle="total", seed=2), "train")
     assert rows(source, "evaluation") == rows(plain, "evaluation")
 
 
@@ -210,23 +211,18 @@ def test_dataset_json_says_how(criteo_lines, convert_text):
     how = source.info.how_it_was_made
     assert how["options"]["min_count"] == 2
     assert how["input"][0]["name"] == "input.txt" and how["input"][0]["bytes"] > 0
-    assert how["dense"] == "log(1 + max(x, 0)), 0 where blank"
+    assert how["format"]["dense"] == "log(1 + max(x, 0)), 0 where blank"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"min_count": 0}, "--min_count must be at least 1, not 0"),
-        ({"max_index_range": -1}, "--max_index_range must be at least 1, or 0"),
         ({"split": "sometimes"}, "--split must be .* not 'sometimes'"),
         ({"split": "1.5"}, "--split must be .* not '1.5'"),
         ({"split": "none", "tuning": True}, "--tuning .* another --split than none"),
         ({"reference": True, "vocabulary": "train"}, "--vocabulary=train contradicts"),
         ({"reference": True, "vocabulary": "all", "min_count": 2}, "--min_count=2 contradicts"),
-        (
-            {"reference": True, "vocabulary": "all", "bucketize_dense": True},
-            "--bucketize_dense contradicts",
-        ),
         ({"rows_per_record": 0}, "--rows_per_record must be at least 1"),
     ],
 )
@@ -235,12 +231,19 @@ def test_options_that_are_not_allowed(options, message):
         Options(**options)
 
 
-def test_progress_says_rows_rate_and_time(tmp_path, criteo_lines, monkeypatch):
+def test_options_of_the_format_that_are_not_allowed():
+    with pytest.raises(DataError, match="--max_index_range must be at least 1, or 0"):
+        CriteoFormat(max_index_range=-1)
+    with pytest.raises(DataError, match="--bucketize_dense contradicts"):
+        CriteoFormat(reference=True, bucketize_dense=True)
+
+
+def test_progress_says_rows_rate_and_time(tmp_path, criteo_lines, convert_criteo, monkeypatch):
     stream = io.StringIO()
     (tmp_path / "in").write_text("\n".join(criteo_lines(70)))
     # Several pieces: what is read ahead is not reported as done.
-    monkeypatch.setattr(criteo_input, "PIECE_BYTES", 3000)
-    convert([str(tmp_path / "in")], str(tmp_path / "out"), Options(), Progress(stream))
+    monkeypatch.setattr(text_input, "PIECE_BYTES", 3000)
+    convert_criteo([tmp_path / "in"], tmp_path / "out", stream)
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("Parsing: 70 rows, ") and "rows/s" in lines[0]
     assert any(line.startswith("Writing: 70 rows, ") for line in lines)

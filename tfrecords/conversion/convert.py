@@ -1,152 +1,62 @@
-"""From Criteo's text to a data set: parse once, count, write."""
+"""From files of any format to a data set: parse and count, then write."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
+import shutil
 from typing import Any
 
 import numpy as np
 
-from tfrecords.conversion.criteo_input import CriteoInput
-from tfrecords.conversion.criteo_text import Rows
-from tfrecords.conversion.shuffle import TotalShuffle
+from tfrecords import files, writer
+from tfrecords.conversion import features, journal
+from tfrecords.conversion.counting import Counter
+from tfrecords.conversion.formats import InputFormat
+from tfrecords.conversion.input import Input, Place
+from tfrecords.conversion.journal import Journal
+from tfrecords.conversion.memory import Memory
+from tfrecords.conversion.options import MemoryTooSmall, Options
+from tfrecords.conversion.plan import Plan, surely_counted
+from tfrecords.conversion.sampling import kept
 from tfrecords.conversion.spool import Spool, SpoolPiece
-from tfrecords.conversion.vocabulary import (
-    BLANK,
-    Counts,
-    Groups,
-    Vocabulary,
-    VocabularyBuilder,
-    group,
-)
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
-from tfrecords.dataset_info import DatasetInfo
+from tfrecords.conversion.vocabulary import Vocabulary
+from tfrecords.conversion.vocabulary_files import read_vocabulary, write_vocabulary
+from tfrecords.conversion.writing import Writing
+from tfrecords.dataset_info import DatasetInfo, FileInfo, VocabularyInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
-from tfrecords.in_order import map_in_order
 from tfrecords.progress import Progress
-from tfrecords.schema import CategoricalColumn, Schema
-from tfrecords.writer import ROWS_PER_RECORD, DatasetWriter
+from tfrecords.schema import Schema
+from tfrecords.verify import file_crc
 
-LAST_SEVENTH, NONE = "last_seventh", "none"
-_BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to convert; the flags of `tfrecords.convert_criteo` describe each.
-
-    Raises:
-        DataError: If a value is not allowed or two contradict each other.
-    """
-
-    min_count: int = 1
-    max_index_range: int = 0
-    vocabulary: str = "train"
-    split: str = LAST_SEVENTH
-    tuning: bool = False
-    shuffle: bool = False
-    seed: int = 0
-    reference: bool = False
-    bucketize_dense: bool = False
-    on_bad_row: str = "fail"
-    rows_per_record: int = ROWS_PER_RECORD
-
-    def __post_init__(self) -> None:
-        if self.min_count < 1:
-            raise DataError(f"--min_count must be at least 1, not {self.min_count}.")
-        if self.max_index_range < 0:
-            raise DataError(
-                f"--max_index_range must be at least 1, or 0 for none, not {self.max_index_range}."
-            )
-        if self.rows_per_record < 1:
-            raise DataError(f"--rows_per_record must be at least 1, not {self.rows_per_record}.")
-        if self.vocabulary not in ("train", "all"):
-            raise DataError(f"--vocabulary must be train or all, not {self.vocabulary!r}.")
-        if self.on_bad_row not in ("fail", "skip"):
-            raise DataError(f"--on_bad_row must be fail or skip, not {self.on_bad_row!r}.")
-        _ = self.fraction
-        if self.tuning and self.split == NONE:
-            raise DataError(
-                "--tuning holds out training rows in the way of --split, so it needs another "
-                "--split than none."
-            )
-        if not self.reference:
-            return
-        if self.min_count > 1:
-            raise DataError(
-                f"--reference gives every value an id, so --min_count={self.min_count} contradicts "
-                "it; leave one of them out."
-            )
-        if self.vocabulary == "train":
-            raise DataError(
-                "--reference counts the values of all rows, so --vocabulary=train contradicts it; "
-                "use --vocabulary=all or leave it out."
-            )
-        if self.bucketize_dense:
-            raise DataError(
-                "--reference keeps the 13 integers as numbers only, so --bucketize_dense "
-                "contradicts it; leave one of them out."
-            )
-
-    @property
-    def fraction(self) -> float | None:
-        """The share of the rows held out, where `split` is a number."""
-        if self.split in (LAST_SEVENTH, NONE):
-            return None
-        try:
-            fraction = float(self.split)
-        except ValueError:
-            fraction = -1.0
-        if not 0 < fraction < 1:
-            raise DataError(
-                f"--split must be {LAST_SEVENTH}, {NONE}, or a share of the rows between 0 and 1 "
-                f"such as 0.1, not {self.split!r}."
-            )
-        return fraction
-
-    def boundaries(self, rows: int) -> tuple[int, int]:
-        """Where the training rows end, and where the rows end that are used at all.
-
-        Args:
-            rows: Number of rows, in the order of time.
-
-        Raises:
-            DataError: If one of the splits would have no row.
-        """
-        if self.split == NONE:
-            return rows, rows
-        end = rows - self._held_out(rows) if self.tuning else rows
-        train = end - self._held_out(end)
-        if not 0 < train < end:
-            raise DataError(
-                f"The input has {rows} rows, too few for --split={self.split}: one of the splits "
-                "would have no row. Use --split=none or more rows."
-            )
-        return train, end
-
-    def _held_out(self, rows: int) -> int:
-        # The reference cuts divmod(rows, 7) into seven chunks, of which the first `remainder`
-        # have one row more; so the last one has rows // 7 rows.
-        return rows // 7 if self.fraction is None else int(rows * self.fraction)
+# A key and an id of 32 bits.
+_VALUE_BYTES = 12
 
 
 def convert(
     inputs: list[str],
     output_dir: str,
+    format: InputFormat,
     options: Options,
     progress: Progress,
     threads: int | None = None,
+    fresh: bool = False,
 ) -> DatasetInfo:
-    """Converts Criteo's text to a data set.
+    """Converts files to a data set.
+
+    What a process has finished before it died lies in `.NAME.incomplete` beside the data set; the
+    same conversion, started again, goes on from there and ends with the same bytes.
 
     Args:
         inputs: The files, in the order of time.
         output_dir: The folder; see `DatasetWriter`.
+        format: What the files hold.
         options: How.
-        progress: Told what has been done.
+        progress: Told what has been done, and what is used again.
         threads: Threads that work; None for one per core.
+        fresh: Begin anew even if there is work that could be used.
 
     Returns:
         What was written.
@@ -155,182 +65,337 @@ def convert(
         DataError: If input, output or options cannot be used.
     """
     threads = threads or os.cpu_count() or 1
-    source = CriteoInput(
-        inputs,
-        options.on_bad_row == "skip",
-        threads,
-        lambda done, rows: progress.update(done, rows),
-    )
-    with WholeFolder(output_dir) as folder:
-        spool = Spool(os.path.join(folder.work, "spool"))
-        progress.begin("Parsing", source.total_bytes)
-        for rows in source.rows():
-            spool.append(rows)
-        spool.end()
-        progress.end(spool.rows)
-        if source.skipped:
-            progress.say(f"Skipped {_counted(source.skipped)}.")
-        train, end = options.boundaries(spool.rows)
-        counted = end if options.vocabulary == "all" else train
-        columns = _Columns(options)
-        progress.begin("Counting values", counted)
-        vocabularies = columns.vocabularies(spool, counted, threads, progress)
-        progress.end(counted)
-        writer = DatasetWriter(
-            folder,
-            columns.schema(vocabularies),
-            _how_it_was_made(source, options, spool.rows, end),
-            options.rows_per_record,
-        )
-        with writer:
-            progress.begin("Writing", end)
-            shuffle = None
-            if options.shuffle:
-                shuffle = TotalShuffle(os.path.join(folder.work, "shuffle"), train, options.seed)
-            _write(writer, columns, vocabularies, spool, (train, end), shuffle, threads, progress)
-            spool.remove()
+    features.hotness(format, options)
+    source = Input(inputs, format, options.on_bad_row == "skip", threads)
+    options.check_files(len(inputs))
+    with WholeFolder(output_dir, keep_work=True) as folder:
+        try:
+            _Conversion(folder, source, format, options, progress, threads, fresh).run()
+        except MemoryTooSmall:
+            raise
+        except DataError:
+            # The same command would fail again.
+            folder.discard()
+            raise
+        if files.is_remote(output_dir):
+            return DatasetInfo.load(output_dir)
+    os.unlink(os.path.join(output_dir, journal.FILE_NAME))
     return DatasetInfo.load(output_dir)
 
 
-def _write(
-    writer: DatasetWriter,
-    columns: _Columns,
-    vocabularies: list[Vocabulary],
-    spool: Spool,
-    boundaries: tuple[int, int],
-    shuffle: TotalShuffle | None,
-    threads: int,
-    progress: Progress,
-) -> None:
-    train, end = boundaries
-
-    def converted(piece: SpoolPiece) -> tuple[SpoolPiece, dict[str, np.ndarray], np.ndarray]:
-        rows = spool.read(piece)
-        return piece, columns.features(rows, vocabularies), rows.label.astype(np.float32)
-
-    for piece, features, label in map_in_order(converted, spool.pieces_until(end), threads):
-        cut = max(0, min(piece.rows, train - piece.first_row))
-        last = min(piece.rows, end - piece.first_row)
-        if cut:
-            rows = {name: column[:cut] for name, column in features.items()}
-            if shuffle is None:
-                writer.write("train", rows, label[:cut])
-            else:
-                shuffle.append(rows, label[:cut], piece.first_row)
-        if cut < last:
-            rows = {name: column[cut:last] for name, column in features.items()}
-            writer.write("evaluation", rows, label[cut:last])
-        progress.update(piece.first_row + last, piece.first_row + last)
-    progress.end(end)
-    if shuffle is not None:
-        progress.begin("Shuffling", train)
-        done = 0
-        for features, label in shuffle.rows():
-            writer.write("train", features, label)
-            done += len(label)
-            progress.update(done, done)
-        progress.end(train)
-
-
-class _Columns:
-    """The categorical columns that a conversion makes, and the values that stand in them."""
-
-    def __init__(self, options: Options) -> None:
+class _Conversion:
+    def __init__(
+        self,
+        folder: WholeFolder,
+        source: Input,
+        format: InputFormat,
+        options: Options,
+        progress: Progress,
+        threads: int,
+        fresh: bool,
+    ) -> None:
+        self._folder = folder
+        self._work = folder.work
+        self._source = source
+        self._format = format
         self._options = options
-        self.names = CATEGORICAL_NAMES + (_BUCKETIZED if options.bucketize_dense else ())
-
-    def keys(self, rows: Rows, index: int) -> np.ndarray:
-        """The values of a column as numbers: 33 bits, the highest of which says blank."""
-        if index >= len(CATEGORICAL_NAMES):
-            number = index - len(CATEGORICAL_NAMES)
-            keys: np.ndarray = bucketized(rows.integers[number]).view(np.uint32).astype(np.uint64)
-            return np.where(rows.blank[number], BLANK, keys)
-        keys = rows.categories[index].astype(np.uint64)
-        if self._options.max_index_range:
-            keys %= np.uint64(self._options.max_index_range)
-        if self._options.reference:
-            return keys
-        return np.where(rows.blank[len(DENSE_NAMES) + index], BLANK, keys)
-
-    def vocabularies(
-        self, spool: Spool, until: int, threads: int, progress: Progress
-    ) -> list[Vocabulary]:
-        """The vocabulary of each column, from the rows before `until`."""
-        builders = [VocabularyBuilder() for _ in self.names]
-
-        def counted(piece: SpoolPiece) -> tuple[SpoolPiece, list[Counts]]:
-            rows = spool.read(piece)
-            last = until - piece.first_row
-            return piece, [
-                _counts(group(self.keys(rows, index)[:last]), piece.first_row)
-                for index in range(len(self.names))
-            ]
-
-        for piece, counts in map_in_order(counted, spool.pieces_until(until), threads):
-            for builder, of_column in zip(builders, counts, strict=True):
-                builder.add(of_column)
-            done = min(until, piece.first_row + piece.rows)
-            progress.update(done, done)
-        reserved = 0 if self._options.reference else 1
-        return [builder.finish(self._options.min_count, reserved) for builder in builders]
-
-    def schema(self, vocabularies: list[Vocabulary]) -> Schema:
-        """The schema that follows from the vocabularies."""
-        out_of_vocabulary = None if self._options.reference else 0
-        return Schema(
-            dense=DENSE_NAMES,
-            categorical=tuple(
-                CategoricalColumn(name, vocabulary.size, out_of_vocabulary=out_of_vocabulary)
-                for name, vocabulary in zip(self.names, vocabularies, strict=True)
+        self._progress = progress
+        self._threads = threads
+        self._memory = Memory.of(options.memory_gb, threads)
+        self._journal = Journal(
+            folder.work,
+            journal.fingerprint(
+                format.describe(),
+                [dataclasses.asdict(column) for column in format.columns],
+                options.describe(),
+                source.describe(),
+                writer.RECORDS_PER_FILE,
             ),
+            fresh,
+        )
+        if self._journal.removed:
+            progress.say(
+                f"Removed the unfinished work in {folder.work}: "
+                + ("--fresh." if fresh else "it was of another input or other options.")
+            )
+        self._skipped: collections.Counter[str] = collections.Counter()
+
+    def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._journal.close()
+
+    def _run(self) -> None:
+        written = self._written()
+        finished = self._journal.entries("written")
+        if finished:
+            self._progress.say("All rows were written already.")
+            out = self._writer(
+                Schema.from_json(finished[0]["schema"]),
+                finished[0]["how_it_was_made"],
+                {
+                    name: VocabularyInfo(**value)
+                    for name, value in finished[0]["vocabularies"].items()
+                },
+                written,
+                None,
+            )
+            self._commit(out)
+            return
+        counter = None
+        spool = self._spool()
+        made = self._journal.entries("vocabularies")
+        try:
+            if not made:
+                counter = Counter(
+                    os.path.join(self._work, "runs"),
+                    spool,
+                    self._format.columns,
+                    self._options,
+                    self._memory,
+                )
+            self._parse(spool, counter)
+            plan = Plan(self._options, spool)
+            vocabularies, infos = self._vocabularies(
+                counter, plan, made[0]["columns"] if made else None
+            )
+        finally:
+            if counter is not None:
+                counter.close()
+        self._write(spool, plan, vocabularies, infos, written)
+
+    def _spool(self) -> Spool:
+        pieces = [SpoolPiece(**e["piece"]) for e in self._journal.entries("piece") if e["piece"]]
+        return Spool(
+            os.path.join(self._work, "spool"),
+            len(self._format.dense),
+            tuple(column.hotness is None for column in self._format.columns),
+            len(self._source.sizes),
+            pieces,
         )
 
-    def features(self, rows: Rows, vocabularies: list[Vocabulary]) -> dict[str, np.ndarray]:
-        """Dense matrix and ids of rows."""
-        # In float64 and then rounded once: the same on every machine.
-        dense = np.log1p(np.maximum(rows.integers, 0).astype(np.float64)).astype(np.float32)
-        features = {"dense": np.ascontiguousarray(dense.T)}
-        for index, name in enumerate(self.names):
-            features[name] = vocabularies[index].look_up(group(self.keys(rows, index)))
-        return features
+    def _parse(self, spool: Spool, counter: Counter | None) -> None:
+        """Parses what is not in the spool yet, and counts what surely counts."""
+        entries = self._journal.entries("piece")
+        for entry in entries:
+            self._skipped.update(entry["skipped"])
+        before = spool.rows
+        if before:
+            self._progress.say(f"Using {before:,} rows that were parsed already.")
+        if not self._journal.entries("parsed"):
+            start = Place(**entries[-1]["place"]) if entries else Place(0, 0, 0)
+            self._progress.begin("Parsing", self._source.total_bytes)
+            for piece in self._source.pieces(start, self._progress.update):
+                spooled = None
+                if piece.rows is not None:
+                    spooled = spool.append(piece.rows, piece.place.file, self._kept(piece, spool))
+                self._skipped.update(piece.skipped)
+                self._journal.add(
+                    "piece",
+                    place=dataclasses.asdict(piece.place),
+                    piece=dataclasses.asdict(spooled) if spooled else None,
+                    skipped=piece.skipped,
+                )
+                if counter is not None:
+                    files = len(self._source.sizes)
+                    counter.count_until(surely_counted(self._options, spool, files))
+            if not spool.rows:
+                raise DataError(
+                    f"There is not one row in {', '.join(self._source.paths)}: all "
+                    f"{sum(self._skipped.values())} lines were skipped as bad rows."
+                )
+            self._journal.add("parsed")
+            self._progress.end(spool.rows - before)
+        spool.end()
+        if self._skipped:
+            self._progress.say(f"Skipped {_counted(self._skipped)}.")
 
+    def _kept(self, piece: Any, spool: Spool) -> int:
+        options = self._options
+        if options.keep_negatives >= 1:
+            return len(piece.rows)
+        return int(kept(piece.rows.label, spool.rows, options.keep_negatives, options.seed).sum())
 
-def bucketized(values: np.ndarray) -> np.ndarray:
-    """Whole numbers to buckets as BARS does: `floor(ln(x)**2)` above 2, the number itself else.
+    def _vocabularies(
+        self, counter: Counter | None, plan: Plan, made: dict[str, Any] | None
+    ) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
+        """The vocabulary of each column, and what `dataset.json` says of those that are counted."""
+        if counter is None:
+            return self._made_vocabularies(made or {})
+        self._progress.begin("Counting values", plan.counted)
+        counter.count_rest(plan)
+        reserved = 0 if self._options.reference else 1
+        most = self._memory.vocabulary_bytes // _VALUE_BYTES
+        sizes: dict[str, int] = {}
+        vocabularies: list[Vocabulary] = []
+        infos: dict[str, VocabularyInfo] = {}
+        for number, column in enumerate(self._format.columns):
+            if column.vocabulary_size is not None:
+                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
+                continue
+            new = counter.finish(number, max(0, most - sum(sizes.values())))
+            sizes[column.name] = new.values
+            if new.keys is None or new.ids is None:
+                # The sizes of the others are still wanted, for the message.
+                vocabularies.clear()
+                continue
+            ordered: np.ndarray = np.empty(new.values, np.uint64)
+            ordered[new.ids] = new.keys
+            infos[column.name] = write_vocabulary(self._work, column.name, ordered, reserved)
+            vocabularies.append(Vocabulary.counted(new.keys, new.ids, reserved))
+        if sum(sizes.values()) > most:
+            raise MemoryTooSmall(self._too_small(sizes))
+        shutil.rmtree(os.path.join(self._work, "runs"))
+        self._journal.add(
+            "vocabularies",
+            columns={name: dataclasses.asdict(info) for name, info in infos.items()},
+        )
+        self._progress.end(plan.counted)
+        return vocabularies, infos
 
-    Args:
-        values: int32 of any shape.
+    def _too_small(self, sizes: dict[str, int]) -> str:
+        largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+        total = sum(sizes.values())
+        needed = total * _VALUE_BYTES / self._memory.vocabulary_bytes * self._memory.gigabytes
+        return (
+            f"The vocabularies have {total:,} values (the largest: "
+            f"{', '.join(f'{name} {size:,}' for name, size in largest)}), which takes about "
+            f"{total * _VALUE_BYTES / 1e9:.2f} GB, more than the half of --memory_gb="
+            f"{self._memory.gigabytes:g} that is theirs. Use --memory_gb={needed + 0.01:.2f} or "
+            "more (the parsed rows are kept for that), a higher --min_count, or --max_index_range, "
+            "or convert on a larger machine or with tfrecords.convert_beam."
+        )
 
-    Returns:
-        int32 of the same shape.
-    """
-    large = np.floor(np.log(np.maximum(values, 3).astype(np.float64)) ** 2).astype(np.int32)
-    return np.where(values > 2, large, values)
+    def _made_vocabularies(
+        self, made: dict[str, Any]
+    ) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
+        infos = {name: VocabularyInfo(**value) for name, value in made.items()}
+        vocabularies = []
+        for column in self._format.columns:
+            if column.vocabulary_size is not None:
+                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
+                continue
+            info = infos[column.name]
+            keys = read_vocabulary(self._work, info)
+            if keys is None:
+                raise DataError(
+                    f"The file {os.path.join(self._work, info.path)} of unfinished work is not "
+                    "what was written. Run the same command again, which begins anew."
+                )
+            vocabularies.append(Vocabulary.in_order(keys, info.reserved))
+        self._progress.say("Using the vocabularies that were made already.")
+        return vocabularies, infos
 
+    def _written(self) -> list[tuple[str, FileInfo, float]]:
+        """The record files that an earlier process has finished, and that are still whole."""
+        written = []
+        for entry in self._journal.entries("file"):
+            file = FileInfo(**{**entry["file"], "offsets": tuple(entry["file"]["offsets"])})
+            path = os.path.join(self._work, file.path)
+            if not os.path.isfile(path) or file_crc(path) != file.crc32c:
+                raise DataError(
+                    f"The file {path} of unfinished work is not what was written. Run the same "
+                    "command again, which begins anew."
+                )
+            written.append((entry["split"], file, entry["label_sum"]))
+        if written:
+            rows = sum(file.rows for _, file, _ in written)
+            self._progress.say(
+                f"Using {len(written)} record files ({rows:,} rows) that were written already."
+            )
+        return written
 
-def _counts(groups: Groups, first_row: int) -> Counts:
-    return Counts(groups.keys, groups.counts, groups.positions[groups.starts] + first_row)
+    def _writer(
+        self,
+        schema: Schema,
+        how_it_was_made: dict[str, Any],
+        vocabularies: dict[str, VocabularyInfo],
+        written: list[tuple[str, FileInfo, float]],
+        writing: Writing | None,
+    ) -> writer.DatasetWriter:
+        def on_file(split: str, file: FileInfo, label_sum: float) -> None:
+            self._journal.add(
+                "file", split=split, file=dataclasses.asdict(file), label_sum=label_sum
+            )
+            if writing is not None:
+                writing.on_file(split, file, label_sum)
+
+        return writer.DatasetWriter(
+            self._folder,
+            schema,
+            how_it_was_made,
+            self._options.rows_per_record,
+            writer.RECORDS_PER_FILE,
+            vocabularies,
+            written,
+            on_file,
+        )
+
+    def _write(
+        self,
+        spool: Spool,
+        plan: Plan,
+        vocabularies: list[Vocabulary],
+        infos: dict[str, VocabularyInfo],
+        written: list[tuple[str, FileInfo, float]],
+    ) -> None:
+        options = self._options
+        made = features.Features(self._format.columns, vocabularies, options)
+        writing = Writing(
+            self._work,
+            self._journal,
+            spool,
+            plan,
+            made,
+            options,
+            self._memory,
+            self._threads,
+            self._progress,
+        )
+        for file in written:
+            writing.on_file(*file)
+        schema = features.schema(self._format, options, vocabularies)
+        how = self._how_it_was_made(spool, plan)
+        out = self._writer(schema, how, infos, written, writing)
+        try:
+            writing.run(out)
+        finally:
+            out.close()
+        self._journal.add(
+            "written",
+            schema=schema.to_json(),
+            how_it_was_made=how,
+            vocabularies={name: dataclasses.asdict(info) for name, info in infos.items()},
+        )
+        self._commit(out)
+
+    def _commit(self, out: writer.DatasetWriter) -> None:
+        for name in ("spool", "shuffle", "runs"):
+            path = os.path.join(self._work, name)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif os.path.exists(path):
+                os.unlink(path)
+        out.finish()
+
+    def _how_it_was_made(self, spool: Spool, plan: Plan) -> dict[str, Any]:
+        return {
+            "program": "tfrecords.conversion",
+            "format": self._format.describe(),
+            "options": self._options.describe(),
+            "input": self._source.names(),
+            "rows_read": spool.rows,
+            "rows_left_out_for_tuning": spool.rows - plan.end,
+            "negative_rows_dropped": plan.dropped,
+            "bad_rows_skipped": dict(sorted(self._skipped.items())),
+            "ids": (
+                "as the code of the DLRM paper: by first occurrence in all rows"
+                if self._options.reference
+                else "by first occurrence; 0 is out of vocabulary"
+            ),
+        }
 
 
 def _counted(skipped: dict[str, int]) -> str:
     return ", ".join(f"{count} lines for their {kind}" for kind, count in sorted(skipped.items()))
-
-
-def _how_it_was_made(source: CriteoInput, options: Options, rows: int, end: int) -> dict[str, Any]:
-    how = dataclasses.asdict(options)
-    return {
-        "program": "tfrecords.convert_criteo",
-        "options": {"format": "kaggle", **how},
-        "input": [
-            {"name": os.path.basename(path), "bytes": size} for path, size in source.sizes.items()
-        ],
-        "rows_read": rows,
-        "rows_left_out_for_tuning": rows - end,
-        "bad_rows_skipped": dict(sorted(source.skipped.items())),
-        "dense": "log(1 + max(x, 0)), 0 where blank",
-        "ids": (
-            "as the code of the DLRM paper: by first occurrence in all rows, blank counts as 0"
-            if options.reference
-            else "by first occurrence; 0 is out of vocabulary; blank is a value of its own"
-        ),
-    }

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from tfrecords.conversion.formats import BadRow
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 
 COLUMNS = ("label", *DENSE_NAMES, *CATEGORICAL_NAMES)
@@ -20,7 +21,7 @@ _HEXADECIMAL = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class CriteoRows:
     """Parsed rows.
 
     Attributes:
@@ -36,26 +37,11 @@ class Rows:
     blank: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class BadRow:
-    """A line that is no row.
-
-    Attributes:
-        line: Its number within the text, from 0.
-        kind: What is wrong, for counting.
-        what: What is wrong, as a clause that begins with the column.
-    """
-
-    line: int
-    kind: str
-    what: str
-
-
 class NotParsed(Exception):
     """The text holds a line that is no row."""
 
 
-def parse(text: bytes) -> Rows:
+def parse(text: bytes) -> CriteoRows:
     """Parses whole lines.
 
     Raises:
@@ -90,7 +76,7 @@ def parse(text: bytes) -> Rows:
                 integers[index][blank[index]] = 0
         else:
             hexadecimal(array, categories[index - len(DENSE_NAMES)], blank[index])
-    return Rows(label, integers, categories, blank)
+    return CriteoRows(label, integers, categories, blank)
 
 
 _CONVERT = csv.ConvertOptions(

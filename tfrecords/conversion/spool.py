@@ -1,85 +1,195 @@
-"""Parsed rows on disk, so that the text is parsed once and memory does not grow with it."""
+"""Encoded rows on disk, so that the input is parsed once and memory does not grow with it."""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import google_crc32c
 import numpy as np
 
-from tfrecords.conversion.criteo_text import Rows
+from tfrecords.conversion.encoding import EncodedColumn, EncodedRows, code_type
+from tfrecords.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
 class SpoolPiece:
-    """Some consecutive rows, in a file.
+    """Some consecutive rows of one input file.
 
     Attributes:
+        file: Number of the input file.
         first_row: Position of its first row among all rows.
         rows: Number of rows.
+        kept: Number of those that negative sub-sampling keeps.
         offset: Byte at which it begins.
+        size: Bytes of all of it.
+        dictionaries: Bytes of its first part, which is all that counting needs.
+        crc: CRC-32C of all of it.
     """
 
+    file: int
     first_row: int
     rows: int
+    kept: int
     offset: int
+    size: int
+    dictionaries: int
+    crc: int
 
 
 class Spool:
-    """A file of parsed rows: written once, then read piece by piece, as often as needed.
-
-    It takes 196 bytes a row.
+    """A file of encoded rows: written once, then read piece by piece, on any thread.
 
     Args:
         path: The file.
+        dense: Number of dense columns.
+        ragged: For each categorical column, whether it is ragged.
+        files: Number of input files.
+        pieces: What an earlier process has written; the file is cut behind it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(
+        self, path: str, dense: int, ragged: tuple[bool, ...], files: int, pieces: list[SpoolPiece]
+    ) -> None:
         self._path = path
-        self._file: BinaryIO = open(path, "wb")
-        self._offset = 0
-        self.pieces: list[SpoolPiece] = []
-        self.rows = 0
+        self._dense = dense
+        self._ragged = ragged
+        self.pieces = pieces
+        self.rows = self.kept = self._offset = 0
+        self.file_rows = [0] * files
+        self.file_kept = [0] * files
+        for piece in pieces:
+            self._advance(piece)
+        mode = "r+b" if pieces else "wb"
+        self._file: BinaryIO = open(path, mode)
+        self._file.truncate(self._offset)
+        self._file.seek(self._offset)
 
-    def append(self, rows: Rows) -> None:
-        """Writes rows behind the ones that are there."""
-        count = len(rows.label)
-        self.pieces.append(SpoolPiece(self.rows, count, self._offset))
-        for array in (rows.label, rows.integers, rows.categories, rows.blank):
-            data = np.ascontiguousarray(array).data
+    def _advance(self, piece: SpoolPiece) -> None:
+        self.rows += piece.rows
+        self.kept += piece.kept
+        self.file_rows[piece.file] += piece.rows
+        self.file_kept[piece.file] += piece.kept
+        self._offset = piece.offset + piece.size
+
+    def append(self, rows: EncodedRows, file: int, kept: int) -> SpoolPiece:
+        """Writes rows behind the ones that are there.
+
+        Args:
+            rows: The rows.
+            file: Number of the input file that they come from.
+            kept: How many of them negative sub-sampling keeps.
+        """
+        sizes = [[len(column.keys), len(column.codes)] for column in rows.columns]
+        dictionaries = [np.array(sizes, "<i8")]
+        for column in rows.columns:
+            dictionaries += [column.keys, column.counts, column.firsts]
+        rest = [rows.label, rows.dense]
+        for column in rows.columns:
+            rest.append(column.codes)
+            if column.lengths is not None:
+                rest.append(column.lengths)
+        first = self._write(dictionaries, 0)
+        second = self._write(rest, first[1])
+        self._file.flush()
+        piece = SpoolPiece(
+            file,
+            self.rows,
+            len(rows),
+            kept,
+            self._offset,
+            first[0] + second[0],
+            first[0],
+            second[1],
+        )
+        self.pieces.append(piece)
+        self._advance(piece)
+        return piece
+
+    def _write(self, arrays: list[np.ndarray], crc: int) -> tuple[int, int]:
+        size = 0
+        for array in arrays:
+            data = np.ascontiguousarray(array).tobytes()
             self._file.write(data)
-            self._offset += data.nbytes
-        self.rows += count
+            crc = google_crc32c.extend(crc, data)
+            size += len(data)
+        return size, crc
 
     def end(self) -> None:
         """Ends writing."""
         self._file.close()
 
-    def read(self, piece: SpoolPiece) -> Rows:
-        """Reads a piece; may be called on any thread."""
-        count = piece.rows
+    def read_dictionaries(self, piece: SpoolPiece) -> tuple[EncodedColumn, ...]:
+        """The columns of a piece without their codes and row lengths."""
         with open(self._path, "rb") as file:
             file.seek(piece.offset)
+            reader = _Reader(file.read(piece.dictionaries))
+        return tuple(
+            EncodedColumn(keys, counts, firsts, np.zeros(0, np.uint8), None)
+            for keys, counts, firsts, _ in self._dictionaries(reader)
+        )
 
-            def array(dtype: type, *shape: int) -> np.ndarray:
-                return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+    def read(self, piece: SpoolPiece) -> EncodedRows:
+        """A whole piece.
 
-            return Rows(
-                label=array(np.uint8, count),
-                integers=array(np.int32, 13, count),
-                categories=array(np.uint32, 26, count),
-                blank=array(np.bool_, 39, count),
+        Raises:
+            DataError: If the bytes are not the ones that were written.
+        """
+        with open(self._path, "rb") as file:
+            file.seek(piece.offset)
+            data = file.read(piece.size)
+        if google_crc32c.value(data) != piece.crc:
+            raise DataError(
+                f"The rows at byte {piece.offset} of the work file {self._path} are not the ones "
+                "that were written, so they cannot be used. Run the same command again, which "
+                "begins anew."
+            )
+        reader = _Reader(data)
+        dictionaries = list(self._dictionaries(reader))
+        label = reader.array("<f4", piece.rows)
+        dense = reader.array("<f4", self._dense * piece.rows).reshape(self._dense, piece.rows)
+        columns = []
+        for (keys, counts, firsts, values), ragged in zip(dictionaries, self._ragged, strict=True):
+            codes = reader.array(code_type(len(keys)), values)
+            lengths = reader.array("<i4", piece.rows) if ragged else None
+            columns.append(EncodedColumn(keys, counts, firsts, codes, lengths))
+        return EncodedRows(label, dense, tuple(columns))
+
+    def _dictionaries(
+        self, reader: _Reader
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
+        sizes = reader.array("<i8", 2 * len(self._ragged)).reshape(-1, 2)
+        for keys, values in sizes.tolist():
+            yield (
+                reader.array("<u8", keys),
+                reader.array("<i4", keys),
+                reader.array("<i4", keys),
+                values,
             )
 
-    def pieces_until(self, row: int) -> Iterator[SpoolPiece]:
-        """The pieces that hold rows before `row`, the last of which may hold later ones too."""
-        for piece in self.pieces:
-            if piece.first_row < row:
-                yield piece
+    def between(self, start: int, end: int) -> list[SpoolPiece]:
+        """The pieces that hold rows of `[start, end)`."""
+        first = max(0, bisect.bisect_right(self.pieces, start, key=lambda p: p.first_row) - 1)
+        last = bisect.bisect_left(self.pieces, end, key=lambda p: p.first_row)
+        return self.pieces[first:last] if start < end else []
 
     def remove(self) -> None:
         """Deletes the file."""
         self._file.close()
         os.unlink(self._path)
+
+
+class _Reader:
+    """Arrays from bytes, one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._offset = 0
+
+    def array(self, dtype: str | np.dtype, count: int) -> np.ndarray:
+        array = np.frombuffer(self._data, dtype, count, self._offset)
+        self._offset += array.nbytes
+        return array

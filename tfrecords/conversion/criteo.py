@@ -1,0 +1,196 @@
+"""Criteo's click logs, Kaggle and Terabyte, as an input format."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfrecords.conversion import criteo_text, text_input
+from tfrecords.conversion.formats import InputColumn, Parsed, Piece
+from tfrecords.conversion.rows import Rows
+from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
+from tfrecords.errors import DataError
+
+BLANK = np.uint64(1 << 32)
+TERABYTE_DAYS = 24
+_BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)
+
+
+class CriteoFormat:
+    """Lines of a label, 13 whole numbers and 26 hexadecimal categories, separated by tabs.
+
+    The numbers become `log(1 + max(x, 0))`, 0 where blank. The key of a category is its value, and
+    `BLANK` where it is blank.
+
+    Args:
+        name: "kaggle" or "terabyte"; their lines are of one kind.
+        max_index_range: Categories are taken modulo this; 0: not.
+        bucketize_dense: Add the numbers as 13 further categorical columns.
+        reference: Blank categories count as 0, as in the code of the DLRM paper.
+        piece_bytes: About how many bytes of text are parsed at once; None for the default.
+
+    Raises:
+        DataError: If a value is not allowed or two contradict each other.
+    """
+
+    label = "label"
+    dense = DENSE_NAMES
+
+    def __init__(
+        self,
+        name: str = "kaggle",
+        max_index_range: int = 0,
+        bucketize_dense: bool = False,
+        reference: bool = False,
+        piece_bytes: int | None = None,
+    ) -> None:
+        if max_index_range < 0:
+            raise DataError(
+                f"--max_index_range must be at least 1, or 0 for none, not {max_index_range}."
+            )
+        if reference and bucketize_dense:
+            raise DataError(
+                "--reference keeps the 13 integers as numbers only, so --bucketize_dense "
+                "contradicts it; leave one of them out."
+            )
+        self.name = name
+        self._max_index_range = max_index_range
+        self._bucketize_dense = bucketize_dense
+        self._reference = reference
+        self._piece_bytes = piece_bytes
+        names = CATEGORICAL_NAMES + (_BUCKETIZED if bucketize_dense else ())
+        self.columns = tuple(InputColumn(name) for name in names)
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options; see `InputFormat.describe`."""
+        return {
+            "name": self.name,
+            "max_index_range": self._max_index_range,
+            "bucketize_dense": self._bucketize_dense,
+            "dense": "log(1 + max(x, 0)), 0 where blank",
+            "blank_categories": "as 0" if self._reference else "a value of their own",
+        }
+
+    def pieces(self, path: str, start: int = 0) -> Iterator[Piece]:
+        """Reads a file; see `InputFormat.pieces`."""
+        size = self._piece_bytes or text_input.PIECE_BYTES
+        return text_input.text_pieces(path, start, size, "Criteo text")
+
+    def parse(self, piece: Piece) -> Parsed:
+        """Parses a piece; see `InputFormat.parse`."""
+        try:
+            text = criteo_text.parse(piece.data)
+            return Parsed(len(text.label), self.rows(text), [])
+        except criteo_text.NotParsed as error:
+            good, bad = criteo_text.find_bad_rows(piece.data)
+            if not bad:
+                raise DataError(f"A part of {piece.path} cannot be parsed: {error}.") from error
+        rows = None
+        if good:
+            rows = self.rows(criteo_text.parse(b"\n".join(good) + b"\n"))
+        return Parsed(len(good) + len(bad), rows, bad)
+
+    def rows(self, text: criteo_text.CriteoRows) -> Rows:
+        """The values of the text as the conversion takes them."""
+        # In float64 and then rounded once: the same on every machine.
+        dense = np.log1p(np.maximum(text.integers, 0).astype(np.float64)).astype(np.float32)
+        keys = []
+        for index in range(len(CATEGORICAL_NAMES)):
+            values = text.categories[index].astype(np.uint64)
+            if self._max_index_range:
+                values %= np.uint64(self._max_index_range)
+            if not self._reference:
+                values[text.blank[len(DENSE_NAMES) + index]] = BLANK
+            keys.append(values)
+        if self._bucketize_dense:
+            for index in range(len(DENSE_NAMES)):
+                values = bucketized(text.integers[index]).view(np.uint32).astype(np.uint64)
+                values[text.blank[index]] = BLANK
+                keys.append(values)
+        return Rows(text.label.astype(np.float32), dense, tuple(keys), (None,) * len(keys))
+
+
+def bucketized(values: np.ndarray) -> np.ndarray:
+    """Whole numbers to buckets as BARS does: `floor(ln(x)**2)` above 2, the number itself else.
+
+    Args:
+        values: int32 of any shape.
+
+    Returns:
+        int32 of the same shape.
+    """
+    large = np.floor(np.log(np.maximum(values, 3).astype(np.float64)) ** 2).astype(np.int32)
+    return np.where(values > 2, large, values)
+
+
+def day_files(inputs: list[str], days: str) -> list[str]:
+    """The files of the Terabyte log in the order of time.
+
+    Args:
+        inputs: One folder with `day_0` to `day_23`, plain or `.gz`; or the files themselves, which
+            are taken as they are.
+        days: Which days of the folder, for example "0-6,23"; empty for all there are.
+
+    Raises:
+        DataError: If a day is missing or none is there.
+    """
+    if len(inputs) != 1 or not os.path.isdir(inputs[0]):
+        if days:
+            raise DataError(
+                f"--days={days} chooses among the files of one folder; --input names files, so "
+                "leave --days out."
+            )
+        return inputs
+    folder = inputs[0]
+    found = {day: _day_file(folder, day) for day in range(TERABYTE_DAYS)}
+    there = {day: path for day, path in found.items() if path is not None}
+    if not days:
+        if not there:
+            raise DataError(f"The folder {folder!r} holds none of day_0 to day_23, plain or .gz.")
+        for day in range(min(there), max(there)):
+            if day not in there:
+                raise DataError(
+                    f"The folder {folder!r} holds day_{min(there)} to day_{max(there)} but not "
+                    f"day_{day}; fetch it, or name the days to use by --days."
+                )
+        return list(there.values())
+    wanted = parse_days(days)
+    for day in wanted:
+        if day not in there:
+            raise DataError(
+                f"The folder {folder!r} holds neither day_{day} nor day_{day}.gz, which "
+                f"--days={days} asks for."
+            )
+    return [there[day] for day in wanted]
+
+
+def _day_file(folder: str, day: int) -> str | None:
+    for name in (f"day_{day}", f"day_{day}.gz"):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def parse_days(text: str) -> list[int]:
+    """Reads the value of `--days`: days and ranges of days, separated by commas, ascending.
+
+    Raises:
+        DataError: If it is none, or names a day twice.
+    """
+    days: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,2})(?:-([0-9]{1,2}))?\s*", part)
+        first = int(match[1]) if match else -1
+        last = int(match[2] or first) if match else -1
+        if not 0 <= first <= last < TERABYTE_DAYS or (days and first <= days[-1]):
+            raise DataError(
+                "--days must be days from 0 to 23 and ranges of them such as 0-6,23, ascending, "
+                f"not {text!r}."
+            )
+        days.extend(range(first, last + 1))
+    return days

@@ -1,0 +1,150 @@
+"""The rows of all input files, parsed on threads, in order."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+
+from tfrecords.conversion.encoding import EncodedRows, encode
+from tfrecords.conversion.formats import BadRow, InputFormat, Piece
+from tfrecords.errors import DataError
+from tfrecords.in_order import map_in_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place between two pieces of the input.
+
+    Attributes:
+        file: Number of the file.
+        end: Where in it, as the format counts.
+        lines: Lines of the file before it.
+    """
+
+    file: int
+    end: int
+    lines: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPiece:
+    """A parsed piece.
+
+    Attributes:
+        place: Where it ends.
+        rows: Its rows; None if it has none.
+        skipped: Number of lines left out, by kind.
+    """
+
+    place: Place
+    rows: EncodedRows | None
+    skipped: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parsed:
+    file: int
+    piece: Piece
+    lines: int
+    rows: EncodedRows | None
+    bad: list[BadRow]
+
+
+class Input:
+    """The rows of some files, in the order of the files.
+
+    Args:
+        paths: The files.
+        format: Their format.
+        skip_bad_rows: Whether lines that are no rows are counted and left out, or stop the run.
+        threads: Threads that parse.
+
+    Attributes:
+        paths: The files.
+        sizes: Size of each file.
+        total_bytes: Size of all files.
+
+    Raises:
+        DataError: If a file is missing or empty.
+    """
+
+    def __init__(
+        self, paths: list[str], format: InputFormat, skip_bad_rows: bool, threads: int
+    ) -> None:
+        self.paths = paths
+        self._format = format
+        self._skip_bad_rows = skip_bad_rows
+        self._threads = threads
+        self.sizes: list[int] = []
+        self._times: list[int] = []
+        if not paths:
+            raise DataError("There is no input file.")
+        for path in paths:
+            if not os.path.isfile(path):
+                raise DataError(f"The input file {path!r} does not exist or is no file.")
+            status = os.stat(path)
+            if not status.st_size:
+                raise DataError(f"The input file {path!r} is empty.")
+            self.sizes.append(status.st_size)
+            self._times.append(status.st_mtime_ns)
+        self.total_bytes = sum(self.sizes)
+
+    def describe(self) -> list[list[object]]:
+        """What identifies the files: paths, sizes and times of the last change."""
+        paths = [os.path.abspath(path) for path in self.paths]
+        return [list(file) for file in zip(paths, self.sizes, self._times, strict=True)]
+
+    def names(self) -> list[dict[str, object]]:
+        """Names and sizes of the files, for people to read."""
+        return [
+            {"name": os.path.basename(path), "bytes": size}
+            for path, size in zip(self.paths, self.sizes, strict=True)
+        ]
+
+    def pieces(self, start: Place, progress: Callable[[int, int], None]) -> Iterator[InputPiece]:
+        """Yields the pieces from a place on.
+
+        Args:
+            start: The place; `Place(0, 0, 0)` for the beginning.
+            progress: Called with the bytes that were read and the rows that were yielded.
+
+        Raises:
+            DataError: For a line that is no row (unless they are skipped), with file, line number
+                from 1, column and value; for a file that cannot be read to its end.
+        """
+        file, lines, rows = start.file, start.lines, 0
+        for parsed in map_in_order(self._parse, self._read(start), self._threads):
+            if parsed.file != file:
+                file, lines = parsed.file, 0
+            if parsed.piece.first_line is not None:
+                lines = parsed.piece.first_line - 1
+            if parsed.bad and not self._skip_bad_rows:
+                bad = parsed.bad[0]
+                raise DataError(
+                    f"Line {lines + bad.line + 1} of {parsed.piece.path} is no row: {bad.what}. "
+                    "(--on_bad_row=skip leaves such lines out and counts them.)"
+                )
+            lines += parsed.lines
+            yield InputPiece(
+                Place(file, parsed.piece.end, lines),
+                parsed.rows,
+                dict(collections.Counter(bad.kind for bad in parsed.bad)),
+            )
+            rows += len(parsed.rows) if parsed.rows is not None else 0
+            progress(sum(self.sizes[:file]) + parsed.piece.bytes_done, rows)
+
+    def _read(self, start: Place) -> Iterator[tuple[int, Piece]]:
+        for file in range(start.file, len(self.paths)):
+            begin = start.end if file == start.file else 0
+            for piece in self._format.pieces(self.paths[file], begin):
+                yield file, piece
+
+    def _parse(self, work: tuple[int, Piece]) -> _Parsed:
+        file, piece = work
+        parsed = self._format.parse(piece)
+        rows = encode(parsed.rows) if parsed.rows is not None and len(parsed.rows) else None
+        # Not the text, which would be held until the rows are used.
+        done = dataclasses.replace(piece, data=None)
+        return _Parsed(file, done, parsed.lines, rows, parsed.bad)

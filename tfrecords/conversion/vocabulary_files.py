@@ -1,0 +1,42 @@
+"""The files of a data set that hold the values of its columns, in the order of their ids."""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+
+import numpy as np
+
+from tfrecords.dataset_info import VocabularyInfo
+from tfrecords.verify import file_crc
+
+FOLDER = "vocabulary"
+
+
+def write_vocabulary(folder: str, name: str, keys: np.ndarray, reserved: int) -> VocabularyInfo:
+    """Writes a vocabulary.
+
+    Args:
+        folder: The data set folder.
+        name: Name of the column.
+        keys: uint64, in the order of their ids.
+        reserved: The id of the first key.
+    """
+    path = f"{FOLDER}/{urllib.parse.quote(name, safe='')}.npy"
+    whole = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(whole), exist_ok=True)
+    with open(whole, "wb") as file:
+        np.lib.format.write_array(file, keys.astype("<u8", copy=False), (1, 0), allow_pickle=False)
+    return VocabularyInfo(path, reserved, len(keys), os.path.getsize(whole), file_crc(whole))
+
+
+def read_vocabulary(folder: str, info: VocabularyInfo) -> np.ndarray | None:
+    """The keys, or None if the file is not what it was."""
+    path = os.path.join(folder, info.path)
+    try:
+        if os.path.getsize(path) != info.size or file_crc(path) != info.crc32c:
+            return None
+        keys: np.ndarray = np.load(path, allow_pickle=False)
+    except OSError:
+        return None
+    return keys
