@@ -1,0 +1,405 @@
+"""What stands in the columns of a table (CSV, TSV, Parquet), and what to make of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, TypeGuard
+
+from tfrecords.errors import DataError
+
+FORMATS = ("csv", "tsv", "parquet")
+TRANSFORMS = ("none", "log1p")
+KINDS = ("text", "integer", "hexadecimal", "datetime")
+# Number of ids of each part; days of the month and months begin with id 0, weekdays with Monday.
+PARTS = {"hour_of_day": 24, "weekday": 7, "day_of_month": 31, "month": 12}
+ISO, UNIX = "iso", "unix"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelColumn:
+    """The label.
+
+    Without any of the options the column holds numbers in [0, 1].
+
+    Attributes:
+        column: Name of the column.
+        positive_from: The column holds numbers, and the label is 1 where they are at least this.
+        positive_values: The column holds text, and the label is 1 where it is one of these.
+        negative_values: The texts whose label is 0; none given: all that are not positive.
+
+    Raises:
+        DataError: If a value is not allowed or two contradict each other.
+    """
+
+    column: str
+    positive_from: float | None = None
+    positive_values: tuple[str, ...] = ()
+    negative_values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name("[label] column", self.column)
+        if self.column == "dense":
+            raise DataError(
+                "[label] column cannot be 'dense', which is the key of the matrix of all dense "
+                "columns; rename the column."
+            )
+        _set_number(self, "positive_from", "[label] positive_from")
+        for name in ("positive_values", "negative_values"):
+            _set_texts(self, name, f"[label] {name}")
+        if self.positive_from is not None and (self.positive_values or self.negative_values):
+            raise DataError(
+                "[label] positive_from is for numbers and positive_values and negative_values are "
+                "for text; leave one of them out."
+            )
+        if self.negative_values and not self.positive_values:
+            raise DataError("[label] negative_values needs positive_values as well.")
+        both = set(self.positive_values) & set(self.negative_values)
+        if both:
+            raise DataError(
+                f"[label] {min(both)!r} is one of positive_values and one of negative_values; it "
+                "can be one of them only."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseColumn:
+    """A numeric feature.
+
+    Attributes:
+        name: Name of the feature.
+        column: Name of the column of the table.
+        transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
+        missing: The number (before the transform) that stands for a missing one; None: a row
+            without it is a bad row.
+
+    Raises:
+        DataError: If a value is not allowed.
+    """
+
+    name: str
+    column: str
+    transform: str = "none"
+    missing: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("A name in [dense]", self.name)
+        where = f"[dense.{self.name}]"
+        _check_name(f"{where} column", self.column)
+        _check_choice(f"{where} transform", self.transform, TRANSFORMS)
+        _set_number(self, "missing", f"{where} missing")
+
+
+@dataclasses.dataclass(frozen=True)
+class CategoricalColumn:
+    """A feature of one value per row, or of many.
+
+    Values become ids by counting (a vocabulary), unless `vocabulary_size` says that they are ids
+    already, `hash_buckets` asks for a hash, or `kind` is `datetime`.
+
+    Attributes:
+        name: Name of the feature.
+        column: Name of the column of the table.
+        kind: What a value is: `text`, `integer` (64 bits), `hexadecimal` (32 bits) or `datetime`.
+        min_count: Values of fewer rows share the out-of-vocabulary id; None: the run's
+            `--min_count`.
+        vocabulary_size: The values are whole numbers below this, and are the ids.
+        hash_buckets: The id is TensorFlow's 64-bit fingerprint of the value's text modulo this, as
+            `tf.strings.to_hash_bucket_fast` computes it.
+        separator: What stands between the values of a row in text. A column of lists (Parquet)
+            needs none.
+        hotness: Values per row: 1, a number, or None for any number ("any" in the file).
+        missing: The id that stands where a value is missing (for columns whose values are ids, and
+            dates); None: a row without it is a bad row. Elsewhere a missing value is a value of its
+            own, equal to the empty text where values are text.
+        longer: What to do with rows of more than `hotness` values: `error` (a bad row), or `cut`:
+            the first are kept. Rows of fewer are filled up with missing values.
+        datetime_format: How a date is written: as Python's `strptime` says it, `iso` (also for
+            Parquet's own dates and times), or `unix` (seconds since 1970, taken as UTC).
+        part: The part of the date that is the id, one of `PARTS`.
+
+    Raises:
+        DataError: If a value is not allowed or two contradict each other.
+    """
+
+    name: str
+    column: str
+    kind: str = "text"
+    min_count: int | None = None
+    vocabulary_size: int | None = None
+    hash_buckets: int | None = None
+    separator: str | None = None
+    hotness: int | None = 1
+    missing: int | None = None
+    longer: str = "error"
+    datetime_format: str | None = None
+    part: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("A name in [categorical]", self.name)
+        where = f"[categorical.{self.name}]"
+        if "/" in self.name or self.name.startswith("."):
+            raise DataError(
+                f"{where} cannot have this name, since files are named after features; name it "
+                f"otherwise and say column = {self.column!r}."
+            )
+        if self.name == "dense":
+            raise DataError(
+                f"{where} cannot have this name, which is the key of the matrix of all dense "
+                "columns; name it otherwise and say column = 'dense'."
+            )
+        _check_name(f"{where} column", self.column)
+        _check_choice(f"{where} kind", self.kind, KINDS)
+        for name in ("min_count", "vocabulary_size", "hash_buckets", "hotness"):
+            _check_count(f"{where} {name}", getattr(self, name))
+        _check_choice(f"{where} longer", self.longer, ("error", "cut"))
+        _check_separator(f"{where} separator", self.separator)
+        self._check_datetime(where)
+        self._check_ids(where)
+        if self.longer == "cut" and (self.hotness is None or not self.many):
+            raise DataError(
+                f"{where} longer = 'cut' needs hotness = a number, of the values that are kept."
+            )
+
+    @property
+    def many(self) -> bool:
+        """Whether a row of the table holds a list of values."""
+        return self.separator is not None or self.hotness != 1
+
+    @property
+    def ids(self) -> int | None:
+        """Number of ids where the values are ids below it already; None where they are counted."""
+        return PARTS[self.part] if self.part is not None else self.vocabulary_size
+
+    def _check_datetime(self, where: str) -> None:
+        if self.kind != "datetime":
+            for name in ("datetime_format", "part"):
+                if getattr(self, name) is not None:
+                    raise DataError(f"{where} {name} is for kind = 'datetime', not {self.kind!r}.")
+            return
+        _check_choice(f"{where} part", self.part, tuple(PARTS))
+        if not isinstance(self.datetime_format, str) or not self.datetime_format:
+            raise DataError(
+                f"{where} datetime_format must say how the date is written, such as '%y%m%d%H', "
+                f"'{ISO}' or '{UNIX}', not {self.datetime_format!r}."
+            )
+        if self.datetime_format not in (ISO, UNIX) and "%" not in self.datetime_format:
+            raise DataError(
+                f"{where} datetime_format must be '{ISO}', '{UNIX}', or hold directives such as "
+                f"%Y, not {self.datetime_format!r}."
+            )
+        if self.many:
+            raise DataError(f"{where} kind = 'datetime' is for columns of one value per row.")
+
+    def _check_ids(self, where: str) -> None:
+        ways = [
+            text
+            for text, given in (
+                ("vocabulary_size", self.vocabulary_size is not None),
+                ("hash_buckets", self.hash_buckets is not None),
+                ("kind = 'datetime'", self.kind == "datetime"),
+                ("min_count", self.min_count is not None),
+            )
+            if given
+        ]
+        if len(ways) > 1:
+            raise DataError(f"{where} {ways[0]} and {ways[1]} contradict each other; choose one.")
+        if self.vocabulary_size is not None and self.kind != "integer":
+            raise DataError(
+                f"{where} vocabulary_size says that the values are ids already, so kind must be "
+                f"'integer', not {self.kind!r}."
+            )
+        if self.hash_buckets is not None and self.kind == "hexadecimal":
+            raise DataError(
+                f"{where} hash_buckets needs kind = 'text' or 'integer', not 'hexadecimal'."
+            )
+        if self.missing is None:
+            return
+        if self.ids is None:
+            raise DataError(
+                f"{where} missing is an id, for columns with vocabulary_size and dates; in other "
+                "columns a missing value is a value of its own."
+            )
+        if self.hotness is None:
+            raise DataError(
+                f"{where} missing has no use with hotness = 'any': a row without values is a row "
+                "of none."
+            )
+        if not _is_whole(self.missing) or not 0 <= self.missing < self.ids:
+            raise DataError(
+                f"{where} missing must be an id in [0, {self.ids}), not {self.missing!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TableDescription:
+    """A table: how its file is written, and what each of its columns is.
+
+    Attributes:
+        format: `csv`, `tsv` or `parquet`.
+        label: The label.
+        dense: The numeric features, in order.
+        categorical: The other features, in order.
+        columns: The names of all columns, in order, of a text file without a header line.
+        delimiter: The character between fields of text. Default: a comma; a tab for `tsv`.
+        quoting: Whether fields of text may stand in double quotes, a double quote within them
+            written twice. Line breaks within quotes are not supported. Default: yes for `csv`.
+        null_values: The texts that mean that a value is missing.
+        ignore: Names of columns that are not used.
+        other_columns: What to do with columns that are not named anywhere: `error` or `ignore`.
+
+    Raises:
+        DataError: If a value is not allowed or two contradict each other.
+    """
+
+    format: str
+    label: LabelColumn
+    dense: tuple[DenseColumn, ...] = ()
+    categorical: tuple[CategoricalColumn, ...] = ()
+    columns: tuple[str, ...] = ()
+    delimiter: str | None = None
+    quoting: bool | None = None
+    null_values: tuple[str, ...] = ("",)
+    ignore: tuple[str, ...] = ()
+    other_columns: str = "error"
+
+    def __post_init__(self) -> None:
+        _check_choice("format", self.format, FORMATS)
+        _check_choice("other_columns", self.other_columns, ("error", "ignore"))
+        for name in ("columns", "null_values", "ignore"):
+            _set_texts(self, name, name)
+        for name in ("dense", "categorical"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_text()
+        self._check_columns()
+        if not self.dense and not self.categorical:
+            raise DataError("[dense] and [categorical] are both empty; name at least one feature.")
+        seen = {self.label.column: "[label]"}
+        for part, columns in (("[dense]", self.dense), ("[categorical]", self.categorical)):
+            for column in columns:
+                if column.name in seen:
+                    raise DataError(
+                        f"The feature {column.name!r} of {part} is named in {seen[column.name]} as "
+                        "well; give it another name and say the column of the table with column = "
+                        f"{column.column!r}."
+                    )
+                seen[column.name] = part
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The columns of the table that are used, each once, the label's first."""
+        every = (self.label.column, *(c.column for c in (*self.dense, *self.categorical)))
+        return tuple(dict.fromkeys(every))
+
+    def to_json(self) -> dict[str, Any]:
+        """The description as values that `json.dumps` takes."""
+        return dataclasses.asdict(self)
+
+    def _check_text(self) -> None:
+        if self.format == "parquet":
+            for name in ("columns", "delimiter", "quoting"):
+                if getattr(self, name) not in (None, ()):
+                    raise DataError(f"{name} is for text; a Parquet file says itself what it is.")
+            return
+        default = "\t" if self.format == "tsv" else ","
+        if self.delimiter is None:
+            object.__setattr__(self, "delimiter", default)
+        if self.quoting is None:
+            object.__setattr__(self, "quoting", self.format == "csv")
+        if not isinstance(self.quoting, bool):
+            raise DataError(f"quoting must be true or false, not {self.quoting!r}.")
+        delimiter = self.delimiter
+        if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii():
+            raise DataError(f"delimiter must be one ASCII character, not {delimiter!r}.")
+        if delimiter in '\r\n\0"':
+            raise DataError(f"delimiter cannot be {delimiter!r}.")
+        if self.format == "tsv" and delimiter != "\t":
+            raise DataError(
+                f"format = 'tsv' means tabs, so delimiter = {delimiter!r} contradicts it; use "
+                "format = 'csv'."
+            )
+        for column in self.categorical:
+            if column.hotness != 1 and column.separator is None:
+                raise DataError(
+                    f"[categorical.{column.name}] hotness needs separator = the text between the "
+                    "values of a row, such as '|'."
+                )
+            if column.separator == delimiter and not self.quoting:
+                raise DataError(
+                    f"[categorical.{column.name}] separator is {delimiter!r}, which is the "
+                    "delimiter between columns."
+                )
+
+    def _check_columns(self) -> None:
+        twice = {name for name in self.columns if self.columns.count(name) > 1}
+        if twice:
+            raise DataError(f"columns names {min(twice)!r} twice.")
+        for name in self.ignore:
+            if name in self.used:
+                raise DataError(f"ignore names {name!r}, which is used as a label or feature.")
+        if not self.columns:
+            return
+        named = set(self.used) | set(self.ignore)
+        for name in (*self.used, *self.ignore):
+            if name not in self.columns:
+                raise DataError(f"columns does not name {name!r}, which is used elsewhere.")
+        for name in self.columns:
+            if name not in named and self.other_columns == "error":
+                raise DataError(
+                    f"columns names {name!r}, which is no label and no feature; name it in ignore, "
+                    "or say other_columns = 'ignore'."
+                )
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fits(value: object) -> bool:
+    return _is_whole(value) and abs(int(value)) <= 2**53
+
+
+def _check_name(what: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{what} must be the name of a column, not {value!r}.")
+    if any(character in value for character in "\r\n\0"):
+        raise DataError(f"{what} must be text of one line, not {value!r}.")
+
+
+def _check_choice(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise DataError(f"{what} must be {_either(allowed)}, not {value!r}.")
+
+
+def _either(allowed: tuple[str, ...]) -> str:
+    quoted = [repr(value) for value in allowed]
+    return ", ".join(quoted[:-1]) + " or " + quoted[-1]
+
+
+def _check_count(what: str, value: object) -> None:
+    if value is not None and not (_is_whole(value) and 1 <= int(value) < 2**62):
+        raise DataError(f"{what} must be a whole number of at least 1, not {value!r}.")
+
+
+def _check_separator(what: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or not value or any(c in value for c in "\r\n\0"):
+        raise DataError(f"{what} must be the text between two values, such as '|', not {value!r}.")
+
+
+def _set_number(owner: Any, name: str, what: str) -> None:
+    value = getattr(owner, name)
+    if value is None:
+        return
+    number = float(value) if isinstance(value, float) or _fits(value) else math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{what} must be a number, not {value!r}.")
+    object.__setattr__(owner, name, number)
+
+
+def _set_texts(owner: Any, name: str, what: str) -> None:
+    values = getattr(owner, name)
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise DataError(f"{what} must be a list of texts, not {values!r}.")
+    object.__setattr__(owner, name, tuple(values))

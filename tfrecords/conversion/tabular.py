@@ -1,0 +1,99 @@
+"""Tables of one's own (CSV, TSV, Parquet) as an input format of the conversion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from tfrecords.conversion import parquet_table, table_rows, text_input, text_table
+from tfrecords.conversion.formats import BadRow, InputColumn, Parsed, Piece
+from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+
+_PIECE_ROWS = 1 << 17
+# About what a row of a table takes as text, to bound pieces of Parquet by --memory_gb as well.
+_ROW_BYTES = 128
+
+
+class TabularFormat:
+    """Files of rows, as a description says.
+
+    The key of a value is, for text, TensorFlow's 64-bit fingerprint (`tf.fingerprint`), that of the
+    empty text where it is missing; for an integer the value (two's complement), and
+    `table_values.BLANK_INTEGER` where it is missing; for hexadecimal text the number, and
+    `table_values.BLANK_HEXADECIMAL` where it is missing.
+
+    Args:
+        description: What the files hold.
+        name: A name for it, for `dataset.json`.
+        piece_bytes: About how many bytes of text are parsed at once; None for the default.
+
+    Attributes:
+        name: The name.
+        label: Name of the label column.
+        dense: Names of the dense columns.
+        columns: The categorical columns.
+    """
+
+    def __init__(
+        self, description: TableDescription, name: str = "table", piece_bytes: int | None = None
+    ) -> None:
+        self.name = name
+        self.label = description.label.column
+        self.dense = tuple(column.name for column in description.dense)
+        self.columns = tuple(_input_column(column) for column in description.categorical)
+        self._description = description
+        self._piece_bytes = piece_bytes or text_input.PIECE_BYTES
+
+    def pieces(self, path: str, start: int = 0) -> Iterator[Piece]:
+        """Reads a file; see `InputFormat.pieces`."""
+        description = self._description
+        if description.format == "parquet":
+            rows = max(1, min(_PIECE_ROWS, self._piece_bytes // _ROW_BYTES))
+            yield from parquet_table.parquet_pieces(path, start, rows, description)
+            return
+        columns, begin = text_table.read_header(path, description)
+        header = 0 if description.columns else 1
+        pieces = text_input.text_pieces(
+            path, max(start, begin), self._piece_bytes, f"{description.format.upper()} table"
+        )
+        for piece in pieces:
+            yield dataclasses.replace(
+                piece,
+                first_line=1 + header if piece.start == begin else None,
+                data=text_table.Lines(columns, piece.data),
+            )
+
+    def parse(self, piece: Piece) -> Parsed:
+        """Parses a piece; see `InputFormat.parse`."""
+        if not isinstance(piece.data, text_table.Lines):
+            rows, bad = table_rows.to_rows(piece.data, self._description)
+            return Parsed(piece.data.num_rows, rows, bad)
+        table = text_table.parse_lines(piece.data, self._description)
+        if table is not None:
+            rows, bad = table_rows.to_rows(table, self._description)
+            return Parsed(table.num_rows, rows, bad)
+        table, numbers, bad = text_table.parse_texts(piece.data, self._description)
+        lines = len(numbers) + len(bad)
+        if table is None:
+            return Parsed(lines, None, bad)
+        rows, further = table_rows.to_rows(table, self._description)
+        bad += [dataclasses.replace(row, line=numbers[row.line]) for row in further]
+        return Parsed(lines, rows, sorted(bad, key=_line))
+
+    def describe(self) -> dict[str, Any]:
+        """Name and description; see `InputFormat.describe`."""
+        return {"name": self.name, "description": self._description.to_json()}
+
+
+def _line(row: BadRow) -> int:
+    return row.line
+
+
+def _input_column(column: CategoricalColumn) -> InputColumn:
+    return InputColumn(
+        column.name,
+        column.hotness,
+        column.hash_buckets if column.hash_buckets is not None else column.ids,
+        column.min_count,
+    )

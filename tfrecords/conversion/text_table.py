@@ -1,0 +1,218 @@
+"""CSV and TSV: the columns that are used, from lines of text."""
+
+from __future__ import annotations
+
+import csv as python_csv
+import dataclasses
+import io
+
+import pyarrow as pa
+from pyarrow import csv
+
+from tfrecords.conversion import text_input
+from tfrecords.conversion.formats import BadRow
+from tfrecords.conversion.table_description import UNIX, CategoricalColumn, TableDescription
+from tfrecords.errors import DataError
+
+_MARK = b"\xef\xbb\xbf"
+_TEXT = pa.dictionary(pa.int32(), pa.binary())
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Whole lines of one file.
+
+    Attributes:
+        columns: The names of all its columns.
+        text: The lines, each with its line feed.
+    """
+
+    columns: tuple[str, ...]
+    text: bytes
+
+
+def read_header(path: str, description: TableDescription) -> tuple[tuple[str, ...], int]:
+    """The names of the columns of a file, and the byte of the text at which its rows begin.
+
+    Raises:
+        DataError: If the file cannot be read, or its columns are not what the description says.
+    """
+    first = next(text_input.text_pieces(path, 0, 1 << 16, "table")).data
+    mark = len(_MARK) if first.startswith(_MARK) else 0
+    if description.columns:
+        return description.columns, mark
+    line = first[mark : first.index(b"\n") + 1]
+    try:
+        columns = tuple(split_line(line.rstrip(b"\r\n").decode("utf-8"), description))
+    except UnicodeDecodeError as error:
+        raise DataError(f"The header of {path} is no UTF-8 text: {error}.") from error
+    check_columns(path, columns, description)
+    return columns, mark + len(line)
+
+
+def split_line(line: str, description: TableDescription) -> list[str]:
+    """The fields of a line."""
+    if not description.quoting:
+        return line.split(str(description.delimiter))
+    return next(python_csv.reader([line], delimiter=str(description.delimiter)), [])
+
+
+def check_columns(path: str, columns: tuple[str, ...], description: TableDescription) -> None:
+    """Checks the names of the columns of a file.
+
+    Raises:
+        DataError: If one is missing, is there twice, or is not named in the description.
+    """
+    listed = ", ".join(repr(name) for name in columns[:30]) + (", ..." if columns[30:] else "")
+    for name in (*description.used, *description.ignore):
+        if name not in columns:
+            raise DataError(
+                f"{path} has no column {name!r}, which the description names. Its columns are "
+                f"{listed}."
+            )
+    for name in columns:
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has two columns called {name!r}; every name may occur once.")
+    named = {*description.used, *description.ignore}
+    if description.other_columns == "error":
+        for name in columns:
+            if name not in named:
+                raise DataError(
+                    f"{path} has a column {name!r} that the description does not name; name it in "
+                    "ignore, or say other_columns = 'ignore'."
+                )
+
+
+def column_types(description: TableDescription) -> dict[str, pa.DataType]:
+    """As what Arrow's parser of CSV reads each column that is used."""
+    wanted: dict[str, set[pa.DataType]] = {name: set() for name in description.used}
+    label = description.label
+    wanted[label.column].add(_TEXT if label.positive_values else pa.float64())
+    for dense in description.dense:
+        wanted[dense.column].add(pa.float64())
+    for column in description.categorical:
+        wanted[column.column].add(_type(column))
+    # A column that is needed in two ways is read as text.
+    return {name: next(iter(of)) if len(of) == 1 else pa.binary() for name, of in wanted.items()}
+
+
+def _type(column: CategoricalColumn) -> pa.DataType:
+    if column.separator is not None or column.kind == "hexadecimal":
+        return pa.binary()
+    if column.kind == "integer" or column.datetime_format == UNIX:
+        return pa.int64()
+    return _TEXT
+
+
+def parse_lines(lines: Lines, description: TableDescription) -> pa.Table | None:
+    """Parses lines, all of which must be rows.
+
+    Returns:
+        The columns that are used, `[lines]`; None if a line is no row.
+    """
+    breaks = lines.text.count(b"\n")
+    if lines.text.count(b"\r") != lines.text.count(b"\r\n"):
+        # Arrow takes a carriage return for the end of a line.
+        return None
+    try:
+        table = _read(lines, description, column_types(description))
+    except pa.ArrowInvalid:
+        return None
+    # They differ where a line break stands in quotes.
+    return table if table.num_rows == breaks else None
+
+
+def parse_texts(
+    lines: Lines, description: TableDescription
+) -> tuple[pa.Table | None, list[int], list[BadRow]]:
+    """Parses lines of which some have another number of columns.
+
+    Returns:
+        The columns that are used, as text, of the lines that have the right number of columns (None
+        if there is none); the numbers of those lines, from 0; and the others.
+
+    Raises:
+        DataError: If the lines that look right cannot be parsed.
+    """
+    good: list[bytes] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    for number, line in enumerate(lines.text.split(b"\n")[:-1]):
+        fault = _fault(line.removesuffix(b"\r"), len(lines.columns), description)
+        if fault is None:
+            good.append(line)
+            numbers.append(number)
+        else:
+            bad.append(BadRow(number, *fault))
+    if not good:
+        return None, numbers, bad
+    rest = Lines(lines.columns, b"\n".join(good) + b"\n")
+    try:
+        table = _read(rest, description, dict.fromkeys(description.used, pa.binary()))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"Lines of the table cannot be parsed: {error}.") from error
+    if table.num_rows != len(good):
+        raise DataError(f"{len(good)} lines of the table were parsed as {table.num_rows} rows.")
+    return table, numbers, bad
+
+
+def _read(lines: Lines, description: TableDescription, types: dict[str, pa.DataType]) -> pa.Table:
+    return csv.read_csv(
+        io.BytesIO(lines.text),
+        read_options=csv.ReadOptions(
+            use_threads=False, block_size=len(lines.text) + 1, column_names=list(lines.columns)
+        ),
+        parse_options=csv.ParseOptions(
+            delimiter=description.delimiter,
+            quote_char='"' if description.quoting else False,
+            ignore_empty_lines=False,
+        ),
+        convert_options=csv.ConvertOptions(
+            check_utf8=False,
+            column_types=types,
+            include_columns=list(types),
+            null_values=list(description.null_values),
+            strings_can_be_null=True,
+        ),
+    )
+
+
+def _fault(line: bytes, columns: int, description: TableDescription) -> tuple[str, str] | None:
+    """Kind and clause of what is wrong with a line's number of columns, or None."""
+    count = _count_fields(line, str(description.delimiter).encode(), bool(description.quoting))
+    if isinstance(count, str):
+        return "form", count
+    if count != columns:
+        return "number of columns", f"it has {count} columns, where {columns} are needed"
+    return None
+
+
+def _count_fields(line: bytes, delimiter: bytes, quoting: bool) -> int | str:
+    """Number of fields as Arrow's parser counts them, or what is wrong."""
+    if not quoting or b'"' not in line:
+        if b"\r" in line:
+            return "it holds a carriage return"
+        return line.count(delimiter) + 1
+    fields = 0
+    rest = line
+    while True:
+        fields += 1
+        if rest.startswith(b'"'):
+            # A quote that is written twice goes on; any other ends the quoted part.
+            at = 1
+            while True:
+                at = rest.find(b'"', at)
+                if at < 0:
+                    return (
+                        "it opens a quote that is not closed on the same line (line breaks within "
+                        "quotes are not supported)"
+                    )
+                if rest[at + 1 : at + 2] != b'"':
+                    break
+                at += 2
+            rest = rest[at + 1 :]
+        unquoted, found, rest = rest.partition(delimiter)
+        if b"\r" in unquoted:
+            return "it holds a carriage return"
+        if not found:
+            return fields
