@@ -14,6 +14,7 @@ from tfrecords import files, writer
 from tfrecords.conversion import features, journal
 from tfrecords.conversion.counting import Counter
 from tfrecords.conversion.formats import InputFormat
+from tfrecords.conversion.how_it_was_made import how_it_was_made
 from tfrecords.conversion.input import Input, Place
 from tfrecords.conversion.journal import Journal
 from tfrecords.conversion.memory import Memory
@@ -380,21 +381,15 @@ class _Conversion:
         out.finish()
 
     def _how_it_was_made(self, spool: Spool, plan: Plan) -> dict[str, Any]:
-        return {
-            "program": "tfrecords.conversion",
-            "format": self._format.describe(),
-            "options": self._options.describe(),
-            "input": self._source.names(),
-            "rows_read": spool.rows,
-            "rows_left_out_for_tuning": spool.rows - plan.end,
-            "negative_rows_dropped": plan.dropped,
-            "bad_rows_skipped": dict(sorted(self._skipped.items())),
-            "ids": (
-                "as the code of the DLRM paper: by first occurrence in all rows"
-                if self._options.reference
-                else "by first occurrence; 0 is out of vocabulary"
-            ),
-        }
+        return how_it_was_made(
+            self._format,
+            self._options,
+            self._source.names(),
+            rows_read=spool.rows,
+            rows_left_out_for_tuning=spool.rows - plan.end,
+            negative_rows_dropped=plan.dropped,
+            bad_rows_skipped=self._skipped,
+        )
 
 
 def _counted(skipped: dict[str, int]) -> str:

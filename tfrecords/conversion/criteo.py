@@ -39,6 +39,7 @@ class CriteoFormat:
 
     label = "label"
     dense = DENSE_NAMES
+    lines = True
 
     def __init__(
         self,

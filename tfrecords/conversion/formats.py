@@ -81,6 +81,10 @@ class Parsed:
 class InputFormat(Protocol):
     """Reads one kind of file.
 
+    A format whose pieces hold whole lines of text (`Piece.data` is bytes), of which any may be the
+    first one, can say so by an attribute `lines = True`: `tfrecords.beam` then reads one file on
+    several workers.
+
     Attributes:
         name: Name of the format, as in `--format`.
         label: Name of the label column.

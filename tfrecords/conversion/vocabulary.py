@@ -36,7 +36,8 @@ def _no_counts() -> Counts:
     return Counts(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def _merged(parts: list[Counts]) -> Counts:
+def merged(parts: list[Counts]) -> Counts:
+    """Adds up counts, whatever their order; of equal keys the lowest rank stays."""
     keys = np.concatenate([part.keys for part in parts])
     # Stable, and fast for runs that are ordered already.
     order = np.argsort(keys, kind="stable")
@@ -108,7 +109,7 @@ class VocabularyBuilder:
 
     def _merge(self) -> None:
         if self._pending:
-            self._merged = _merged([self._merged, *self._pending])
+            self._merged = merged([self._merged, *self._pending])
             self._pending = []
             self._pending_size = 0
 
@@ -138,7 +139,7 @@ class VocabularyBuilder:
         ranks: list[np.ndarray] = []
         for part in parts:
             if isinstance(part, list):
-                part = _merged([run.part(start, end) for run, start, end in part])
+                part = merged([run.part(start, end) for run, start, end in part])
             kept = part.counts >= min_count
             values += int(kept.sum())
             if values <= most_values:

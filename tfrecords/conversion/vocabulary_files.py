@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from typing import IO
 
 import numpy as np
 
@@ -11,6 +12,16 @@ from tfrecords.dataset_info import VocabularyInfo
 from tfrecords.verify import file_crc
 
 FOLDER = "vocabulary"
+
+
+def file_name(name: str) -> str:
+    """The file of the column `name`, relative to the data set folder."""
+    return f"{FOLDER}/{urllib.parse.quote(name, safe='')}.npy"
+
+
+def write_keys(file: IO[bytes], keys: np.ndarray) -> None:
+    """Writes keys (uint64, in the order of their ids) in NumPy's format."""
+    np.lib.format.write_array(file, keys.astype("<u8", copy=False), (1, 0), allow_pickle=False)
 
 
 def write_vocabulary(folder: str, name: str, keys: np.ndarray, reserved: int) -> VocabularyInfo:
@@ -22,11 +33,11 @@ def write_vocabulary(folder: str, name: str, keys: np.ndarray, reserved: int) ->
         keys: uint64, in the order of their ids.
         reserved: The id of the first key.
     """
-    path = f"{FOLDER}/{urllib.parse.quote(name, safe='')}.npy"
+    path = file_name(name)
     whole = os.path.join(folder, path)
     os.makedirs(os.path.dirname(whole), exist_ok=True)
     with open(whole, "wb") as file:
-        np.lib.format.write_array(file, keys.astype("<u8", copy=False), (1, 0), allow_pickle=False)
+        write_keys(file, keys)
     return VocabularyInfo(path, reserved, len(keys), os.path.getsize(whole), file_crc(whole))
 
 
