@@ -1,0 +1,183 @@
+"""A synthetic twin of a data set for training on the fly, without files of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrecords import block
+from tfrecords.errors import DataError
+from tfrecords.order import Features
+from tfrecords.schema import Schema
+from tfrecords.traces.rows import TwinRows
+from tfrecords.traces.twin import Twin
+
+_BLOCK_ROWS = 8192
+_FILE_ORDER, _EPOCHS = 0, 1
+
+
+class SyntheticSource:
+    """Rows drawn from the distributions of a data set; the interface is that of `RecordSource`.
+
+    A split is one stream: the traces of its columns run on from batch to batch, so the locality
+    of the original reaches the embedding tables at any batch size (see `TwinRows`). Splits have
+    streams of their own.
+
+    Args:
+        distribution_dir: Folder made by `python -m tfrecords.synthetic profile --feature=all`.
+        rows: Rows per split, for example `{"train": 1_000_000, "evaluation": 100_000}`; None: as
+            many as the original has.
+        seed: Another seed gives other rows.
+
+    Attributes:
+        schema: The columns of the original.
+        fingerprint: A string that changes when the distributions or arguments change.
+
+    Raises:
+        DataError: If the folder cannot be used or an argument is not allowed.
+    """
+
+    def __init__(
+        self, distribution_dir: str, rows: Mapping[str, int] | None = None, seed: int = 0
+    ) -> None:
+        self._twin = Twin.load(distribution_dir)
+        self._rows = dict(self._twin.rows if rows is None else rows)
+        for split, count in self._rows.items():
+            if count < 0:
+                raise DataError(f"The split {split!r} cannot have {count} rows.")
+        self._seed = seed
+        self.schema: Schema = self._twin.schema
+        self.fingerprint = hashlib.sha256(
+            json.dumps(self.description(), sort_keys=True).encode()
+        ).hexdigest()[:32]
+
+    def description(self) -> dict[str, Any]:
+        """All that determines the rows, for `dataset.json`."""
+        return {
+            "source": "tfrecords.synthetic",
+            "distributions": self._twin.fingerprint,
+            "profile": self._twin.how_it_was_made,
+            "rows": self._rows,
+            "seed": self._seed,
+        }
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._rows)
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        try:
+            return self._rows[split]
+        except KeyError:
+            raise DataError(
+                f"The synthetic source has no split {split!r}; it has {', '.join(self._rows)}."
+            ) from None
+
+    def blocks(
+        self,
+        split: str,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+        block_rows: int = _BLOCK_ROWS,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the rows of `batches` as arrays (see `TwinRows.take`)."""
+        stream = (_FILE_ORDER,) if shuffle_seed is None else (_EPOCHS, shuffle_seed, epoch)
+        rows = TwinRows(self._twin, split, self._seed, *stream)
+        rows.skip(first_row)
+        total = self.rows(split)
+        for start in range(first_row, total, block_rows):
+            yield rows.take(min(block_rows, total - start))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """One epoch of a split, or what is left of it.
+
+        Rows are never reordered: that would destroy the locality for which they are made. Without
+        a `shuffle_seed` every epoch has the same rows; with one, epoch `e` is another stream of
+        the same kind, a function of (seed, shuffle_seed, e) and the position.
+
+        Args:
+            split: Name of the split.
+            batch_size: Rows in a batch.
+            shuffle_seed: None, or a number (see above).
+            epoch: With a seed, another number gives other rows.
+            first_row: How many rows to leave out at the beginning. Their ids have to be drawn all
+                the same: about 1 second for a million ids of a column.
+            drop_remainder: Whether to leave out a last batch that is smaller.
+
+        Returns:
+            As `RecordSource.batches`. The rows are made in Python, so the dataset can be neither
+            serialised nor run in another process.
+
+        Raises:
+            DataError: If there is no such split or an argument is out of range.
+        """
+        total = self.rows(split)
+        if batch_size < 1:
+            raise DataError(f"batch_size must be at least 1, not {batch_size}.")
+        if not 0 <= first_row <= total:
+            raise DataError(
+                f"first_row must lie between 0 and the number of rows, {total}, not {first_row}."
+            )
+        if epoch < 0:
+            raise DataError(f"epoch must be at least 0, not {epoch}.")
+
+        def arrays() -> Iterator[dict[str, np.ndarray]]:
+            return self.blocks(split, shuffle_seed=shuffle_seed, epoch=epoch, first_row=first_row)
+
+        dataset = tf.data.Dataset.from_generator(arrays, output_signature=self._signature())
+        dataset = dataset.prefetch(1).map(self._features_and_label, deterministic=True)
+        dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
+        left = total - first_row
+        batches = left // batch_size if drop_remainder else -(-left // batch_size)
+        return dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
+
+    def explain(self, error: BaseException) -> str:
+        """As `RecordSource.explain`; there are no files of rows here that could be at fault."""
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        return f"Generating synthetic rows failed: {first_line}"
+
+    def _signature(self) -> dict[str, tf.TensorSpec]:
+        signature = {}
+        for name, dtype in block.feature_types(self.schema).items():
+            shape: list[int | None] = [None]
+            if name == block.DENSE and self.schema.dense:
+                shape.append(len(self.schema.dense))
+            for column in self.schema.categorical:
+                if name == column.name and (column.hotness or 1) > 1:
+                    shape.append(column.hotness)
+            signature[name] = tf.TensorSpec(shape, tf.as_dtype(dtype.type))
+        return signature
+
+    def _features_and_label(self, arrays: Features) -> tuple[Features, tf.Tensor]:
+        features: Features = {}
+        if self.schema.dense:
+            features[block.DENSE] = arrays[block.DENSE]
+        for column in self.schema.categorical:
+            ids = arrays[column.name]
+            if column.hotness is None:
+                lengths = arrays[column.name + block.LENGTHS]
+                ids = tf.RaggedTensor.from_row_lengths(ids, lengths)
+            features[column.name] = ids
+        return features, arrays[self.schema.label]
