@@ -26,6 +26,7 @@ import dataclasses
 import importlib.resources
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import tomli_w
@@ -174,11 +175,16 @@ def _check_keys(where: str, entry: dict[str, Any], known: list[str]) -> None:
             raise DataError(f"{where}{key!r} is not known; allowed are {', '.join(known)}.")
 
 
-def to_toml(description: TableDescription) -> str:
+def to_toml(description: TableDescription, comments: Mapping[str, str] | None = None) -> str:
     """Writes a description; the inverse of `from_toml`.
 
     What is equal to the default is left out.
+
+    Args:
+        description: The description.
+        comments: What to say behind features, by their names; text of one line each.
     """
+    comments = comments or {}
     default = TableDescription(
         description.format, description.label, description.dense, description.categorical
     )
@@ -195,7 +201,10 @@ def to_toml(description: TableDescription) -> str:
     ):
         if columns:
             lines += ["", f"[{section}]"]
-            lines += [_entry(column.name, _short(column, short)) for column in columns]
+            for column in columns:
+                comment = comments.get(column.name)
+                entry = _entry(column.name, _short(column, short))
+                lines.append(f"{entry}  # {comment}" if comment else entry)
     return "\n".join(lines) + "\n"
 
 

@@ -291,10 +291,6 @@ class TableDescription:
         every = (self.label.column, *(c.column for c in (*self.dense, *self.categorical)))
         return tuple(dict.fromkeys(every))
 
-    def to_json(self) -> dict[str, Any]:
-        """The description as values that `json.dumps` takes."""
-        return dataclasses.asdict(self)
-
     def _check_text(self) -> None:
         if self.format == "parquet":
             for name in ("columns", "delimiter", "quoting"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfrecords.conversion import parquet_table, table_rows, text_input, text_table
+from tfrecords.conversion.description_file import to_toml
 from tfrecords.conversion.formats import BadRow, InputColumn, Parsed, Piece
 from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
 
@@ -83,7 +84,7 @@ class TabularFormat:
 
     def describe(self) -> dict[str, Any]:
         """Name and description; see `InputFormat.describe`."""
-        return {"name": self.name, "description": self._description.to_json()}
+        return {"name": self.name, "description": to_toml(self._description)}
 
 
 def _line(row: BadRow) -> int:

@@ -1,0 +1,65 @@
+"""Converts tables (CSV, TSV, Parquet) to a data set folder.
+
+```
+python -m tfrecords.convert --schema=avazu --input=train.gz --output_dir=avazu
+python -m tfrecords.convert --describe=clicks.csv > clicks.toml
+python -m tfrecords.convert --schema=clicks.toml --input=clicks.csv --output_dir=clicks
+```
+
+A description (TOML) says what the columns of the table are; `tfrecords.conversion.description_file`
+says how it is written, `tfrecords.conversion.table_description` what it may hold. A run that was
+stopped goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from tfrecords.conversion import command_line, description_file
+from tfrecords.conversion.description_guess import guess
+from tfrecords.conversion.tabular import TabularFormat
+from tfrecords.errors import DataError
+
+_SCHEMA = flags.DEFINE_string(
+    "schema",
+    None,
+    "The description of the table: a TOML file, or one that comes with the package "
+    f"({', '.join(description_file.built_in())}).",
+)
+_DESCRIBE = flags.DEFINE_string(
+    "describe",
+    None,
+    "Instead of converting, guess a description of this file (.csv, .tsv, .txt or .parquet, text "
+    "also .gz) from its first rows, and print it for you to look through.",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Converts or describes, as the flags say."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
+    if _DESCRIBE.value:
+        try:
+            sys.stdout.write(guess(_DESCRIBE.value))
+        except DataError as error:
+            sys.exit(f"error: {error}")
+        return
+    command_line.run(_format)
+
+
+def _format(piece_bytes: int) -> TabularFormat:
+    if not _SCHEMA.value:
+        raise DataError(
+            "--schema is needed: a description of the table, or "
+            f"{' or '.join(description_file.built_in())}. --describe=FILE prints one to begin with."
+        )
+    name = os.path.basename(_SCHEMA.value).removesuffix(".toml")
+    return TabularFormat(description_file.load(_SCHEMA.value), name, piece_bytes)
+
+
+if __name__ == "__main__":
+    app.run(main)
