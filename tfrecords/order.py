@@ -1,189 +1,176 @@
-"""The order of the rows of an epoch, as a function of (seed, epoch, position).
-
-The unit is the block (one record). Without a seed, blocks come in file order. With a seed, the
-blocks are permuted, consecutive blocks of the permutation form windows, and the rows are shuffled
-within each window. A window's shuffle depends on (seed, epoch, window) alone, so reading can begin
-at any row without having read the ones before it.
-"""
+"""Batches of rows in the order of an epoch: the part of reading that all sources share."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, EpochOrder, Shard, Windows, epoch_order
 from tfrecords.errors import DataError
-from tfrecords.hashing import hash_numbers
 
-SHUFFLE_WINDOW_ROWS = 262_144
-_FILE_ORDER_WINDOW_ROWS = 65_536
+__all__ = ["SHUFFLE_WINDOW_ROWS", "Features", "Shard", "epoch_order", "ordered_batches"]
 
 Features = dict[str, tf.Tensor]
+Rows = tuple[Features, tf.Tensor]
+Fetch = Callable[[np.ndarray], tf.data.Dataset]
+Load = Callable[[Any, tf.Tensor], Rows]
 
+# Rows that are gathered at a time: few enough for the result to stay in a processor's cache while
+# it is transposed, many enough that the cost of starting some thirty operations does not count.
+_CHUNK_ROWS = 16_384
 
-@dataclasses.dataclass(frozen=True)
-class EpochOrder:
-    """What is to be read of an epoch, from the first window on that has rows to yield.
-
-    Attributes:
-        blocks: Indices of the blocks, in the order of reading, int64.
-        window_blocks: Blocks in a window; the last window may have fewer.
-        window_rows: Rows in each window, int64 `[windows]`.
-        window_skips: Rows of each window that are not to be yielded, at its beginning.
-        window_seeds: Seed of each window's shuffle, int64 `[windows, 2]`.
-        shuffled: Whether rows are shuffled within the window.
-    """
-
-    blocks: np.ndarray
-    window_blocks: int
-    window_rows: np.ndarray
-    window_skips: np.ndarray
-    window_seeds: np.ndarray
-    shuffled: bool
-
-    @property
-    def rows(self) -> int:
-        """Number of rows that are left to yield."""
-        return int(self.window_rows.sum() - self.window_skips.sum())
-
-
-def epoch_order(
-    block_rows: np.ndarray,
-    *,
-    shuffle_seed: int | None,
-    epoch: int,
-    first_row: int,
-    shuffle_window_rows: int,
-) -> EpochOrder:
-    """Works out the order of an epoch.
-
-    Args:
-        block_rows: Rows of each block, int64 `[blocks]`.
-        shuffle_seed: None for file order.
-        epoch: Number of the epoch; another epoch has another order.
-        first_row: Position in the epoch's order at which to begin, in `[0, rows]`.
-        shuffle_window_rows: About how many rows are shuffled together.
-
-    Raises:
-        DataError: If `first_row` or `epoch` is out of range.
-    """
-    total = int(block_rows.sum())
-    if not 0 <= first_row <= total:
-        raise DataError(
-            f"first_row must lie between 0 and the number of rows, {total}, not {first_row}."
-        )
-    if epoch < 0:
-        raise DataError(f"epoch must be at least 0, not {epoch}.")
-    blocks: np.ndarray = np.arange(len(block_rows), dtype=np.int64)
-    window_rows = _FILE_ORDER_WINDOW_ROWS
-    if shuffle_seed is not None:
-        blocks = np.argsort(hash_numbers(shuffle_seed, epoch, blocks), kind="stable")
-        window_rows = shuffle_window_rows
-    largest = int(block_rows.max(initial=1))
-    per_window = max(1, round(window_rows / largest))
-    starts = np.arange(0, len(blocks), per_window)
-    rows = np.add.reduceat(block_rows[blocks], starts) if len(blocks) else block_rows
-    windows: np.ndarray = np.arange(len(starts), dtype=np.int64)
-    seeds: np.ndarray = np.zeros((len(windows), 2), np.int64)
-    if shuffle_seed is not None:
-        for part in range(2):
-            hashed = hash_numbers(shuffle_seed, epoch, windows, part + 1)
-            seeds[:, part] = (hashed >> np.uint64(1)).astype(np.int64)
-    ends = np.cumsum(rows)
-    first = int(np.searchsorted(ends, first_row, side="right"))
-    skips: np.ndarray = np.zeros(len(windows), np.int64)
-    if first < len(windows):
-        skips[first] = first_row - (ends[first] - rows[first])
-    return EpochOrder(
-        blocks=blocks[first * per_window :],
-        window_blocks=per_window,
-        window_rows=rows[first:],
-        window_skips=skips[first:],
-        window_seeds=seeds[first:],
-        shuffled=shuffle_seed is not None,
-    )
+_LABEL = ""  # no column has this name
+_PACKED = {tf.float32: tf.int32}
 
 
 def ordered_batches(
-    order: EpochOrder,
-    fetch: Callable[[np.ndarray], tf.data.Dataset],
-    load: Callable[[tf.Tensor, tf.Tensor], tuple[Features, tf.Tensor]],
-    batch_size: int,
-    drop_remainder: bool,
+    order: EpochOrder, fetch: Fetch, load: Load, batch_size: int, drop_remainder: bool
 ) -> tf.data.Dataset:
-    """Batches of rows in the order of an epoch; what every source shares.
+    """Batches of the rows of one shard in the order of an epoch.
 
     Args:
         order: The order.
-        fetch: Takes indices of blocks and returns a dataset with one element per block, in that
-            order.
+        fetch: Takes indices of blocks, int64, and returns a dataset with one element per block, in
+            that order.
         load: Takes the elements of one window (batched, in order) and the number of rows that
             they must hold (int64 scalar), and returns the features and labels of these rows.
         batch_size: Rows in a batch.
-        drop_remainder: Whether to leave out a last batch that is smaller.
+        drop_remainder: Whether to leave out the last step, in which batches are smaller.
 
     Returns:
-        A dataset of (features, label), of known cardinality.
+        A dataset of (features, label), of known cardinality, which is the same for every shard. A
+        shard for which the last step has no row yields a batch of no rows there.
 
     Raises:
         DataError: If `batch_size` is below 1.
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, not {batch_size}.")
-
-    def window(
-        elements: tf.Tensor, rows: tf.Tensor, skip: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[Features, tf.Tensor]:
-        columns = load(elements, rows)
-        if order.shuffled:
-            positions = tf.random.experimental.stateless_shuffle(
-                tf.range(tf.cast(rows, tf.int32)), seed, alg="philox"
-            )[skip:]
-            return _gather(columns, positions)
-        return tf.nest.map_structure(lambda column: column[skip:], columns)
-
-    # A file that lost its end after it was opened yields fewer records: that must stop the run,
-    # not shorten the epoch.
-    blocks = fetch(order.blocks).apply(tf.data.experimental.assert_cardinality(len(order.blocks)))
-    windows = tf.data.Dataset.from_tensor_slices(
-        (order.window_rows, order.window_skips, order.window_seeds)
-    )
-    dataset = tf.data.Dataset.zip((blocks.batch(order.window_blocks), windows))
-    # One window is fetched and two are worked on while the batches of another are handed out.
-    dataset = dataset.prefetch(1).map(
-        lambda elements, plan: window(elements, *plan), num_parallel_calls=2, deterministic=True
-    )
+    if all(part.in_order for part in order.parts):
+        dataset = _windows(order, fetch, load, None)
+    else:
+        packing = _Packing()
+        dataset = _windows(order, fetch, load, packing).flat_map(_chunks)
+        dataset = dataset.map(packing.gather, num_parallel_calls=2, deterministic=True)
     dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
-    batches = order.rows // batch_size if drop_remainder else -(-order.rows // batch_size)
+    own = order.rows // batch_size if drop_remainder else -(-order.rows // batch_size)
+    batches = order.batches(batch_size, drop_remainder)
+    if own > batches:
+        dataset = dataset.take(batches)
+    elif own < batches:
+        empty = tf.nest.map_structure(_no_rows, dataset.element_spec)
+        dataset = dataset.concatenate(tf.data.Dataset.from_tensors(empty))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
     options = tf.data.Options()
     options.deterministic = True
     return dataset.with_options(options)
 
 
-def _gather(
-    columns: tuple[Features, tf.Tensor], positions: tf.Tensor
-) -> tuple[Features, tf.Tensor]:
-    """The rows at `positions` of all columns."""
-    features, label = columns
-    gathered = {
-        name: tf.gather(column, positions)
-        for name, column in features.items()
-        if not _is_vector(column)
-    }
-    # tf.gather costs about the same for a number as for a row of 26 numbers, so columns of one
-    # number a row are gathered together: 60 against 155 ns for Criteo's 26, both transpositions
-    # included.
-    for dtype in (tf.int32, tf.int64):
-        names = [n for n, c in features.items() if _is_vector(c) and c.dtype == dtype]
-        if names:
-            stacked = tf.stack([features[name] for name in names])
-            matrix = tf.transpose(tf.gather(tf.transpose(stacked), positions))
-            gathered.update(zip(names, tf.unstack(matrix, num=len(names)), strict=True))
-    return {name: gathered[name] for name in features}, tf.gather(label, positions)
+def _windows(
+    order: EpochOrder, fetch: Fetch, load: Load, packing: _Packing | None
+) -> tf.data.Dataset:
+    """The rows of each window as they are, or (rows packed, positions to yield)."""
+    dataset = _part(order.parts[0], fetch, load, packing)
+    for part in order.parts[1:]:
+        dataset = dataset.concatenate(_part(part, fetch, load, packing))
+    return dataset
 
 
-def _is_vector(column: tf.Tensor) -> bool:
-    return isinstance(column, tf.Tensor) and column.shape.rank == 1
+def _part(part: Windows, fetch: Fetch, load: Load, packing: _Packing | None) -> tf.data.Dataset:
+    def window(elements: Any, plan: tuple[tf.Tensor, ...]) -> Any:
+        rows, first, seed, offsets = plan
+        columns = load(elements, rows)
+        if packing is None:
+            return tf.nest.map_structure(lambda column: column[first:], columns)
+        return packing.pack(columns), _positions(part, rows, first, seed, offsets)
+
+    # A file that lost its end after it was opened yields fewer records: that must stop the run,
+    # not shorten the epoch.
+    blocks = fetch(part.blocks).apply(tf.data.experimental.assert_cardinality(len(part.blocks)))
+    plans = tf.data.Dataset.from_tensor_slices((part.rows, part.first, part.seeds, part.offsets))
+    dataset = tf.data.Dataset.zip((blocks.batch(part.per_window), plans))
+    # One window is fetched and two are worked on while the batches of another are handed out.
+    return dataset.prefetch(1).map(window, num_parallel_calls=2, deterministic=True)
+
+
+def _positions(
+    part: Windows, rows: tf.Tensor, first: tf.Tensor, seed: tf.Tensor, offsets: tf.Tensor
+) -> tf.Tensor:
+    """Which of the loaded rows of a window are to be yielded, in order, int32."""
+    lane_rows = tf.cast(rows, tf.int32) // part.lanes
+    positions = tf.range(lane_rows)
+    if part.shuffled:
+        positions = tf.random.experimental.stateless_shuffle(positions, seed, alg="philox")
+    if part.dealt:
+        # One shuffle for all lanes, which begins elsewhere in each: `[lane_rows, lanes]`.
+        turned = (tf.range(lane_rows)[:, None] + tf.cast(offsets, tf.int32)) % lane_rows
+        starts = tf.range(part.lanes) * lane_rows
+        positions = tf.reshape(tf.gather(positions, turned) + starts, [-1])
+    return positions[first :: part.stride]
+
+
+def _chunks(packed: Any, positions: tf.Tensor) -> tf.data.Dataset:
+    """Cuts the positions of a window; the rows go along, by reference."""
+    chunks = -(-tf.size(positions, tf.int64) // _CHUNK_ROWS)
+
+    def chunk(number: tf.Tensor) -> Any:
+        start = number * _CHUNK_ROWS
+        return packed, positions[start : start + _CHUNK_ROWS]
+
+    return tf.data.Dataset.range(chunks).map(chunk)
+
+
+class _Packing:
+    """Columns of one number a row, side by side as the rows of a matrix per type.
+
+    tf.gather costs about the same for a number as for a row of 26 numbers.
+    """
+
+    def __init__(self) -> None:
+        self._features: list[str] = []
+        self._names: dict[str, list[str]] = {}
+        self._types: dict[str, tf.DType] = {}
+
+    def pack(self, columns: Rows) -> Any:
+        features, label = columns
+        vectors: dict[str, dict[str, tf.Tensor]] = {}
+        others = {}
+        for name, column in [*features.items(), (_LABEL, label)]:
+            if isinstance(column, tf.Tensor) and column.shape.rank == 1:
+                # Numbers of one width go together; a float keeps its bits.
+                packed = tf.bitcast(column, _PACKED.get(column.dtype, column.dtype))
+                vectors.setdefault(packed.dtype.name, {})[name] = packed
+                self._types[name] = column.dtype
+            else:
+                others[name] = column
+        self._features = list(features)
+        self._names = {dtype: list(packed) for dtype, packed in vectors.items()}
+        matrices = {
+            dtype: tf.transpose(tf.stack(list(packed.values())))
+            for dtype, packed in vectors.items()
+        }
+        return matrices, others
+
+    def gather(self, rows: Any, positions: tf.Tensor) -> Rows:
+        """The rows at `positions`, as columns again."""
+        matrices, others = rows
+        found = {name: tf.gather(column, positions) for name, column in others.items()}
+        for dtype, matrix in matrices.items():
+            names = self._names[dtype]
+            columns = tf.unstack(tf.transpose(tf.gather(matrix, positions)), num=len(names))
+            for name, column in zip(names, columns, strict=True):
+                found[name] = tf.bitcast(column, self._types[name])
+        label = found.pop(_LABEL)
+        return {name: found[name] for name in self._features}, label
+
+
+def _no_rows(spec: Any) -> Any:
+    """An empty batch for the spec of a column."""
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return tf.RaggedTensor.from_row_splits(
+            tf.zeros([0], spec.dtype), tf.zeros([1], spec.row_splits_dtype)
+        )
+    return tf.zeros([0, *spec.shape[1:]], spec.dtype)

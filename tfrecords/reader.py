@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tfrecords import block, files, verify
 from tfrecords.dataset_info import DatasetInfo, SplitInfo
+from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError
-from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.order import Features, ordered_batches
 from tfrecords.remote_records import fetch_records
 from tfrecords.schema import CategoricalColumn, Schema
 
@@ -64,6 +65,9 @@ class RecordSource:
         epoch: int = 0,
         first_row: int = 0,
         drop_remainder: bool = False,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        shard_by: str = "row",
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it.
 
@@ -94,17 +98,19 @@ class RecordSource:
             DataError: If there is no such split or an argument is out of range.
         """
         info = self._split(split)
+        file_of: np.ndarray = np.repeat(
+            np.arange(len(info.files)), [len(file.offsets) for file in info.files]
+        )
         order = epoch_order(
             info.record_rows,
             shuffle_seed=shuffle_seed,
             epoch=epoch,
             first_row=first_row,
             shuffle_window_rows=self._shuffle_window_rows,
+            shard=Shard(shard_index, shard_count, shard_by),
+            block_files=file_of,
         )
         paths = np.array([files.join(self._data_dir, file.path) for file in info.files], object)
-        file_of: np.ndarray = np.repeat(
-            np.arange(len(paths)), [len(file.offsets) for file in info.files]
-        )
         record_of = np.concatenate(
             [np.arange(len(file.offsets)) for file in info.files] or [np.zeros(0, np.int64)]
         )
