@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.hashing import hash_number
-from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.order import Features, ordered_batches
 from tfrecords.random_ids import IDS, IdDistribution, draw_bags, draw_ids
 from tfrecords.random_schema import CRITEO_KAGGLE, check_lookups, random_schema, table_sizes
 from tfrecords.schema import CategoricalColumn, Schema
@@ -142,8 +143,14 @@ class RandomSource:
         epoch: int = 0,
         first_row: int = 0,
         drop_remainder: bool = False,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        shard_by: str = "row",
     ) -> tf.data.Dataset:
-        """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
+        """One epoch of a split, or what is left of it: see `RecordSource.batches`.
+
+        By block, a shard makes its own blocks only; there are no files to shard by.
+        """
         total = self.rows(split)
         block_rows: np.ndarray = np.full(-(-total // _BLOCK_ROWS), _BLOCK_ROWS, np.int64)
         if total % _BLOCK_ROWS:
@@ -154,6 +161,7 @@ class RandomSource:
             epoch=epoch,
             first_row=first_row,
             shuffle_window_rows=self._shuffle_window_rows,
+            shard=Shard(shard_index, shard_count, shard_by),
         )
 
         def fetch(blocks: np.ndarray) -> tf.data.Dataset:

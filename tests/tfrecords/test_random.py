@@ -87,6 +87,21 @@ def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all, opt
     assert _text(*read_all(source, "train", 4096, first_row=9_000)) == plain[9_000:]
 
 
+@pytest.mark.parametrize("shard_by", ["row", "block"])
+def test_shards_have_each_row_once_and_go_on_anywhere(read_all, shard_by):
+    source = _source(schema=_RAGGED, indices_per_lookup=4, train=20_000, shuffle_window_rows=16_384)
+    order = {"shuffle_seed": 5, "epoch": 1, "shard_by": shard_by}
+    every = _text(*read_all(source, "train", 4096, **order))
+    assert sorted(every) == sorted(_text(*read_all(source, "train", 4096)))
+    for index in range(2):
+        shard = read_all(
+            source, "train", 1000, first_row=500, shard_index=index, shard_count=2, **order
+        )
+        assert _text(*shard) == every[500 + index :: 2]
+    with pytest.raises(DataError, match="shard_by='file' needs a data set of files"):
+        source.batches("train", 100, shard_count=2, shard_by="file")
+
+
 @pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("ids", ["power_law", "uniform", "normal"])
 def test_ragged_lookups_have_one_to_k_ids(read_all, ids, repeats):
