@@ -81,9 +81,10 @@ class Parsed:
 class InputFormat(Protocol):
     """Reads one kind of file.
 
-    A format whose pieces hold whole lines of text (`Piece.data` is bytes), of which any may be the
-    first one, can say so by an attribute `lines = True`: `tfrecords.beam` then reads one file on
-    several workers.
+    A format whose pieces are made of whole lines of text, of which any may be the first one, can
+    say so by an attribute `lines = True`: `tfrecords.beam` then reads one file on several workers.
+    Where `Piece.data` is more than the bytes of the lines, it needs a method `from_lines` for that;
+    see `TabularFormat.from_lines`.
 
     Attributes:
         name: Name of the format, as in `--format`.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfrecords.conversion import parquet_table, table_rows, text_input, text_table
@@ -54,16 +55,40 @@ class TabularFormat:
             yield from parquet_table.parquet_pieces(path, start, rows, description)
             return
         columns, begin = text_table.read_header(path, description)
-        header = 0 if description.columns else 1
         pieces = text_input.text_pieces(
             path, max(start, begin), self._piece_bytes, f"{description.format.upper()} table"
         )
         for piece in pieces:
-            yield dataclasses.replace(
-                piece,
-                first_line=1 + header if piece.start == begin else None,
-                data=text_table.Lines(columns, piece.data),
-            )
+            yield self._of_lines(columns, begin, piece)
+
+    @property
+    def lines(self) -> bool:
+        """Whether pieces are made of lines; see `InputFormat`."""
+        return self._description.format != "parquet"
+
+    def from_lines(self, path: str, head: bytes) -> tuple[int, Callable[[Piece], Piece]]:
+        """Where the rows of a file of text begin, and how pieces are made of its lines.
+
+        Args:
+            path: The file.
+            head: Its first lines.
+
+        Returns:
+            A byte of the text, and a function of pieces whose data are lines as they are.
+
+        Raises:
+            DataError: If the columns are not what the description says.
+        """
+        columns, begin = text_table.header(path, head, self._description)
+        return begin, functools.partial(self._of_lines, columns, begin)
+
+    def _of_lines(self, columns: tuple[str, ...], begin: int, piece: Piece) -> Piece:
+        header = 0 if self._description.columns else 1
+        return dataclasses.replace(
+            piece,
+            first_line=1 + header if piece.start == begin else None,
+            data=text_table.Lines(columns, piece.data),
+        )
 
     def parse(self, piece: Piece) -> Parsed:
         """Parses a piece; see `InputFormat.parse`."""

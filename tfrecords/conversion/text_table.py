@@ -38,6 +38,15 @@ def read_header(path: str, description: TableDescription) -> tuple[tuple[str, ..
         DataError: If the file cannot be read, or its columns are not what the description says.
     """
     first = next(text_input.text_pieces(path, 0, 1 << 16, "table")).data
+    return header(path, first, description)
+
+
+def header(path: str, first: bytes, description: TableDescription) -> tuple[tuple[str, ...], int]:
+    """As `read_header`, from the first lines of the file.
+
+    Raises:
+        DataError: If the columns are not what the description says.
+    """
     mark = len(_MARK) if first.startswith(_MARK) else 0
     if description.columns:
         return description.columns, mark

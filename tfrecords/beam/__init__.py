@@ -1,0 +1,1 @@
+"""The conversion as an Apache Beam pipeline, for data that one machine cannot hold."""
