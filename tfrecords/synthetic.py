@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -254,7 +255,9 @@ def _write(progress: Progress) -> None:
             progress.begin(f"Writing {split}", count)
             done = 0
             for columns in source.blocks(split):
-                features = {name: columns[name] for name in source.schema.categorical_names}
+                features: dict[str, Any] = {
+                    name: columns[name] for name in source.schema.categorical_names
+                }
                 for column in source.schema.categorical:
                     if column.hotness is None:
                         lengths = columns[column.name + block.LENGTHS]

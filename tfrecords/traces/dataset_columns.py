@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def read_blocks(
         record = 0
         try:
             with files.open_file(path) as stream:
-                for _, data in read_records(stream):
+                for _, data in read_records(cast(BinaryIO, stream)):
                     columns = block.decode(info.schema, data)
                     yield columns
                     rows += len(columns[info.schema.label])

@@ -77,7 +77,7 @@ class TraceGenerator:
         if policy == LRU:
             self._recency = RecencyList(np.arange(size - 1, -1, -1, dtype=index))
         self._position = 0
-        self._ahead = np.zeros(0, np.uint64)
+        self._ahead: np.ndarray = np.zeros(0, np.uint64)
 
     @property
     def position(self) -> int:
@@ -186,7 +186,8 @@ class _Draws:
             end = int(np.searchsorted(new_before, self._largest))
             restricted, late = slice(end), slice(end, None)
         value = uniform.copy()
-        value[restricted] *= self._cumulative[self._support(new_before[restricted])]
+        possible: Any = new_before[restricted]
+        value[restricted] *= self._cumulative[self._support(possible)]
         over = new_before[late] >= self._last_new
         first = self._cumulative[0]
         value[late] = np.where(over, (1 - first) * value[late] + first, value[late])
@@ -197,7 +198,7 @@ class _Draws:
         late_index[over] = np.maximum(late_index[over], 1)
         return self._distances[index]
 
-    def _support(self, new: np.ndarray | int) -> np.ndarray:
+    def _support(self, new: np.ndarray | int) -> Any:
         """Index of the largest distance that is possible after so many new accesses."""
         return np.searchsorted(self._distances, new, side="right") - 1
 
@@ -211,7 +212,7 @@ class _Draws:
             # all that will be; the piece grows with how seldom they are.
             share = float(self._cumulative[self._support(new)])
             end = min(len(uniform), place + 256 + 8 * new)
-            candidates = np.flatnonzero(uniform[place:end] * share <= first) + place
+            candidates: np.ndarray = np.flatnonzero(uniform[place:end] * share <= first) + place
             supports = self._cumulative[
                 self._support(np.arange(new, new + len(candidates)))
             ].tolist()
@@ -231,7 +232,7 @@ class _Draws:
             new += found
             place = end
         if place < len(uniform) and new < self._last_new:
-            later = np.flatnonzero(uniform[place:] <= first) + place
+            later: np.ndarray = np.flatnonzero(uniform[place:] <= first) + place
             if self._last_new < float("inf"):
                 later = later[: int(self._last_new) - new]
             is_new[later] = True

@@ -39,7 +39,7 @@ class MissRatioCurve:
         if not len(stack_distance):
             raise DataError("An empty trace has no miss-ratio curve.")
         counts = np.bincount(stack_distance)
-        sizes = np.flatnonzero(counts[1:]) + 1
+        sizes: np.ndarray = np.flatnonzero(counts[1:]) + 1
         hits = np.concatenate([[0], np.cumsum(counts[sizes])])
         return cls(np.concatenate([[0], sizes]), 1 - hits / len(stack_distance))
 

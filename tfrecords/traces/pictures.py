@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tfrecords.traces.miss_ratio import MissRatioCurve, log_sizes
 
@@ -32,9 +33,9 @@ def plain(axes: Axes) -> None:
     axes.grid(True, color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_size(8)
+        label.set_fontsize(8)
         label.set_color(_INK)
-    axes.title.set_size(9)
+    axes.title.set_fontsize(9)
 
 
 def to_png(figure: Figure, dpi: int = 110) -> bytes:
@@ -44,11 +45,22 @@ def to_png(figure: Figure, dpi: int = 110) -> bytes:
     return content.getvalue()
 
 
+def short_number(value: float, _position: int | None = None) -> str:
+    """A number for an axis: 1, 10, 1k, 10k, 1M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
 def draw_curve(axes: Axes, curve: MissRatioCurve, **style: Any) -> None:
     """Adds a miss-ratio curve, on a logarithmic scale of cache sizes."""
     sizes = log_sizes(int(curve.sizes[-1]))
     axes.plot(sizes, curve.at(sizes), drawstyle="steps-post", **style)
     axes.set_xscale("log")
+    # Without labels between the powers of ten, which lie upon each other in a small panel.
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(short_number))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("cache size (ids)")
     axes.set_ylabel("miss ratio (LRU)")

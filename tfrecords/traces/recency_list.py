@@ -61,12 +61,12 @@ class RecencyList:
         ends = np.cumsum(chunks.sizes).tolist()
         start = 0
         for end in ends:
-            places = chunks.positions[start:end] - 1
+            places: np.ndarray = chunks.positions[start:end] - 1
             deepest = int(places[-1]) + 1
             top = self.items[:deepest]
             found = top[places]
             taken[chunks.first_access[start:end]] = found
-            stays = np.ones(deepest, bool)
+            stays: np.ndarray = np.ones(deepest, bool)
             stays[places] = False
             top[end - start :] = top[stays]
             top[chunks.ranks[start:end]] = found
@@ -113,19 +113,19 @@ def _joined_in_pairs(chunks: _Chunks, same_as: np.ndarray) -> _Chunks:
     sizes = chunks.sizes if len(chunks.sizes) % 2 == 0 else np.append(chunks.sizes, 0)
     first_size, second_size = sizes[::2], sizes[1::2]
     pairs = len(first_size)
-    second = np.repeat(np.tile([False, True], pairs), sizes)
+    second: np.ndarray = np.repeat(np.tile([False, True], pairs), sizes)
     first_start = np.cumsum(first_size) - first_size
     first = ~second
     first_position, first_rank = chunks.positions[first], chunks.ranks[first]
     first_access = chunks.first_access[first]
-    pair_of_first = np.repeat(np.arange(pairs), first_size)
+    pair_of_first: np.ndarray = np.repeat(np.arange(pairs), first_size)
     start_of_first = first_start[pair_of_first]
-    by_rank = np.empty(len(first_rank), np.int64)
+    by_rank: np.ndarray = np.empty(len(first_rank), np.int64)
     by_rank[start_of_first + first_rank] = np.arange(len(first_rank))
 
     position, rank = chunks.positions[second], chunks.ranks[second]
     access = chunks.first_access[second]
-    pair = np.repeat(np.arange(pairs), second_size)
+    pair: np.ndarray = np.repeat(np.arange(pairs), second_size)
     below = position - first_size[pair]
     # Positions within what the first half put on top: its items once more.
     again = np.flatnonzero(below <= 0)
@@ -148,11 +148,11 @@ def _joined_in_pairs(chunks: _Chunks, same_as: np.ndarray) -> _Chunks:
     # Both are in order, so an item's place is its own number plus that of the others before it.
     place = np.arange(len(other)) + above
     total = len(first_rank) + len(other)
-    from_first = np.ones(total, bool)
+    from_first: np.ndarray = np.ones(total, bool)
     from_first[place] = False
 
     def merged(of_first: np.ndarray, of_other: np.ndarray) -> np.ndarray:
-        both = np.empty(total, np.int64)
+        both: np.ndarray = np.empty(total, np.int64)
         both[place] = of_other
         both[from_first] = of_first
         return both

@@ -147,7 +147,7 @@ class SyntheticSource:
             return self.blocks(split, shuffle_seed=shuffle_seed, epoch=epoch, first_row=first_row)
 
         dataset = tf.data.Dataset.from_generator(arrays, output_signature=self._signature())
-        dataset = dataset.prefetch(1).map(self._features_and_label, deterministic=True)
+        dataset = dataset.prefetch(1).map(self._features_and_label)
         dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
         left = total - first_row
         batches = left // batch_size if drop_remainder else -(-left // batch_size)
