@@ -21,6 +21,14 @@ RANDOM = DataOptions(data="random")
         (DataOptions(), "--data_dir is missing"),
         (DataOptions(data_dir="/does/not/exist"), "is not a folder"),
         (DataOptions(data="random", data_dir="x"), "contradicts --data_dir=x"),
+        (DataOptions(data="synthetic"), "--synthetic_dir is missing: name a folder of distrib"),
+        (DataOptions(data="synthetic", synthetic_dir="/does/not/exist"), "is not a folder"),
+        (
+            DataOptions(data="synthetic", synthetic_dir=os.path.dirname(__file__)),
+            "is no folder of distributions: it has no twin.json",
+        ),
+        (DataOptions(data="random", synthetic_dir="x"), "contradicts --synthetic_dir=x"),
+        (DataOptions(data="synthetic", data_dir="x"), "contradicts --data_dir=x"),
         (DataOptions(data="random", random_tables=("10", "ten")), "--random_tables has 'ten'"),
         (DataOptions(data="random", random_train_rows=0), "--random_train_rows=0 must be 1"),
         (DataOptions(data="random", random_ids="zipf"), "--random_ids=zipf must be one of"),
@@ -81,6 +89,20 @@ def test_json_round_trip_keeps_every_option():
     )
     config.validate()
     assert TrainingConfig.from_json(config.to_json()) == config
+
+
+def test_synthetic_rows_are_checked(tmp_path):
+    (tmp_path / "twin.json").write_text("{}")
+    options = DataOptions(data="synthetic", synthetic_dir=str(tmp_path))
+    options.validate()
+    with pytest.raises(UserError, match="--synthetic_train_rows=-1 must be 0 or more"):
+        dataclasses.replace(options, synthetic_train_rows=-1).validate()
+
+
+def test_folders_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = DataOptions(data="synthetic", synthetic_dir="twin").with_absolute_paths()
+    assert options.synthetic_dir == str(tmp_path / "twin") and options.data_dir == ""
 
 
 def test_lookups_of_a_random_length_are_bounded_by_the_table():

@@ -1,12 +1,19 @@
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 
 from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.run import train
 from tf_dlrm.training.sources import open_source
+from tfrecords.progress import Progress
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema
+from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.traces.profile_dataset import ProfileOptions, profile_dataset
+from tfrecords.traces.source import SyntheticSource
+from tfrecords.writer import DatasetWriter
 
 _RANDOM = DataOptions(
     data="random",
@@ -64,3 +71,49 @@ def test_random_flags_become_the_source_that_they_name(flags, hotness, arguments
         np.testing.assert_array_equal(
             _flat(source.batches(split, 100)), _flat(expected.batches(split, 100))
         )
+
+
+@pytest.fixture
+def twin_dir(tmp_path):
+    """A folder of distributions of a data set with a fixed and a ragged column."""
+    fixed, ragged = CategoricalColumn("C1", 40), CategoricalColumn("C2", 30, None)
+    schema = Schema(("a", "b", "c", "d"), (fixed, ragged))
+    original = RandomSource(schema, {"train": 900}, seed=1, indices_per_lookup=3)
+    with DatasetWriter(str(tmp_path / "original"), schema, {}, 300) as writer:
+        for features, label in original.batches("train", 300):
+            bags = features["C2"]
+            arrays = {"dense": features["dense"].numpy(), "C1": features["C1"].numpy()}
+            arrays["C2"] = (bags.values.numpy(), bags.row_lengths().numpy())
+            writer.write("train", arrays, label.numpy())
+            writer.write("evaluation", arrays, label.numpy())
+    folder, progress = str(tmp_path / "twin"), Progress(io.StringIO())
+    profile_dataset(str(tmp_path / "original"), "train", folder, ProfileOptions(), progress)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "rows"),
+    [({}, (900, 900)), ({"synthetic_train_rows": 500, "synthetic_seed": 7}, (500, 900))],
+)
+def test_synthetic_flags_become_the_source_that_they_name(twin_dir, flags, rows):
+    options = DataOptions(data="synthetic", synthetic_dir=twin_dir, **flags)
+    options.validate()
+    source = open_source(options)
+    expected = SyntheticSource(
+        twin_dir, {"train": rows[0], "evaluation": rows[1]}, flags.get("synthetic_seed", 0)
+    )
+    assert (source.rows("train"), source.rows("evaluation")) == rows
+    np.testing.assert_array_equal(
+        _flat(source.batches("train", 128, shuffle_seed=1)),
+        _flat(expected.batches("train", 128, shuffle_seed=1)),
+    )
+
+
+def test_a_twin_trains_and_resumes(tiny, tmp_path, twin_dir):
+    options = {"data": "synthetic", "synthetic_dir": twin_dir, "epochs": 2}
+    expected = train(tiny(**options, model_dir=str(tmp_path / "whole")))
+    assert expected["step"] == 18 and expected["evaluation_examples"] == 900
+    train(tiny(**options, train_steps=5))
+    result = train(tiny(**options))
+    for name in ("auc", "log_loss", "calibration"):
+        assert result[name] == expected[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training import evaluation
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.config import DataOptions, TrainingConfig
 from tf_dlrm.training.run import restore_model
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
@@ -59,7 +58,7 @@ def assess(
         logits, step = make_logits(model), position.step
     options = TrainingConfig.from_json(run["config"]).data
     if data_dir:
-        options = dataclasses.replace(options, data="folder", data_dir=data_dir)
+        options = DataOptions(data_dir=data_dir)
     options.validate()
     source = open_source(options)
     _check_schema(Schema.from_json(run["schema"]), source.schema)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.option import check_at_least, check_choices, option
 from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
+
+# The flag that names the folder of each kind of data that has one.
+_FOLDERS = {"folder": "data_dir", "synthetic": "synthetic_dir"}
+_PROFILE = "python -m tfrecords.synthetic profile --feature=all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +22,9 @@ class DataOptions:
 
     data: str = option(
         "folder",
-        "Source of examples: a data set folder (--data_dir), or random examples made on the fly.",
-        ("folder", "random"),
+        "Source of examples: a data set folder (--data_dir), or made on the fly: random examples, "
+        "or synthetic ones with the locality of other data (--synthetic_dir).",
+        ("folder", "random", "synthetic"),
     )
     data_dir: str = option("", "Data set folder, as written by tfrecords.convert_criteo.")
     shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
@@ -63,28 +69,47 @@ class DataOptions:
     random_evaluation_rows: int = option(100_000, "Number of random evaluation examples.")
     random_seed: int = option(0, "Seed of the random examples and of their teacher.")
 
+    synthetic_dir: str = option(
+        "", "Folder of distributions, as written by tfrecords.synthetic profile --feature=all."
+    )
+    synthetic_train_rows: int = option(
+        0, "Number of synthetic training examples; 0: as many as the original data has."
+    )
+    synthetic_evaluation_rows: int = option(
+        0, "Number of synthetic evaluation examples; 0: as many as the original data has."
+    )
+    synthetic_seed: int = option(0, "Seed of the synthetic examples.")
+
     def validate(self) -> None:
         """Raises UserError when the options contradict each other or name no data."""
         check_choices(self)
-        if self.data == "folder":
-            if not self.data_dir:
-                raise UserError(
-                    "--data_dir is missing: name a data set folder (made by python -m "
-                    "tfrecords.convert_criteo), or use --data=random."
-                )
-            if not files.isdir(self.data_dir):
-                raise UserError(f"--data_dir={self.data_dir} is not a folder.")
-            if not files.isfile(files.join(self.data_dir, "dataset.json")):
-                raise UserError(
-                    f"--data_dir={self.data_dir} is no data set: it has no dataset.json."
-                )
-        elif self.data_dir:
-            raise UserError(
-                f"--data=random contradicts --data_dir={self.data_dir}: leave one of them out."
-            )
         check_at_least(self, 1, "shuffle_window_rows")
-        if self.data == "random":
+        for kind, name in _FOLDERS.items():
+            if getattr(self, name) and kind != self.data:
+                raise UserError(
+                    f"--data={self.data} contradicts --{name}={getattr(self, name)}: leave one of "
+                    "them out."
+                )
+        if self.data == "folder":
+            self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
+        elif self.data == "synthetic":
+            self._check_folder("twin.json", "folder of distributions", _PROFILE)
+            check_at_least(self, 0, "synthetic_train_rows", "synthetic_evaluation_rows")
+        else:
             self._validate_random()
+
+    def _check_folder(self, file: str, kind: str, maker: str) -> None:
+        """Checks the folder that `data` needs."""
+        name = _FOLDERS[self.data]
+        folder = getattr(self, name)
+        if not folder:
+            raise UserError(
+                f"--{name} is missing: name a {kind} (made by {maker}), or use --data=random."
+            )
+        if not files.isdir(folder):
+            raise UserError(f"--{name}={folder} is not a folder.")
+        if not files.isfile(files.join(folder, file)):
+            raise UserError(f"--{name}={folder} is no {kind}: it has no {file}.")
 
     def _validate_random(self) -> None:
         check_at_least(self, 1, "random_indices_per_lookup")
@@ -112,3 +137,11 @@ class DataOptions:
                     f"{hotness} rows, but one has {min(sizes)}; let ids repeat, take fewer, or "
                     "let their number be random (--norandom_indices_per_lookup_fixed)."
                 )
+
+    def with_absolute_paths(self) -> DataOptions:
+        """The same options, for use from any folder."""
+        paths: dict[str, Any] = {}
+        for name in _FOLDERS.values():
+            if getattr(self, name):
+                paths[name] = files.absolute(getattr(self, name))
+        return dataclasses.replace(self, **paths)

@@ -152,9 +152,8 @@ def _only_process(model_dir: str) -> Iterator[None]:
 
 def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
     """Returns what run.json holds: enough to rebuild the model and to know its data."""
-    # Absolute, so that evaluations find the data from any folder.
-    folder = files.absolute(config.data.data_dir) if config.data.data_dir else ""
-    data = dataclasses.replace(config.data, data_dir=folder)
+    # Absolute paths, so that evaluations find the data from any folder.
+    data = config.data.with_absolute_paths()
     return {
         "format": 1,
         "config": dataclasses.replace(config, data=data).to_json(),

@@ -1,4 +1,4 @@
-"""The examples of a run: a data set folder, or random examples made on the fly."""
+"""The examples of a run: a data set folder, or examples made on the fly."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema, table_sizes
 from tfrecords.reader import RecordSource
 from tfrecords.schema import Schema
+from tfrecords.traces.source import SyntheticSource
 
 
 class Source(Protocol):
@@ -55,6 +56,8 @@ def open_source(options: DataOptions) -> Source:
     try:
         if options.data == "folder":
             return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
+        if options.data == "synthetic":
+            return _synthetic_source(options)
         return _random_source(options)
     except DataError as error:
         raise UserError(str(error)) from error
@@ -86,6 +89,19 @@ def _random_source(options: DataOptions) -> RandomSource:
         indices_per_lookup=lookup,
         dense=options.random_dense,
     )
+
+
+def _synthetic_source(options: DataOptions) -> SyntheticSource:
+    original = SyntheticSource(options.synthetic_dir, seed=options.synthetic_seed)
+    rows = {split: original.rows(split) for split in original.splits}
+    wanted = {
+        "train": options.synthetic_train_rows,
+        "evaluation": options.synthetic_evaluation_rows,
+    }
+    wanted = {split: count for split, count in wanted.items() if count}
+    if not wanted:
+        return original
+    return SyntheticSource(options.synthetic_dir, rows | wanted, options.synthetic_seed)
 
 
 @contextlib.contextmanager
