@@ -1,0 +1,124 @@
+"""What cannot be done is said in a sentence, and leaves nothing behind."""
+
+import gzip
+import os
+
+import pytest
+
+pytest.importorskip(
+    "apache_beam", reason="apache-beam is not installed; pip install 'tf-dlrm[beam]' brings it."
+)
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from tfrecords.beam import pipeline
+from tfrecords.beam.errors import sentence
+from tfrecords.conversion.criteo import CriteoFormat
+from tfrecords.conversion.options import Options
+from tfrecords.dataset_info import DatasetInfo
+from tfrecords.errors import DataError
+
+
+@pytest.mark.parametrize("workers", ["one", "threads"])
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, criteo_lines, convert_with_beam, workers):
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path in paths:
+        path.write_text("\n".join(criteo_lines(120)) + "\n")
+    lines = criteo_lines(120)
+    lines[97] = lines[97].replace("\t", ",", 1)
+    paths[1].write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as caught:
+        convert_with_beam(
+            paths, tmp_path / "out", CriteoFormat(), Options(), workers, unit_bytes=5000
+        )
+    assert str(caught.value) == (
+        f"Line 98 of {paths[1]} is no row: it has 39 columns, where 40 are needed. "
+        "(--on_bad_row=skip leaves such lines out and counts them.)"
+    )
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
+
+
+def test_a_truncated_file_is_named(tmp_path, criteo_lines, convert_with_beam):
+    whole = gzip.compress("\n".join(criteo_lines(200)).encode())
+    path = tmp_path / "day_0.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"day_0\.gz ends in the middle of its compressed data"):
+        convert_with_beam([path], tmp_path / "out", CriteoFormat(), Options())
+    assert os.listdir(tmp_path) == ["day_0.gz"]
+
+
+def test_a_data_set_is_replaced_only_when_asked_and_only_by_a_whole_one(
+    tmp_path, criteo_file, criteo_lines, convert_with_beam
+):
+    out = tmp_path / "out"
+    small = Options(rows_per_record=64)
+    convert_with_beam([criteo_file], out, CriteoFormat(), small, records_per_file=1)
+    before = {name: (out / name).stat().st_mtime_ns for name in os.listdir(out)}
+    with pytest.raises(DataError, match="holds a data set already. --overwrite replaces it"):
+        convert_with_beam([criteo_file], out, CriteoFormat(), Options())
+    bad = tmp_path / "bad.txt"
+    bad.write_text("nonsense\n")
+    with pytest.raises(DataError, match="Line 1 of .*bad.txt is no row"):
+        convert_with_beam([bad], out, CriteoFormat(), Options(), overwrite=True)
+    assert {name: (out / name).stat().st_mtime_ns for name in os.listdir(out)} == before
+    rows = convert_with_beam([criteo_file], out, CriteoFormat(), Options(), overwrite=True)
+    assert rows == {"train": 600, "evaluation": 100}
+    assert sorted(os.listdir(out)) == [
+        "dataset.json",
+        "evaluation-00000.tfrecord",
+        "train-00000.tfrecord",
+        "vocabulary",
+    ]
+    assert DatasetInfo.load(str(out)).splits["train"].rows == 600
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_other_folders_and_missing_inputs_are_refused(tmp_path, criteo_file, convert_with_beam):
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "photo.jpg").write_text("")
+    (tmp_path / "empty").write_text("")
+    for inputs, output, message in (
+        ([criteo_file], "holiday", "is not empty and is no data set"),
+        ([criteo_file], "empty", "is not empty and is no data set"),
+        ([tmp_path / "none.txt"], "out", "does not exist or is no file"),
+        ([tmp_path / "*.txt"], "out", "name each file"),
+        ([tmp_path / "empty"], "out", "is empty"),
+        ([], "out", "There is no input file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            convert_with_beam(inputs, tmp_path / output, CriteoFormat(), Options())
+
+
+def test_rows_that_the_splits_cannot_share_are_refused(tmp_path, criteo_lines, convert_with_beam):
+    (tmp_path / "a.txt").write_text("\n".join(criteo_lines(3)))
+    with pytest.raises(DataError, match="too few for --split=last_seventh"):
+        convert_with_beam([tmp_path / "a.txt"], tmp_path / "out", CriteoFormat(), Options())
+    (tmp_path / "b.txt").write_text("x\ny\n")
+    with pytest.raises(DataError, match="There is not one row in .* all 2 lines were skipped"):
+        convert_with_beam(
+            [tmp_path / "b.txt"], tmp_path / "out", CriteoFormat(), Options(on_bad_row="skip")
+        )
+
+
+def test_an_unknown_runner_is_named(tmp_path, criteo_file):
+    with pytest.raises(DataError, match="Carthorse"):
+        pipeline.convert(
+            [criteo_file],
+            str(tmp_path / "out"),
+            CriteoFormat(),
+            Options(),
+            PipelineOptions(["--runner=CarthorseRunner"]),
+        )
+
+
+def test_sentences_are_found_in_tracebacks():
+    said = "Line 3 of a is no row: it has 2 columns, where 40 are needed. (Skip it.)"
+    assert sentence(DataError(f"{said} [while running 'Positions']")) == said
+    trace = (
+        f"Traceback\n  File x\ntfrecords.errors.DataError: {said} [while running 'Positions']\n\n"
+    )
+    assert sentence(RuntimeError(trace)) == said
+    other = "Traceback\n  File x\nValueError: odd [while running 'Parse']\n"
+    assert sentence(RuntimeError(other)) == (
+        "The pipeline failed: ValueError: odd. Nothing was changed."
+    )
