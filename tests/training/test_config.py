@@ -29,6 +29,13 @@ RANDOM = DataOptions(data="random")
         ),
         (DataOptions(data="random", synthetic_dir="x"), "contradicts --synthetic_dir=x"),
         (DataOptions(data="synthetic", data_dir="x"), "contradicts --data_dir=x"),
+        (DataOptions(data="parquet", data_dir="x"), "--data_schema is missing: --data=parquet"),
+        (DataOptions(data="parquet", data_schema="avazu"), "--data_dir is missing: name a folder"),
+        (
+            DataOptions(data="parquet", data_dir=os.path.dirname(__file__), data_schema="avazu"),
+            "is no folder of Parquet files: it has no train",
+        ),
+        (DataOptions(data="random", data_schema="avazu"), "--data_schema=avazu contradicts"),
         (DataOptions(data="random", random_tables=("10", "ten")), "--random_tables has 'ten'"),
         (DataOptions(data="random", random_train_rows=0), "--random_train_rows=0 must be 1"),
         (DataOptions(data="random", random_ids="zipf"), "--random_ids=zipf must be one of"),
@@ -97,6 +104,16 @@ def test_synthetic_rows_are_checked(tmp_path):
     options.validate()
     with pytest.raises(UserError, match="--synthetic_train_rows=-1 must be 0 or more"):
         dataclasses.replace(options, synthetic_train_rows=-1).validate()
+
+
+def test_the_schema_of_parquet_files_is_read_before_tensorflow_starts(tmp_path):
+    (tmp_path / "train").mkdir()
+    options = DataOptions(data="parquet", data_dir=str(tmp_path), data_schema="avazu")
+    options.validate()
+    missing = dataclasses.replace(options, data_schema=str(tmp_path / "none.toml"))
+    with pytest.raises(UserError, match="^--data_schema=.*none.toml: .*\\.$"):
+        missing.validate()
+    assert options.with_absolute_paths() == options
 
 
 def test_folders_become_absolute(tmp_path, monkeypatch):

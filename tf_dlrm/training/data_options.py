@@ -12,7 +12,7 @@ from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
 # The flag that names the folder of each kind of data that has one.
-_FOLDERS = {"folder": "data_dir", "synthetic": "synthetic_dir"}
+_FOLDERS = {"folder": "data_dir", "parquet": "data_dir", "synthetic": "synthetic_dir"}
 _PROFILE = "python -m tfrecords.synthetic profile --feature=all"
 
 
@@ -22,11 +22,19 @@ class DataOptions:
 
     data: str = option(
         "folder",
-        "Source of examples: a data set folder (--data_dir), or made on the fly: random examples, "
-        "or synthetic ones with the locality of other data (--synthetic_dir).",
-        ("folder", "random", "synthetic"),
+        "Source of examples: a data set folder (--data_dir), Parquet files as they are "
+        "(--data_schema), or made on the fly: random examples, or synthetic ones with the locality "
+        "of other data (--synthetic_dir).",
+        ("folder", "parquet", "random", "synthetic"),
     )
-    data_dir: str = option("", "Data set folder, as written by tfrecords.convert_criteo.")
+    data_dir: str = option(
+        "",
+        "Data set folder, as written by tfrecords.convert_criteo; with --data=parquet a folder of "
+        ".parquet files for each split: DIR/train, DIR/evaluation.",
+    )
+    data_schema: str = option(
+        "", "With --data=parquet: what the columns are, as for --schema of tfrecords.convert."
+    )
     shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
     shuffle_window_rows: int = option(
         262144, "Rows that are shuffled among each other while reading; blocks always are."
@@ -84,19 +92,37 @@ class DataOptions:
         """Raises UserError when the options contradict each other or name no data."""
         check_choices(self)
         check_at_least(self, 1, "shuffle_window_rows")
-        for kind, name in _FOLDERS.items():
-            if getattr(self, name) and kind != self.data:
+        for name in sorted(set(_FOLDERS.values())):
+            if getattr(self, name) and name != _FOLDERS.get(self.data):
                 raise UserError(
                     f"--data={self.data} contradicts --{name}={getattr(self, name)}: leave one of "
                     "them out."
                 )
+        if bool(self.data_schema) != (self.data == "parquet"):
+            raise UserError(
+                f"--data_schema={self.data_schema} contradicts --data={self.data}: only Parquet "
+                "files need it."
+                if self.data_schema
+                else "--data_schema is missing: --data=parquet needs to know what the columns are."
+            )
         if self.data == "folder":
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
+        elif self.data == "parquet":
+            self._check_folder("train", "folder of Parquet files", "any program")
+            self._check_data_schema()
         elif self.data == "synthetic":
             self._check_folder("twin.json", "folder of distributions", _PROFILE)
             check_at_least(self, 0, "synthetic_train_rows", "synthetic_evaluation_rows")
         else:
             self._validate_random()
+
+    def _check_data_schema(self) -> None:
+        from tfrecords.conversion import description_file  # here: it needs packages for TOML
+
+        try:
+            description_file.load(self.data_schema)
+        except DataError as error:
+            raise UserError(f"--data_schema={self.data_schema}: {error}") from error
 
     def _check_folder(self, file: str, kind: str, maker: str) -> None:
         """Checks the folder that `data` needs."""
@@ -108,7 +134,7 @@ class DataOptions:
             )
         if not files.isdir(folder):
             raise UserError(f"--{name}={folder} is not a folder.")
-        if not files.isfile(files.join(folder, file)):
+        if not files.exists(files.join(folder, file)):
             raise UserError(f"--{name}={folder} is no {kind}: it has no {file}.")
 
     def _validate_random(self) -> None:
@@ -141,7 +167,10 @@ class DataOptions:
     def with_absolute_paths(self) -> DataOptions:
         """The same options, for use from any folder."""
         paths: dict[str, Any] = {}
-        for name in _FOLDERS.values():
+        for name in set(_FOLDERS.values()):
             if getattr(self, name):
                 paths[name] = files.absolute(getattr(self, name))
+        # A description can also be a built-in one, which has a name and no path.
+        if self.data_schema and files.isfile(self.data_schema):
+            paths["data_schema"] = files.absolute(self.data_schema)
         return dataclasses.replace(self, **paths)

@@ -1,4 +1,4 @@
-"""The examples of a run: a data set folder, or examples made on the fly."""
+"""The examples of a run: files of several kinds, or examples made on the fly."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def open_source(options: DataOptions) -> Source:
     try:
         if options.data == "folder":
             return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
+        if options.data == "parquet":
+            return _parquet_source(options)
         if options.data == "synthetic":
             return _synthetic_source(options)
         return _random_source(options)
@@ -89,6 +91,15 @@ def _random_source(options: DataOptions) -> RandomSource:
         indices_per_lookup=lookup,
         dense=options.random_dense,
     )
+
+
+def _parquet_source(options: DataOptions) -> Source:
+    # Here, since they need packages that no other source does.
+    from tfrecords.conversion import description_file
+    from tfrecords.parquet_source import ParquetSource
+
+    description = description_file.load(options.data_schema)
+    return ParquetSource(options.data_dir, description, options.shuffle_window_rows)
 
 
 def _synthetic_source(options: DataOptions) -> SyntheticSource:
