@@ -29,18 +29,18 @@ class History:
         self._path = files.join(model_dir, "metrics.jsonl") if model_dir else None
         self._entries = [e for e in self._read() if e["step"] <= resumed_step]
         self._writer = None
+        self._pending: list[tuple[int, str, float]] = []
         self._flush_every = 0.0
         self._flushed = time.monotonic()
         if self._path:
             self._write_whole()
         if model_dir and tensorboard:
-            queue = None
             if files.is_remote(model_dir):
                 self._flush_every = _REMOTE_FLUSH_SECONDS
-                queue = 1 << 20  # else the writer flushes itself every ten numbers
             try:
+                # A queue longer than what is written at once: else it writes every ten numbers.
                 self._writer = tf.summary.create_file_writer(
-                    files.join(model_dir, "tensorboard"), max_queue=queue
+                    files.join(model_dir, "tensorboard"), max_queue=1 << 20
                 )
             except tf.errors.OpError as error:
                 raise UserError(
@@ -67,16 +67,17 @@ class History:
     def add_scalars(self, step: int, scalars: dict[str, float]) -> None:
         """Writes numbers for TensorBoard."""
         if self._writer is not None:
-            with self._writer.as_default(step):
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
+            self._pending += [(step, name, value) for name, value in scalars.items()]
             if time.monotonic() - self._flushed >= self._flush_every:
                 self.flush()
 
     def flush(self) -> None:
         """Writes out what TensorBoard has not been given yet."""
         if self._writer is not None:
-            self._writer.flush()
+            with self._writer.as_default():  # its end writes them out
+                for step, name, value in self._pending:
+                    tf.summary.scalar(name, value, step=step)
+            self._pending = []
             self._flushed = time.monotonic()
 
     def _read(self) -> list[dict[str, Any]]:
