@@ -1,0 +1,472 @@
+"""Trains on Parquet files as they are: read inside TensorFlow's graph, by tensorflow-io.
+
+For tables whose values need no vocabulary built by counting: ids that are ids already, or text that
+is hashed. `python -m tfrecords.convert` makes a data set of any table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tfrecords import files
+from tfrecords.conversion.table_description import CategoricalColumn as Described
+from tfrecords.conversion.table_description import TableDescription
+from tfrecords.errors import DataError
+from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.schema import CategoricalColumn, Schema
+
+_ENDING = ".parquet"
+# A footer is rarely longer, so that one request to a store is enough.
+_TAIL = 1 << 18
+# Row groups of fewer rows are read together.
+_LEAST_ROWS = 8192
+# Readers per file: one reads a row group's columns one after the other.
+_READERS = 2
+_CONTAINER = "tf_dlrm"
+_TYPES = {
+    "BOOLEAN": tf.bool,
+    "INT32": tf.int32,
+    "INT64": tf.int64,
+    "FLOAT": tf.float32,
+    "DOUBLE": tf.float64,
+    "BYTE_ARRAY": tf.string,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    path: str
+    name: str
+    rows: int
+    group_rows: tuple[int, ...]
+    types: tuple[str, ...]
+    checksum: str
+
+
+class ParquetSource:
+    """The rows of Parquet files; the interface is that of `RecordSource`.
+
+    ```
+    DIR/train/*.parquet
+    DIR/evaluation/*.parquet
+    ```
+
+    The order of the rows is a function of (seed, epoch) and the files alone: row groups are what
+    records are to a data set folder. Row groups of 8,192 to 131,072 rows read fastest and shuffle
+    best.
+
+    Args:
+        data_dir: A folder with one folder of `.parquet` files per split, also `s3://` and the like.
+        description: What the columns are. Those of the categorical ones need `vocabulary_size` or
+            `hash_buckets`, and one value per row.
+        shuffle_window_rows: About how many rows are shuffled together when a seed is given.
+
+    Attributes:
+        schema: The columns.
+        fingerprint: A string that changes when the description changes, or a file's size or footer,
+            which holds the position and (as most programs write it) the range of every column.
+
+    Raises:
+        DataError: If tensorflow-io is missing, a file is damaged or has not the columns described,
+            or a column cannot be read without conversion.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        description: TableDescription,
+        shuffle_window_rows: int = SHUFFLE_WINDOW_ROWS,
+    ) -> None:
+        if shuffle_window_rows < 1:
+            raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
+        self._data_dir = data_dir
+        self._description = description
+        self._shuffle_window_rows = shuffle_window_rows
+        self._read = _reading_operation()
+        self.schema = _schema(description)
+        self._splits = {
+            split: [self._open(split, name) for name in names]
+            for split, names in _split_files(data_dir).items()
+        }
+        content = {
+            "description": dataclasses.asdict(description),
+            "files": {
+                split: [(file.name, file.checksum) for file in listed]
+                for split, listed in self._splits.items()
+            },
+        }
+        self.fingerprint = hashlib.sha256(
+            json.dumps(content, sort_keys=True).encode("utf-8")
+        ).hexdigest()[:32]
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        return sum(file.rows for file in self._files(split))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
+        listed = self._files(split)
+        blocks = [
+            (number, start, stop)
+            for number, file in enumerate(listed)
+            for start, stop in _blocks(file.group_rows)
+        ]
+        places: np.ndarray = np.array(blocks, np.int64).reshape(-1, 3)
+        order = epoch_order(
+            places[:, 2] - places[:, 1],
+            shuffle_seed=shuffle_seed,
+            epoch=epoch,
+            first_row=first_row,
+            shuffle_window_rows=self._shuffle_window_rows,
+        )
+        paths = tf.constant([file.path for file in listed], tf.string, shape=[len(listed)])
+        shared = tf.constant([file.checksum for file in listed], tf.string, shape=[len(listed)])
+        totals = tf.constant([file.rows for file in listed], tf.int64, shape=[len(listed)])
+        # Files of one split may differ in a column's type, which must be known beforehand.
+        kinds = sorted({file.types for file in listed})
+        kind_of = tf.constant([kinds.index(file.types) for file in listed], shape=[len(listed)])
+
+        def read(reader: tf.Tensor, place: tf.Tensor) -> tuple[tf.RaggedTensor, ...]:
+            file, start, stop = place[0], place[1], place[2]
+
+            def columns(types: tuple[str, ...]) -> tuple[tf.Tensor, ...]:
+                raw = {}
+                for name, dtype in zip(self._description.used, types, strict=True):
+                    raw[name] = self._read(
+                        input=paths[file],
+                        shared=tf.strings.join([shared[file], tf.strings.as_string(reader)], "-"),
+                        component=name,
+                        shape=totals[file : file + 1],
+                        start=[start],
+                        stop=[stop],
+                        dtype=_TYPES[dtype],
+                        container=_CONTAINER,
+                    )
+                return self._features(raw)
+
+            if len(kinds) == 1:
+                made = columns(kinds[0])
+            else:
+                branches = [lambda types=types: columns(types) for types in kinds]
+                made = tf.switch_case(kind_of[file], branches)
+            # Ragged, since blocks of different lengths are put together.
+            lengths = tf.reshape(stop - start, [1])
+            return tuple(tf.RaggedTensor.from_row_lengths(column, lengths) for column in made)
+
+        def fetch(indices: np.ndarray) -> tf.data.Dataset:
+            readers = np.arange(len(indices)) % _READERS
+            dataset = tf.data.Dataset.from_tensor_slices((readers, places[indices]))
+            return dataset.map(read, num_parallel_calls=4, deterministic=True)
+
+        return ordered_batches(order, fetch, self._join, batch_size, drop_remainder)
+
+    def explain(self, error: BaseException) -> str:
+        """Finds out what is wrong with the files after an error while reading.
+
+        Args:
+            error: What TensorFlow raised.
+
+        Returns:
+            A whole sentence that names file, row, column and value; or, where the files are in
+            order, one that says so and holds the first line of `error`.
+        """
+        for listed in self._splits.values():
+            for file in listed:
+                problem = self._problem(file)
+                if problem is not None:
+                    return problem
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        return (
+            f"Reading {self._data_dir} failed, but its files are whole, so the cause is "
+            f"elsewhere: {first_line}"
+        )
+
+    def _files(self, split: str) -> list[_File]:
+        try:
+            return self._splits[split]
+        except KeyError:
+            raise DataError(
+                f"{self._data_dir} has no split {split!r}: no folder of that name with "
+                f"{_ENDING} files; it has {', '.join(sorted(self._splits)) or 'none'}."
+            ) from None
+
+    def _open(self, split: str, name: str) -> _File:
+        path = files.join(self._data_dir, split, name)
+        metadata, checksum = _metadata(path)
+        found = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+        types = []
+        for wanted in self._description.used:
+            if wanted not in found:
+                raise DataError(_no_such_column(path, wanted, found))
+            column = metadata.schema.column(found[wanted])
+            types.append(column.physical_type)
+            _check_type(path, wanted, column, self._description)
+            for group in range(metadata.num_row_groups):
+                statistics = metadata.row_group(group).column(found[wanted]).statistics
+                if statistics is not None and statistics.null_count:
+                    raise DataError(_null_sentence(path, wanted))
+        groups = range(metadata.num_row_groups)
+        return _File(
+            path=path,
+            name=f"{split}/{name}",
+            rows=metadata.num_rows,
+            group_rows=tuple(metadata.row_group(group).num_rows for group in groups),
+            types=tuple(types),
+            checksum=checksum,
+        )
+
+    def _features(self, raw: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Label, dense columns and ids of rows, in the order of the schema."""
+        label = self._description.label
+        values = raw[label.column]
+        if label.positive_from is not None:
+            values = tf.cast(values, tf.float64) >= label.positive_from
+        made = [tf.cast(values, tf.float32)]
+        for dense in self._description.dense:
+            number = tf.cast(raw[dense.column], tf.float32)
+            # NaN stays NaN, to be found: tf.maximum hands it on.
+            made.append(
+                tf.math.log1p(tf.maximum(number, 0.0)) if dense.transform == "log1p" else number
+            )
+        for described in self._description.categorical:
+            made.append(_ids(described, raw[described.column]))
+        return tuple(made)
+
+    def _join(
+        self, blocks: tuple[tf.RaggedTensor, ...], rows: tf.Tensor
+    ) -> tuple[Features, tf.Tensor]:
+        """The rows of the blocks of a window, checked."""
+        # tf.reshape refuses another number of values: that is the check that no row is missing.
+        flat = [tf.reshape(block.flat_values, [tf.cast(rows, tf.int32)]) for block in blocks]
+        label, dense, ids = flat[0], flat[1 : 1 + len(self.schema.dense)], flat[1:]
+        ids = ids[len(dense) :]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(number)) for number in dense])
+        within = tf.reduce_all((label >= 0) & (label <= 1))
+        inside = tf.reduce_all(
+            [
+                tf.reduce_all((value >= 0) & (value < column.vocabulary_size))
+                for column, value in zip(self.schema.categorical, ids, strict=True)
+            ]
+        )
+        checks = [
+            tf.debugging.Assert(finite, ["A dense value is not finite."]),
+            tf.debugging.Assert(within, ["A label does not lie in [0, 1]."]),
+            tf.debugging.Assert(inside, ["An id lies outside its vocabulary."]),
+        ]
+        with tf.control_dependencies(checks):
+            features: Features = {}
+            if dense:
+                features["dense"] = tf.stack(dense, axis=1)
+            for column, value in zip(self.schema.categorical, ids, strict=True):
+                features[column.name] = tf.cast(value, tf.as_dtype(column.dtype.type))
+            return features, tf.identity(label)
+
+    def _problem(self, file: _File) -> str | None:
+        """A sentence on the first fault of a file, or None."""
+        try:
+            if _metadata(file.path)[1] != file.checksum:
+                return f"The file {file.path} has changed since it was opened."
+        except (DataError, OSError) as error:
+            return str(error)
+        names = [self.schema.label, *self.schema.dense, *self.schema.categorical_names]
+        for start, stop in _blocks(file.group_rows):
+            raw = {}
+            for column, dtype in zip(self._description.used, file.types, strict=True):
+                try:
+                    raw[column] = self._read(
+                        input=file.path,
+                        shared=file.checksum,
+                        component=column,
+                        shape=[file.rows],
+                        start=[start],
+                        stop=[stop],
+                        dtype=_TYPES[dtype],
+                        container=_CONTAINER,
+                    )
+                except tf.errors.OpError as error:
+                    if "null value" in str(error):
+                        return _null_sentence(file.path, column)
+                    return (
+                        f"The column {column!r} of {file.path} cannot be read in rows {start} to "
+                        f"{stop - 1}: {str(error).splitlines()[0]}"
+                    )
+            for name, value in zip(names, self._features(raw), strict=True):
+                wrong, allowed = self._wrong(name, value.numpy())
+                if wrong.any():
+                    row = int(np.argmax(wrong))
+                    return (
+                        f"Row {start + row} of the column of {name!r} in {file.path} is "
+                        f"{value.numpy()[row]}; {allowed}."
+                    )
+        return None
+
+    def _wrong(self, name: str, value: np.ndarray) -> tuple[np.ndarray, str]:
+        if name == self.schema.label:
+            return ~((value >= 0) & (value <= 1)), "a label must lie between 0 and 1"
+        if name in self.schema.dense:
+            return ~np.isfinite(value), "dense values must be finite numbers"
+        size = next(c.vocabulary_size for c in self.schema.categorical if c.name == name)
+        return (value < 0) | (value >= size), f"ids must lie in [0, {size})"
+
+
+def _reading_operation() -> Any:
+    files.prepare("s3://")  # also says so where tensorflow-io is missing
+    from tensorflow_io.python.ops import core_ops
+
+    return core_ops.io_parquet_readable_read
+
+
+def _schema(description: TableDescription) -> Schema:
+    convert = "; `python -m tfrecords.convert` makes a data set of such a table"
+    if description.format != "parquet":
+        raise DataError(
+            f"The description is of a table in {description.format!r}; only 'parquet' can be read "
+            f"without conversion{convert}."
+        )
+    if description.label.positive_values:
+        raise DataError(
+            f"The label {description.label.column!r} is text (positive_values), which cannot be "
+            f"read without conversion{convert}."
+        )
+    columns = []
+    for column in description.categorical:
+        if column.hotness != 1 or column.separator is not None:
+            raise DataError(
+                f"The feature {column.name!r} has many values per row, which tensorflow-io's "
+                f"reader of Parquet does not know{convert}."
+            )
+        size = column.vocabulary_size or column.hash_buckets
+        if size is None:
+            raise DataError(
+                f"The feature {column.name!r} has neither vocabulary_size (its values are ids "
+                f"already) nor hash_buckets, so it cannot be read without conversion{convert}."
+            )
+        columns.append(CategoricalColumn(column.name, size))
+    return Schema(
+        dense=tuple(column.name for column in description.dense),
+        categorical=tuple(columns),
+        label=description.label.column,
+    )
+
+
+def _split_files(data_dir: str) -> dict[str, list[str]]:
+    if not files.isdir(data_dir):
+        raise DataError(f"There is no folder {data_dir!r} of Parquet files.")
+    splits = {}
+    for split in files.listdir(data_dir):
+        folder = files.join(data_dir, split)
+        if split.startswith((".", "_")) or not files.isdir(folder):
+            continue
+        names = [name for name in files.listdir(folder) if name.endswith(_ENDING)]
+        if names:
+            splits[split] = names
+    if not splits:
+        raise DataError(
+            f"The folder {data_dir!r} holds no Parquet files: they lie in a folder per split, as "
+            f"{files.join(data_dir, 'train', 'part-0.parquet')}."
+        )
+    return splits
+
+
+def _metadata(path: str) -> tuple[pq.FileMetaData, str]:
+    """What a file's footer says, and a checksum of its size and footer."""
+    try:
+        size = files.size(path)
+        with files.explained(path), files.open_file(path) as file:
+            tail = _tail(file, size, _TAIL)
+            length = int.from_bytes(tail[-8:-4], "little") + 8
+            if length > len(tail):
+                tail = _tail(file, size, length)
+        metadata = pq.read_metadata(pa.BufferReader(tail))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is no Parquet file, or is damaged: {error}") from error
+    # Footers end with what the file's writer knows of each column: offsets, sizes and ranges.
+    footer = tail[-(int.from_bytes(tail[-8:-4], "little") + 8) :]
+    digest = hashlib.sha256(f"{path}:{size}:".encode() + footer).hexdigest()
+    return metadata, digest[:32]
+
+
+def _tail(file: Any, size: int, length: int) -> bytes:
+    file.seek(max(0, size - length))
+    return bytes(file.read(min(size, length)))
+
+
+def _blocks(group_rows: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Ranges of rows that are read at once: whole row groups, small ones together."""
+    ranges, start, stop = [], 0, 0
+    for rows in group_rows:
+        stop += rows
+        if stop - start >= _LEAST_ROWS:
+            ranges.append((start, stop))
+            start = stop
+    if stop > start:
+        ranges.append((start, stop))
+    return ranges
+
+
+def _no_such_column(path: str, wanted: str, found: dict[str, int]) -> str:
+    for name in found:
+        if name.startswith(wanted + "."):
+            return (
+                f"The column {wanted!r} of {path} holds lists or structures, which tensorflow-io's "
+                "reader of Parquet does not know; `python -m tfrecords.convert` makes a data set "
+                "of it."
+            )
+    return f"{path} has no column {wanted!r}; it has {', '.join(found)}."
+
+
+def _check_type(path: str, name: str, column: Any, description: TableDescription) -> None:
+    kind = column.physical_type
+    logical = str(getattr(column.logical_type, "type", "NONE"))
+    text = kind == "BYTE_ARRAY"
+    hashed = any(c.column == name and c.hash_buckets for c in description.categorical)
+    whole = any(c.column == name and c.vocabulary_size for c in description.categorical)
+    allowed = kind in _TYPES and logical in ("NONE", "INT", "STRING")
+    if text and not hashed:
+        allowed = False
+    if (whole or hashed) and kind in ("FLOAT", "DOUBLE", "BOOLEAN"):
+        allowed = False
+    if column.max_repetition_level or not allowed:
+        raise DataError(
+            f"The column {name!r} of {path} is of Parquet's type {kind}"
+            f"{'' if logical == 'NONE' else f' ({logical})'}, which cannot be read as it is "
+            "described without conversion; `python -m tfrecords.convert` makes a data set of it."
+        )
+
+
+def _null_sentence(path: str, column: str) -> str:
+    return (
+        f"The column {column!r} of {path} holds missing values, which tensorflow-io's reader of "
+        "Parquet does not know; fill them, or make a data set with `python -m tfrecords.convert`."
+    )
+
+
+def _ids(described: Described, values: tf.Tensor) -> tf.Tensor:
+    """Ids, int64, not checked."""
+    if described.hash_buckets is None:
+        return tf.cast(values, tf.int64)
+    text = values if values.dtype == tf.string else tf.strings.as_string(values)
+    return tf.strings.to_hash_bucket_fast(text, described.hash_buckets)
