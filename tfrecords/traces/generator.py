@@ -186,12 +186,12 @@ class _Draws:
             end = int(np.searchsorted(new_before, self._largest))
             restricted, late = slice(end), slice(end, None)
         value = uniform.copy()
-        possible: Any = new_before[restricted]
+        possible = new_before[restricted]
         value[restricted] *= self._cumulative[self._support(possible)]
         over = new_before[late] >= self._last_new
         first = self._cumulative[0]
         value[late] = np.where(over, (1 - first) * value[late] + first, value[late])
-        index = np.searchsorted(self._cumulative, value)
+        index: Any = np.searchsorted(self._cumulative, value)
         # Rounding may leave the last cumulative probability below 1, and the first one hit.
         np.minimum(index, len(self._distances) - 1, out=index)
         late_index = index[late]
