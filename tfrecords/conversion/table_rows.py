@@ -50,8 +50,8 @@ def _convert(table: pa.Table, description: TableDescription) -> tuple[Rows, _Fau
     # The order in which the columns are looked at is that in which faults are reported.
     label = _label(_array(table, description.label.column), description.label, faults)
     dense: np.ndarray = np.empty((len(description.dense), table.num_rows), np.float32)
-    for index, column in enumerate(description.dense):
-        dense[index] = _dense(_array(table, column.column), column, faults)
+    for index, number in enumerate(description.dense):
+        dense[index] = _dense(_array(table, number.column), number, faults)
     keys, lengths = [], []
     for column in description.categorical:
         array = _array(table, column.column)
@@ -117,7 +117,7 @@ def _dense(array: pa.Array, column: DenseColumn, faults: _Faults) -> np.ndarray:
         # In float64 and then rounded once: the same on every machine.
         values = np.log1p(np.maximum(values, 0))
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32)
+        rounded: np.ndarray = values.astype(np.float32)
     for row in np.flatnonzero(~np.isfinite(rounded)):
         report(int(row), "number", f"is {values[row]:g}, which a number of 32 bits cannot hold")
     return rounded
@@ -136,7 +136,7 @@ def _many(
     values = array.flatten()
     if table_values.is_text(values.type):
         values = blank_out(values, null_values)
-    row_of_value = np.repeat(np.arange(len(lengths)), lengths)
+    row_of_value: np.ndarray = np.repeat(np.arange(len(lengths)), lengths)
     report = _to(faults, column.column)
 
     def of_value(index: int, kind: str, what: str) -> None:

@@ -295,7 +295,7 @@ def _hexadecimal(array: pa.Array, report: Report) -> np.ndarray:
                     f"is {shown(value)}, where one to eight hexadecimal digits are needed",
                 )
         return np.zeros(len(array), np.uint64)
-    result = values.astype(np.uint64)
+    result: np.ndarray = values.astype(np.uint64)
     result[blank] = BLANK_HEXADECIMAL
     return result
 
@@ -336,13 +336,13 @@ def _date_parser(how: str) -> Callable[[bytes], int]:
 
 
 def _part(seconds: np.ndarray, part: str) -> np.ndarray:
-    days = seconds // 86_400
+    days: np.ndarray = seconds // 86_400
     if part == "hour_of_day":
         return (seconds - days * 86_400) // 3600
     if part == "weekday":
         # 1970 began on a Thursday.
         return (days + 3) % 7
-    months = days.astype("datetime64[D]").astype("datetime64[M]")
+    months: np.ndarray = days.astype("datetime64[D]").astype("datetime64[M]")
     if part == "month":
         return months.astype(np.int64) % 12
     if part == "day_of_month":

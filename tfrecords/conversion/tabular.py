@@ -98,7 +98,9 @@ class TabularFormat:
         table = text_table.parse_lines(piece.data, self._description)
         if table is not None:
             rows, bad = table_rows.to_rows(table, self._description)
-            return Parsed(table.num_rows, rows, bad)
+            if not bad:
+                return Parsed(table.num_rows, rows, [])
+        # Once more as text, so that messages show what the file holds, and not what it means.
         table, numbers, bad = text_table.parse_texts(piece.data, self._description)
         lines = len(numbers) + len(bad)
         if table is None:
