@@ -28,6 +28,16 @@ def problems(data_dir: str, info: DatasetInfo) -> Iterator[str]:
             problem = _file_problem(files.join(data_dir, file.path), file, rows, info)
             if problem is not None:
                 yield problem
+    for vocabulary in info.vocabularies.values():
+        path = files.join(data_dir, vocabulary.path)
+        (size,) = files.sizes([path])
+        if size is None:
+            yield f"The vocabulary file {path} is missing. Convert or copy the data again."
+        elif size != vocabulary.size or file_crc(path) != vocabulary.crc32c:
+            yield (
+                f"The checksum or size of the vocabulary file {path} is not the one in "
+                "dataset.json. Convert or copy the data again."
+            )
 
 
 def first_problem(data_dir: str, info: DatasetInfo) -> str | None:

@@ -108,7 +108,9 @@ class Counter:
         rows = self._spool.read(piece)
         if plan is None:
             options = self._options
-            mask = kept(rows.label, piece.first_row, options.keep_negatives, options.seed)
+            mask: np.ndarray | None = kept(
+                rows.label, piece.first_row, options.keep_negatives, options.seed
+            )
         else:
             mask = plan.mask(piece, rows.label, 0, plan.counted)
         for index in self._builders:

@@ -59,4 +59,4 @@ class Memory:
     def bucket_bytes(self) -> int:
         """Bytes of a bucket of rows that is shuffled in memory."""
         # Each is held up to four times: as read, ordered, as columns, and as records.
-        return max(1 << 16, min(1 << 27, self._share(0.4) // (4 * (self.threads + 2))))
+        return max(1 << 16, min(1 << 26, self._share(0.4) // (4 * (self.threads + 2))))

@@ -23,7 +23,7 @@ def kept(label: np.ndarray, first_row: int, keep_negatives: float, seed: int) ->
     """
     if keep_negatives >= 1:
         return np.ones(len(label), np.bool_)
-    rows = np.arange(first_row, first_row + len(label), dtype=np.uint64)
+    rows: np.ndarray = np.arange(first_row, first_row + len(label), dtype=np.uint64)
     # 53 bits of the hash are a number in [0, 1) that float64 holds exactly.
     drawn = (hash_numbers(hash_number(seed, _PURPOSE), rows) >> np.uint64(11)) * 2.0**-53
     result: np.ndarray = (label > 0) | (drawn < keep_negatives)

@@ -163,6 +163,7 @@ class Shuffle:
         rows = np.frombuffer(self._read(bucket), np.int32).reshape(-1, self._layout.words)
         hashes = np.ascontiguousarray(rows[:, :2]).view(np.uint64).reshape(-1)
         order = np.argsort(hashes, kind="stable")
+        arrived, rows = rows, rows[order]
         columns: dict[str, Any] = {}
         start = 2
         kind = 0
@@ -173,10 +174,10 @@ class Shuffle:
             if width is None:
                 kind += 1
                 ids = np.frombuffer(self._read(kind * self._buckets + bucket), np.int64)
-                lengths = part.reshape(-1)
-                columns[name] = (_take_ragged(ids, lengths, order), lengths[order])
+                lengths = np.ascontiguousarray(arrived[:, start - 1])
+                columns[name] = (_take_ragged(ids, lengths, order), part.reshape(-1))
             else:
-                values = part[order].view(dtype)
+                values = part.view(dtype)
                 # One value a row is a vector, except in `dense`, which is always a matrix.
                 columns[name] = values if width > 1 or name == "dense" else values.reshape(-1)
         label = columns.pop("")

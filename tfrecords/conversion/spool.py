@@ -6,7 +6,7 @@ import bisect
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import google_crc32c
 import numpy as np
@@ -64,7 +64,7 @@ class Spool:
         for piece in pieces:
             self._advance(piece)
         mode = "r+b" if pieces else "wb"
-        self._file: BinaryIO = open(path, mode)
+        self._file: IO[bytes] = open(path, mode)
         self._file.truncate(self._offset)
         self._file.seek(self._offset)
 

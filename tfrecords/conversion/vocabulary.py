@@ -128,18 +128,20 @@ class VocabularyBuilder:
             merging_bytes: About how much memory to use, where values were spilled.
             most_values: Of more values than these only the number is found.
         """
+        parts: Iterator[Counts]
         if not self._runs:
             self._merge()
-            parts = [self._merged]
+            parts = iter([self._merged])
         else:
             self.spill()
-            parts = self._partitions(merging_bytes)
+            parts = (
+                merged([run.part(start, end) for run, start, end in part])
+                for part in self._partitions(merging_bytes)
+            )
         values = 0
         keys: list[np.ndarray] = []
         ranks: list[np.ndarray] = []
         for part in parts:
-            if isinstance(part, list):
-                part = merged([run.part(start, end) for run, start, end in part])
             kept = part.counts >= min_count
             values += int(kept.sum())
             if values <= most_values:

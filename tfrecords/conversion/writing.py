@@ -173,7 +173,7 @@ class Writing:
         starts: list[int] = []
         if self._options.shuffle == "day":
             starts = [int(row) for row in self._plan.days() if part.start < row < part.end]
-        day_rows = np.diff([part.start, *starts, part.end]).tolist()
+        day_rows: list[int] = np.diff(np.array([part.start, *starts, part.end])).tolist()
         buckets = day_buckets(day_rows, row_bytes, self._memory.bucket_bytes)
         return Layout(tuple(fields), tuple(starts), buckets)
 
