@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -167,7 +168,7 @@ class VocabularyBuilder:
         sample = np.sort(np.concatenate([keys[::step] for keys in maps]))
         pivots = np.unique(sample[(np.arange(1, ranges) * len(sample)) // ranges])
         cuts = [
-            [0, *np.searchsorted(keys, pivots).tolist(), run.size]
+            [0, *list(np.searchsorted(keys, pivots)), run.size]
             for run, keys in zip(self._runs, maps, strict=True)
         ]
         return [
