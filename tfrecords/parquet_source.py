@@ -30,7 +30,8 @@ _TAIL = 1 << 18
 _LEAST_ROWS = 8192
 # Readers per file: one reads a row group's columns one after the other.
 _READERS = 2
-_CONTAINER = "tf_dlrm"
+# TensorFlow allows letters and digits here.
+_CONTAINER = "tfdlrm"
 _TYPES = {
     "BOOLEAN": tf.bool,
     "INT32": tf.int32,
@@ -175,7 +176,7 @@ class ParquetSource:
             return tuple(tf.RaggedTensor.from_row_lengths(column, lengths) for column in made)
 
         def fetch(indices: np.ndarray) -> tf.data.Dataset:
-            readers = np.arange(len(indices)) % _READERS
+            readers: np.ndarray = np.arange(len(indices)) % _READERS
             dataset = tf.data.Dataset.from_tensor_slices((readers, places[indices]))
             return dataset.map(read, num_parallel_calls=4, deterministic=True)
 
@@ -226,6 +227,14 @@ class ParquetSource:
                 statistics = metadata.row_group(group).column(found[wanted]).statistics
                 if statistics is not None and statistics.null_count:
                     raise DataError(_null_sentence(path, wanted))
+                # tensorflow-io ends the process at a missing value, so there must be none.
+                if column.max_definition_level and not (statistics and statistics.has_null_count):
+                    raise DataError(
+                        f"The file {path} does not say whether values of the column {wanted!r} are "
+                        "missing (it has no statistics); write it with statistics, or with the "
+                        "column declared as not nullable, or make a data set with `python -m "
+                        "tfrecords.convert`."
+                    )
         groups = range(metadata.num_row_groups)
         return _File(
             path=path,
@@ -305,8 +314,6 @@ class ParquetSource:
                         container=_CONTAINER,
                     )
                 except tf.errors.OpError as error:
-                    if "null value" in str(error):
-                        return _null_sentence(file.path, column)
                     return (
                         f"The column {column!r} of {file.path} cannot be read in rows {start} to "
                         f"{stop - 1}: {str(error).splitlines()[0]}"

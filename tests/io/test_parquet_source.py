@@ -1,0 +1,192 @@
+"""Parquet files that are read as they are."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from tfrecords import files
+from tfrecords.conversion.description_file import from_toml
+from tfrecords.errors import DataError
+from tfrecords.parquet_source import ParquetSource
+
+TOML = """
+format = "parquet"
+other_columns = "ignore"
+[label]
+column = "click"
+[dense]
+price = "log1p"
+row = "none"
+[categorical]
+user = {kind = "integer", vocabulary_size = 50}
+row_id = {kind = "integer", vocabulary_size = 100000}
+city = {kind = "text", hash_buckets = 9}
+"""
+
+
+def table(rows: int, first: int = 0, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "click": rng.integers(0, 2, rows).astype(np.int32),
+        "price": rng.random(rows) * 10 - 1,
+        "row": np.arange(first, first + rows, dtype=np.float32),
+        "user": rng.integers(0, 50, rows).astype(np.int32),
+        "row_id": np.arange(first, first + rows),
+        "city": np.array([f"city {i}" for i in rng.integers(0, 30, rows)]),
+        "other": rng.random(rows),
+    }
+
+
+def description(toml: str = TOML):
+    return from_toml(toml, "table.toml")
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    def write(columns: dict, name: str = "train/part-0.parquet", rows: int = 10000, **options):
+        path = tmp_path / "table" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path, row_group_size=rows, **options)
+        return str(tmp_path / "table")
+
+    return write
+
+
+def everything(source, split="train", **arguments):
+    features, labels = {}, []
+    for batch, label in source.batches(split, 1000, **arguments):
+        labels.append(label.numpy())
+        for name, column in batch.items():
+            features.setdefault(name, []).append(column.numpy())
+    return {name: np.concatenate(parts) for name, parts in features.items()}, np.concatenate(labels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"data_page_size": 4096}, {"compression": "zstd", "data_page_version": "2.0"}],
+)
+def test_the_values_are_those_of_the_files(parquet, options):
+    first, second = table(25000), table(7000, 25000, seed=1)
+    folder = parquet(first, **options)
+    parquet(second, "train/part-1.parquet", rows=300, **options)
+    parquet(second, "evaluation/part-0.parquet")
+    source = ParquetSource(folder, description())
+    assert (source.rows("train"), source.rows("evaluation")) == (32000, 7000)
+    both = {name: np.concatenate([first[name], second[name]]) for name in first}
+    features, label = everything(source)
+    np.testing.assert_array_equal(label, both["click"])
+    price = np.log1p(np.maximum(both["price"].astype(np.float32), 0))
+    np.testing.assert_allclose(features["dense"][:, 0], price, rtol=1e-6)
+    np.testing.assert_array_equal(features["dense"][:, 1], both["row"])
+    np.testing.assert_array_equal(features["user"], both["user"])
+    np.testing.assert_array_equal(features["row_id"], both["row_id"])
+    hashed = tf.strings.to_hash_bucket_fast(tf.constant(both["city"].tolist()), 9)
+    np.testing.assert_array_equal(features["city"], hashed)
+    assert features["user"].dtype == np.int32
+
+
+def test_the_order_is_that_of_seed_and_epoch(parquet):
+    folder = parquet(table(45000))
+    source = ParquetSource(folder, description(), shuffle_window_rows=20000)
+    whole, label = everything(source, shuffle_seed=5, epoch=1)
+    ids = whole["row_id"]
+    assert sorted(ids) == list(range(45000)) and list(ids[:100]) != sorted(ids[:100])
+    np.testing.assert_array_equal(label, table(45000)["click"][ids])
+    np.testing.assert_array_equal(whole["dense"][:, 1], ids)
+    rest, _ = everything(source, shuffle_seed=5, epoch=1, first_row=23456)
+    np.testing.assert_array_equal(rest["row_id"], ids[23456:])
+    other, _ = everything(source, shuffle_seed=5, epoch=2)
+    assert list(other["row_id"]) != list(ids)
+
+
+def test_files_of_different_types(parquet):
+    folder = parquet(table(500))
+    wider = table(500, 500) | {"user": table(500)["user"].astype(np.int64)}
+    parquet(wider, "train/part-1.parquet")
+    features, _ = everything(ParquetSource(folder, description()))
+    expected = np.concatenate([table(500)["user"], wider["user"]])
+    np.testing.assert_array_equal(features["user"], expected)
+
+
+def test_in_a_store_as_on_this_disk(parquet, store, folder):
+    here = parquet(table(3000))
+    for name in files.walk(here):
+        files.copy(files.join(here, name), files.join(folder, name))
+    there = everything(ParquetSource(folder, description()), shuffle_seed=1)
+    local = everything(ParquetSource(here, description()), shuffle_seed=1)
+    np.testing.assert_array_equal(there[0]["row_id"], local[0]["row_id"])
+    np.testing.assert_array_equal(there[0]["city"], local[0]["city"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("user", 50, r"Row 20007 of the column of 'user' in .* is 50; ids must lie in \[0, 50\)"),
+        ("user", -1, r"Row 20007 of the column of 'user' in .* is -1; ids"),
+        ("price", np.nan, r"Row 20007 of the column of 'price' in .* is nan; dense values"),
+        ("click", 2, r"Row 20007 of the column of 'click' in .* is 2.0; a label"),
+    ],
+)
+def test_a_wrong_value_stops_the_reading_and_is_named(parquet, column, value, sentence):
+    columns = table(25000)
+    columns[column][20007] = value
+    source = ParquetSource(parquet(columns), description())
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        everything(source)
+    assert re.match(sentence, source.explain(caught.value))
+
+
+def test_missing_values_are_refused(parquet):
+    columns = table(100)
+    columns["user"] = pa.array([None if i == 60 else 1 for i in range(100)], pa.int32())
+    with pytest.raises(DataError, match="The column 'user' of .* holds missing values"):
+        ParquetSource(parquet(columns), description())
+    # Without statistics nobody knows, and tensorflow-io would end the process.
+    with pytest.raises(DataError, match="does not say whether values of the column 'click' are"):
+        ParquetSource(parquet(columns, write_statistics=False), description())
+
+
+def test_a_replaced_file_is_another_source(parquet):
+    first = ParquetSource(parquet(table(500)), description())
+    everything(first)
+    second = ParquetSource(parquet(table(500, seed=9)), description())
+    assert first.fingerprint != second.fingerprint
+    np.testing.assert_array_equal(everything(second)[0]["user"], table(500, seed=9)["user"])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("hash_buckets = 9", "min_count = 2"), "'city' has neither vocabulary_size"),
+        (('price = "log1p"', 'cost = "log1p"'), "has no column 'cost'; it has click, price"),
+        (('format = "parquet"', 'format = "csv"'), "is of a table in 'csv'"),
+        (
+            ('city = {kind = "text", hash_buckets', 'price2 = {column = "price", hash_buckets'),
+            "'price' of .* is of Parquet's type DOUBLE",
+        ),
+    ],
+)
+def test_what_needs_a_conversion_says_so(parquet, change, sentence):
+    folder = parquet(table(50))
+    with pytest.raises(DataError, match=sentence):
+        ParquetSource(folder, description(TOML.replace(*change)))
+
+
+def test_lists_and_folders_without_files(parquet, tmp_path):
+    columns = table(50) | {"city": pa.array([["a", "b"]] * 50)}
+    with pytest.raises(DataError, match="'city' of .* holds lists or structures"):
+        ParquetSource(parquet(columns), description())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no Parquet files"):
+        ParquetSource(str(tmp_path / "empty"), description())
+    with pytest.raises(DataError, match="There is no folder"):
+        ParquetSource(str(tmp_path / "none"), description())
+    broken = tmp_path / "broken" / "train"
+    broken.mkdir(parents=True)
+    (broken / "x.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(DataError, match="x.parquet is no Parquet file, or is damaged"):
+        ParquetSource(str(tmp_path / "broken"), description())
