@@ -168,7 +168,7 @@ class VocabularyBuilder:
         sample = np.sort(np.concatenate([keys[::step] for keys in maps]))
         pivots = np.unique(sample[(np.arange(1, ranges) * len(sample)) // ranges])
         cuts = [
-            [0, *list(np.searchsorted(keys, pivots)), run.size]
+            [0, *(int(np.searchsorted(keys, pivot)) for pivot in pivots), run.size]
             for run, keys in zip(self._runs, maps, strict=True)
         ]
         return [
