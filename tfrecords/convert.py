@@ -13,29 +13,26 @@ stopped goes on where it was when the same command is given again.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
-from tfrecords.conversion import command_line, description_file
+from tfrecords.conversion import command_line, description_file, table_flags
 from tfrecords.conversion.description_guess import guess
 from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
 
-_SCHEMA = flags.DEFINE_string(
-    "schema",
-    None,
-    "The description of the table: a TOML file, or one that comes with the package "
-    f"({', '.join(description_file.built_in())}).",
-)
 _DESCRIBE = flags.DEFINE_string(
     "describe",
     None,
     "Instead of converting, guess a description of this file (.csv, .tsv, .txt or .parquet, text "
     "also .gz) from its first rows, and print it for you to look through.",
 )
+
+# So that --help shows them too.
+flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(table_flags)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -52,13 +49,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _format(piece_bytes: int) -> TabularFormat:
-    if not _SCHEMA.value:
+    if not table_flags.SCHEMA.value:
         raise DataError(
             "--schema is needed: a description of the table, or "
             f"{' or '.join(description_file.built_in())}. --describe=FILE prints one to begin with."
         )
-    name = os.path.basename(_SCHEMA.value).removesuffix(".toml")
-    return TabularFormat(description_file.load(_SCHEMA.value), name, piece_bytes)
+    return table_flags.make_format(piece_bytes)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def epoch_order(
     epoch: int,
     first_row: int,
     shuffle_window_rows: int,
-    shard: Shard = Shard(),  # noqa: B008 (frozen)
+    shard: Shard = Shard(),
     block_files: np.ndarray | None = None,
 ) -> EpochOrder:
     """Works out the order of an epoch.

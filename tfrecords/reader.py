@@ -83,6 +83,15 @@ class RecordSource:
             first_row: How many rows of the epoch's order to leave out at its beginning. A run that
                 was stopped after 7,000 rows goes on with `first_row=7000`, at any batch size.
             drop_remainder: Whether to leave out a last batch that is smaller.
+            shard_index: Which of `shard_count` workers reads; `batch_size` is one worker's, while
+                `first_row` counts the rows of all of them.
+            shard_count: Number of workers. All have equally many batches; where the last step has
+                fewer rows than there are workers, some have a batch of no rows.
+            shard_by: "row": any number of workers, which together see the batches that one reader
+                has; each reads all blocks. "block": each reads blocks of its own, in an order that
+                is the same for any number of workers that it allows. "file": each reads files of
+                its own, in an order that belongs to this number of workers. See
+                `tfrecords.epoch`.
 
         Returns:
             A dataset of `({"dense": float32 [batch, columns], NAME: ids, ...}, label)`: ids are
@@ -121,7 +130,7 @@ class RecordSource:
             return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
-            return _decode(self.schema, records, rows)
+            return _decode(self.schema, records, rows, info.rows_per_record)
 
         return ordered_batches(order, fetch, load, batch_size, drop_remainder)
 
@@ -166,18 +175,13 @@ def _records(paths: np.ndarray, file_of: np.ndarray, record_of: np.ndarray) -> t
     return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
-def _decode(schema: Schema, records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
+def _decode(
+    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int
+) -> tuple[Features, tf.Tensor]:
     """The rows of the records of a window, checked."""
-    types = block.feature_types(schema)
-    parsed = tf.io.parse_example(
-        records, {name: tf.io.FixedLenFeature([], tf.string) for name in types}
-    )
+    flat = _flat_columns(schema, records, rows, rows_per_record)
     # tf.reshape refuses another number of values: that is the check that no row is missing.
     rows32 = tf.cast(rows, tf.int32)
-    flat = {
-        name: tf.io.decode_raw(tf.strings.reduce_join(parsed[name]), tf.as_dtype(dtype.type))
-        for name, dtype in types.items()
-    }
     label = tf.reshape(flat[schema.label], [rows32])
     finite = [tf.reduce_all(tf.math.is_finite(label))]
     features: Features = {}
@@ -199,6 +203,30 @@ def _decode(schema: Schema, records: tf.Tensor, rows: tf.Tensor) -> tuple[Featur
     ]
     with tf.control_dependencies(checks):
         return tf.nest.map_structure(tf.identity, (features, label))
+
+
+def _flat_columns(
+    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int
+) -> Features:
+    """The values of each feature of the records, one record's behind the other's."""
+    types = {name: tf.as_dtype(t.type) for name, t in block.feature_types(schema).items()}
+    ragged = {column.name for column in schema.categorical if column.hotness is None}
+    parsed = tf.io.parse_example(
+        records, {name: tf.io.FixedLenFeature([], tf.string) for name in types}
+    )
+
+    def joined(names: list[str]) -> list[tf.Tensor]:
+        return [tf.io.decode_raw(tf.strings.reduce_join(parsed[n]), types[n]) for n in names]
+
+    def side_by_side(names: list[str]) -> list[tf.Tensor]:
+        return [tf.reshape(tf.io.decode_raw(parsed[n], types[n]), [-1]) for n in names]
+
+    # Strings of one length can be decoded together; joining them first would copy them once more.
+    even = [name for name in types if name not in ragged]
+    uneven = [name for name in types if name in ragged]
+    all_whole = tf.equal(rows, tf.size(records, tf.int64) * rows_per_record)
+    values = tf.cond(all_whole, lambda: side_by_side(even), lambda: joined(even))
+    return dict(zip([*even, *uneven], [*values, *joined(uneven)], strict=True))
 
 
 def _ids(column: CategoricalColumn, flat: Features, rows: tf.Tensor) -> tf.Tensor:

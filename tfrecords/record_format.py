@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import google_crc32c
 
@@ -29,7 +29,7 @@ def frame(data: bytes) -> tuple[bytes, bytes]:
     return length + struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(data))
 
 
-def read_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def read_records(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yields every record with the byte at which it begins.
 
     Args:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from tfrecords.conversion.formats import InputFormat, Piece
@@ -46,6 +46,20 @@ class Unit:
     end: int | None
 
 
+def is_folder(path: str) -> bool:
+    """Whether there is a folder; on an object store a folder is what holds files."""
+    if not _SCHEME.match(path):
+        return os.path.isdir(path)
+    return not is_file(path) and bool(_matched(FileSystems.join(path, "*"), 1))
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file."""
+    if not _SCHEME.match(path):
+        return os.path.isfile(path)
+    return [metadata.path for metadata in _matched(path, 2)] == [path]
+
+
 def sizes(paths: Sequence[str]) -> list[int]:
     """The sizes of files, in bytes.
 
@@ -54,18 +68,23 @@ def sizes(paths: Sequence[str]) -> list[int]:
     """
     found = []
     for path in paths:
-        try:
-            matched = FileSystems.match([path])[0].metadata_list
-        except (BeamIOError, ValueError) as error:
-            raise DataError(f"The input file {path!r} cannot be looked up: {error}.") from error
-        if [metadata.path for metadata in matched] != [path]:
+        if not is_file(path):
             raise DataError(
                 f"The input file {path!r} does not exist or is no file. (Patterns with '*' are not "
                 "read, since the order of the files counts: name each file.)"
             )
-        if not matched[0].size_in_bytes:
+        size = _matched(path, 1)[0].size_in_bytes if _SCHEME.match(path) else os.path.getsize(path)
+        if not size:
             raise DataError(f"The input file {path!r} is empty.")
-        found.append(matched[0].size_in_bytes)
+        found.append(size)
+    return found
+
+
+def _matched(pattern: str, most: int) -> list[FileMetadata]:
+    try:
+        found: list[FileMetadata] = FileSystems.match([pattern], [most])[0].metadata_list
+    except (BeamIOError, ValueError, OSError) as error:
+        raise DataError(f"{pattern} cannot be looked up: {error}.") from error
     return found
 
 

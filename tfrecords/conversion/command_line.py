@@ -78,15 +78,53 @@ _ON_BAD_ROW = flags.DEFINE_enum(
     "on_bad_row", "fail", ["fail", "skip"], "What to do with lines that are no rows."
 )
 _ROWS_PER_RECORD = flags.DEFINE_integer("rows_per_record", ROWS_PER_RECORD, "Rows in one record.")
-_MEMORY_GB = flags.DEFINE_float(
+MEMORY_GB = flags.DEFINE_float(
     "memory_gb",
     None,
     "About how many gigabytes to use, beside half a one for TensorFlow itself; what does not fit "
     "goes to disk, but for the finished vocabularies. Default: half of the machine's memory.",
 )
-_FRESH = flags.DEFINE_bool(
+FRESH = flags.DEFINE_bool(
     "fresh", False, "Begin anew, even if a run that was stopped could be continued."
 )
+
+
+def places() -> tuple[list[str], str]:
+    """The values of `--input` and `--output_dir`.
+
+    Raises:
+        DataError: If one is not given.
+    """
+    if not INPUT.value or not OUTPUT_DIR.value:
+        raise DataError("--input and --output_dir are needed.")
+    return INPUT.value, OUTPUT_DIR.value
+
+
+def how_to_convert(default_split: str, reference: bool) -> Options:
+    """The options, as the flags say.
+
+    Args:
+        default_split: What `--split` is where it is not given.
+        reference: Ids as the code of the DLRM paper makes them.
+
+    Raises:
+        DataError: If a value is not allowed or two contradict each other.
+    """
+    return Options(
+        min_count=_MIN_COUNT.value,
+        vocabulary=_VOCABULARY.value,
+        split=_SPLIT.value or default_split,
+        tuning=_TUNING.value,
+        shuffle=_SHUFFLE.value,
+        seed=_SEED.value,
+        reference=reference,
+        on_bad_row=_ON_BAD_ROW.value,
+        rows_per_record=_ROWS_PER_RECORD.value,
+        keep_negatives=_KEEP_NEGATIVES.value,
+        multi_hot=multi_hot.parse_hotness(_MULTI_HOT.value),
+        multi_hot_distribution=_MULTI_HOT_DISTRIBUTION.value,
+        memory_gb=MEMORY_GB.value,
+    )
 
 
 def run(
@@ -106,28 +144,12 @@ def run(
     """
     progress = Progress()
     try:
-        named, output_dir = INPUT.value, OUTPUT_DIR.value
-        if not named or not output_dir:
-            raise DataError("--input and --output_dir are needed.")
-        how = Options(
-            min_count=_MIN_COUNT.value,
-            vocabulary=_VOCABULARY.value,
-            split=_SPLIT.value or default_split,
-            tuning=_TUNING.value,
-            shuffle=_SHUFFLE.value,
-            seed=_SEED.value,
-            reference=reference,
-            on_bad_row=_ON_BAD_ROW.value,
-            rows_per_record=_ROWS_PER_RECORD.value,
-            keep_negatives=_KEEP_NEGATIVES.value,
-            multi_hot=multi_hot.parse_hotness(_MULTI_HOT.value),
-            multi_hot_distribution=_MULTI_HOT_DISTRIBUTION.value,
-            memory_gb=_MEMORY_GB.value,
-        )
+        named, output_dir = places()
+        how = how_to_convert(default_split, reference)
         threads = os.cpu_count() or 1
-        source = make_format(Memory.of(_MEMORY_GB.value, threads).piece_bytes)
+        source = make_format(Memory.of(MEMORY_GB.value, threads).piece_bytes)
         paths = inputs(named)
-        info = convert(paths, output_dir, source, how, progress, threads, _FRESH.value)
+        info = convert(paths, output_dir, source, how, progress, threads, FRESH.value)
     except DataError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class CriteoFormat:
         dense = np.log1p(np.maximum(text.integers, 0).astype(np.float64)).astype(np.float32)
         keys = []
         for index in range(len(CATEGORICAL_NAMES)):
-            values = text.categories[index].astype(np.uint64)
+            values: np.ndarray = text.categories[index].astype(np.uint64)
             if self._max_index_range:
                 values %= np.uint64(self._max_index_range)
             if not self._reference:
@@ -128,18 +128,25 @@ def bucketized(values: np.ndarray) -> np.ndarray:
     return np.where(values > 2, large, values)
 
 
-def day_files(inputs: list[str], days: str) -> list[str]:
+def day_files(
+    inputs: list[str],
+    days: str,
+    is_folder: Callable[[str], bool] = os.path.isdir,
+    is_file: Callable[[str], bool] = os.path.isfile,
+) -> list[str]:
     """The files of the Terabyte log in the order of time.
 
     Args:
         inputs: One folder with `day_0` to `day_23`, plain or `.gz`; or the files themselves, which
             are taken as they are.
         days: Which days of the folder, for example "0-6,23"; empty for all there are.
+        is_folder: Whether a path is a folder.
+        is_file: Whether it is a file.
 
     Raises:
         DataError: If a day is missing or none is there.
     """
-    if len(inputs) != 1 or not os.path.isdir(inputs[0]):
+    if len(inputs) != 1 or not is_folder(inputs[0]):
         if days:
             raise DataError(
                 f"--days={days} chooses among the files of one folder; --input names files, so "
@@ -147,7 +154,7 @@ def day_files(inputs: list[str], days: str) -> list[str]:
             )
         return inputs
     folder = inputs[0]
-    found = {day: _day_file(folder, day) for day in range(TERABYTE_DAYS)}
+    found = {day: _day_file(folder, day, is_file) for day in range(TERABYTE_DAYS)}
     there = {day: path for day, path in found.items() if path is not None}
     if not days:
         if not there:
@@ -169,10 +176,10 @@ def day_files(inputs: list[str], days: str) -> list[str]:
     return [there[day] for day in wanted]
 
 
-def _day_file(folder: str, day: int) -> str | None:
+def _day_file(folder: str, day: int, is_file: Callable[[str], bool]) -> str | None:
     for name in (f"day_{day}", f"day_{day}.gz"):
         path = os.path.join(folder, name)
-        if os.path.isfile(path):
+        if is_file(path):
             return path
     return None
 

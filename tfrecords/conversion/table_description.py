@@ -288,7 +288,8 @@ class TableDescription:
     @property
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
-        every = (self.label.column, *(c.column for c in (*self.dense, *self.categorical)))
+        columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
+        every = (self.label.column, *columns)
         return tuple(dict.fromkeys(every))
 
     def _check_text(self) -> None:

@@ -167,9 +167,9 @@ def blank_key(column: CategoricalColumn) -> np.uint64 | None:
     if column.ids is not None:
         return None if column.missing is None else np.uint64(column.missing)
     if column.hash_buckets is not None:
-        return fingerprints(pa.array([b""]))[0] % np.uint64(column.hash_buckets)
+        return np.uint64(fingerprints(pa.array([b""]))[0] % np.uint64(column.hash_buckets))
     if column.kind == "text":
-        return fingerprints(pa.array([b""]))[0]
+        return np.uint64(fingerprints(pa.array([b""]))[0])
     return BLANK_INTEGER if column.kind == "integer" else BLANK_HEXADECIMAL
 
 
@@ -245,9 +245,9 @@ def _each(array: pa.Array, parse: Callable[[Any], Any]) -> Callable[[Any, str, R
                 wrong[index] = True
         if wrong.any():
             places = codes.indices
-            for index in np.flatnonzero(spread(codes, wrong, False)):
-                value = distinct[places[int(index)].as_py()]
-                report(int(index), "number", f"is {shown(value)}, where {needed} is needed")
+            for index in np.flatnonzero(spread(codes, wrong, False)).tolist():
+                value = distinct[places[index].as_py()]
+                report(index, "number", f"is {shown(value)}, where {needed} is needed")
         return spread(codes, values, 0)
 
     return parsed

@@ -1,0 +1,47 @@
+import pytest
+import tensorflow as tf
+
+from tfrecords.data_service import start_dispatcher, start_worker, through_service
+from tfrecords.errors import DataError
+from tfrecords.reader import RecordSource
+
+
+def _lists(dataset):
+    return [
+        ([features[name].numpy().tolist() for name in ("row_id", "pair")], label.numpy().tolist())
+        for features, label in dataset
+    ]
+
+
+def _bags(dataset):
+    return [features["bag"].to_list() for features, _ in dataset]
+
+
+@pytest.mark.parametrize("first_row", [0, 130])
+def test_the_same_batches_as_without_the_service(numbered, first_row):
+    source = RecordSource(numbered(503)[0], shuffle_window_rows=150)
+    dispatcher = start_dispatcher(0)
+    worker = start_worker(dispatcher.target.split("://")[1], 0)
+    plain = source.batches("train", 32, shuffle_seed=2, epoch=1, first_row=first_row)
+    served = through_service(plain, dispatcher.target)
+    assert len(served) == len(plain)
+    assert served.element_spec == plain.element_spec
+    assert _lists(served) == _lists(plain)
+    assert _bags(served) == _bags(plain)
+    del worker
+
+
+def test_several_workers_are_noticed(numbered):
+    source = RecordSource(numbered(503)[0])
+    dispatcher = start_dispatcher(0)
+    address = dispatcher.target.split("://")[1]
+    workers = [start_worker(address, 0) for _ in range(2)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it has several"):
+        list(through_service(source.batches("train", 8), dispatcher.target))
+    del workers
+
+
+@pytest.mark.parametrize("address", ["localhost:5050", "grpc://host", "http://host:1", ""])
+def test_an_address_of_another_form(address):
+    with pytest.raises(DataError, match="has the form grpc://HOST:PORT"):
+        through_service(tf.data.Dataset.range(3), address)

@@ -1,0 +1,131 @@
+"""Reading off the trainers, by TensorFlow's tf.data service.
+
+A dispatcher and a worker are started on a machine that sees the data set under the same path; a
+trainer names the dispatcher (`grpc://host:port`) and gets its batches over the network:
+
+```
+python -m tfrecords.data_service dispatcher --port=5050
+python -m tfrecords.data_service worker --port=5051 --dispatcher=HOST:5050 --address=HOST:5051
+```
+
+Both listen on all addresses of the machine, without authentication, as TensorFlow's servers do: run
+them within a network that you trust.
+
+The order of the batches is the same as without the service, which an exact resume relies on. That
+holds for a service with one worker: TensorFlow lets every worker run the whole dataset and hands
+out what comes first, so two workers would yield each batch twice. Batches are therefore numbered
+before they travel, and reading stops with an error at the first number that is not the next. For
+more throughput give each trainer (`shard_index`) a service of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import app, flags
+
+from tfrecords.errors import DataError
+
+_ADDRESS = re.compile(r"grpc://[^\s/:]+:\d{1,5}")
+
+
+def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
+    """Makes a dataset be read by a tf.data service.
+
+    Args:
+        dataset: What `batches` of a source returns: finite, of known cardinality.
+        address: The dispatcher, for example "grpc://localhost:5050".
+
+    Returns:
+        The same elements in the same order. While reading, TensorFlow raises
+        `InvalidArgumentError` if the service does not keep the order, because it has several
+        workers or because its worker was started again.
+
+    Raises:
+        DataError: If the address has another form.
+    """
+    if not _ADDRESS.fullmatch(address):
+        raise DataError(
+            f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
+        )
+    count = int(dataset.cardinality())
+    served = dataset.enumerate().apply(
+        tf.data.experimental.service.distribute(
+            processing_mode=tf.data.experimental.service.ShardingPolicy.OFF, service=address
+        )
+    )
+
+    def check(expected: tf.Tensor, numbered: tuple[tf.Tensor, Any]) -> Any:
+        number, element = numbered
+        in_turn = tf.debugging.Assert(
+            tf.equal(number, expected),
+            [
+                "The tf.data service yielded another batch than the next one: it has several "
+                "workers, or its worker was started again. Number and expected number:",
+                number,
+                expected,
+            ],
+        )
+        with tf.control_dependencies([in_turn]):
+            return tf.nest.map_structure(tf.identity, element)
+
+    checked = tf.data.Dataset.zip((tf.data.Dataset.range(count), served)).map(check)
+    return checked.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+
+def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
+    """Starts a dispatcher in this process; port 0 takes one that is free."""
+    return tf.data.experimental.service.DispatchServer(
+        tf.data.experimental.service.DispatcherConfig(port=port)
+    )
+
+
+def start_worker(
+    dispatcher: str, port: int, address: str | None = None
+) -> tf.data.experimental.service.WorkerServer:
+    """Starts a worker in this process.
+
+    Args:
+        dispatcher: HOST:PORT of the dispatcher.
+        port: Where it listens; 0 takes a port that is free.
+        address: HOST:PORT under which trainers reach it; None for localhost.
+    """
+    return tf.data.experimental.service.WorkerServer(
+        tf.data.experimental.service.WorkerConfig(
+            dispatcher_address=dispatcher, worker_address=address, port=port
+        )
+    )
+
+
+def _define_flags() -> None:
+    # Not at import: trainers import this module and have flags of their own.
+    flags.DEFINE_integer("port", None, "Where to listen.", required=True, lower_bound=0)
+    flags.DEFINE_string("dispatcher", None, "HOST:PORT of the dispatcher; a worker needs it.")
+    flags.DEFINE_string(
+        "address", None, "HOST:PORT under which trainers reach this worker; default: localhost."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the server that the command line names, until it is stopped."""
+    if len(argv) != 2 or argv[1] not in ("dispatcher", "worker"):
+        raise app.UsageError("Say which one: python -m tfrecords.data_service dispatcher|worker")
+    port = flags.FLAGS.port
+    server: Any
+    if argv[1] == "dispatcher":
+        server = start_dispatcher(port)
+    elif flags.FLAGS.dispatcher is None:
+        raise app.UsageError("A worker needs --dispatcher=HOST:PORT.")
+    else:
+        server = start_worker(flags.FLAGS.dispatcher, port, flags.FLAGS.address)
+    sys.stderr.write(f"The {argv[1]} of a tf.data service listens on port {port}.\n")
+    server.join()
+
+
+if __name__ == "__main__":
+    _define_flags()
+    app.run(main)
