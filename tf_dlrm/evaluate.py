@@ -21,7 +21,9 @@ _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
 _SAVED_MODEL = flags.DEFINE_string("saved_model", "", "Folder of an exported SavedModel.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Data set folder; empty: the run's own data.")
-_SPLIT = flags.DEFINE_enum("split", "evaluation", ["train", "evaluation"], "Rows to evaluate.")
+_SPLIT = flags.DEFINE_enum(
+    "split", "evaluation", ["train", "evaluation", "test"], "Rows to evaluate."
+)
 _BATCH_SIZE = flags.DEFINE_integer("eval_batch_size", 16384, "Examples in a batch.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("eval_steps", 0, "Batches; 0 for all rows.", lower_bound=0)
 _PRINT = flags.DEFINE_integer(
