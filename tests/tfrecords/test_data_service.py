@@ -31,14 +31,26 @@ def test_the_same_batches_as_without_the_service(numbered, first_row):
     del worker
 
 
-def test_several_workers_are_noticed(numbered):
-    source = RecordSource(numbered(503)[0])
+def test_several_workers_never_yield_other_batches(numbered):
+    # Each worker runs the whole dataset: what arrives in another order has to end in an error.
+    plain = RecordSource(numbered(503)[0]).batches("train", 2)
     dispatcher = start_dispatcher(0)
     address = dispatcher.target.split("://")[1]
     workers = [start_worker(address, 0) for _ in range(2)]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="it has several"):
-        list(through_service(source.batches("train", 8), dispatcher.target))
+    expected = iter(_lists(plain))
+    try:
+        for batch in through_service(plain, dispatcher.target):
+            assert _lists([batch]) == [next(expected)]
+    except tf.errors.InvalidArgumentError as error:
+        assert "yielded another batch than the next one" in str(error)
     del workers
+
+
+def test_a_service_out_of_turn_stops_reading(monkeypatch):
+    service = tf.data.experimental.service
+    monkeypatch.setattr(service, "distribute", lambda **_: lambda dataset: dataset.skip(1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it has several"):
+        list(through_service(tf.data.Dataset.range(5), "grpc://localhost:1"))
 
 
 @pytest.mark.parametrize("address", ["localhost:5050", "grpc://host", "http://host:1", ""])
