@@ -6,6 +6,8 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tfrecords import block, verify
 from tfrecords.dataset_info import DatasetInfo
@@ -40,6 +42,27 @@ def test_a_flipped_bit_is_found_while_reading(numbered, seed, within, what):
     assert f"Record 2 of {os.path.join(path, file.path)} is broken: the checksum of {what}" in (
         source.explain(caught.value)
     )
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), file=st.integers(0, 1))
+def test_any_changed_byte_is_found(numbered, place, bits, file):
+    path, _, _ = numbered(200)
+    source = RecordSource(path)
+    info = source.info.splits["train"].files[file]
+    name = os.path.join(path, info.path)
+    position = int(place * info.size)
+    with open(name, "r+b") as stream:
+        stream.seek(position)
+        byte = stream.read(1)[0]
+        stream.seek(position)
+        stream.write(bytes([byte ^ bits]))
+    with pytest.raises(tf.errors.OpError) as caught:
+        _read(source)
+    record = int(np.searchsorted(info.offsets, position, side="right")) - 1
+    assert f"Record {record} of {name} is broken" in source.explain(caught.value)
 
 
 @pytest.mark.parametrize("lost", [1, 700])
