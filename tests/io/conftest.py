@@ -1,5 +1,6 @@
 """A store that speaks S3, on this machine, shared by all tests of this folder."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -11,16 +12,21 @@ import uuid
 import numpy as np
 import pytest
 
-pytest.importorskip("moto.server", reason="needs moto[server], as .ci/io installs it")
-boto3 = pytest.importorskip("boto3", reason="needs boto3, as .ci/io installs it")
-pytest.importorskip("tensorflow_io", reason="needs tensorflow-io: pip install -e '.[io]'")
-
-from tfrecords.schema import CategoricalColumn, Schema  # noqa: E402
-from tfrecords.writer import DatasetWriter  # noqa: E402
+from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.writer import DatasetWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUCKET = "clicks"
 _REQUEST = re.compile(r'"(?:\x1b\[\d+m)*([A-Z]+) (\S+)')
+
+
+def pytest_collection_modifyitems(items):
+    needed = ("tensorflow_io", "moto", "boto3")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    for item in items:
+        if missing and pathlib.Path(__file__).parent in item.path.parents:
+            reason = f"needs {', '.join(missing)}, as .ci/io installs them"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 # In a process of its own: TensorFlow holds Python's lock while it reads a checkpoint.
@@ -38,6 +44,8 @@ class Store:
     """The server, seen by boto3: what the code under test wrote is read by another client."""
 
     def __init__(self, endpoint: str, log: pathlib.Path) -> None:
+        import boto3
+
         self.client = boto3.client("s3", endpoint_url=endpoint)
         self._log = log
         self._seen = 0
