@@ -21,6 +21,7 @@ more throughput give each trainer (`shard_index`) a service of its own.
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,7 @@ from absl import app, flags
 
 from tfrecords.errors import DataError
 
-_ADDRESS = re.compile(r"grpc://[^\s/:]+:\d{1,5}")
+_ADDRESS = re.compile(r"grpc://([^\s/:]+):(\d{1,5})")
 
 
 def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -46,12 +47,9 @@ def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
         workers or because its worker was started again.
 
     Raises:
-        DataError: If the address has another form.
+        DataError: If the address has another form, or nothing answers there.
     """
-    if not _ADDRESS.fullmatch(address):
-        raise DataError(
-            f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
-        )
+    check_address(address)
     count = int(dataset.cardinality())
     served = dataset.enumerate().apply(
         tf.data.experimental.service.distribute(
@@ -75,6 +73,25 @@ def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
     checked = tf.data.Dataset.zip((tf.data.Dataset.range(count), served)).map(check)
     return checked.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
+
+
+def check_address(address: str) -> None:
+    """Checks that something listens at a dispatcher's address.
+
+    TensorFlow itself would try for an hour without a word.
+
+    Raises:
+        DataError: If the address has another form than "grpc://HOST:PORT", or nothing answers.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if not match:
+        raise DataError(
+            f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
+        )
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise DataError(f"No tf.data service answers at {address}: {error}.") from error
 
 
 def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:

@@ -61,7 +61,7 @@ def ordered_batches(
     if own > batches:
         dataset = dataset.take(batches)
     elif own < batches:
-        empty = tf.nest.map_structure(_no_rows, dataset.element_spec)
+        empty = tf.nest.map_structure(no_rows, dataset.element_spec)
         dataset = dataset.concatenate(tf.data.Dataset.from_tensors(empty))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
     options = tf.data.Options()
@@ -167,7 +167,7 @@ class _Packing:
         return {name: found[name] for name in self._features}, label
 
 
-def _no_rows(spec: Any) -> Any:
+def no_rows(spec: Any) -> Any:
     """An empty batch for the spec of a column."""
     if isinstance(spec, tf.RaggedTensorSpec):
         return tf.RaggedTensor.from_row_splits(

@@ -19,8 +19,9 @@ import tensorflow as tf
 from tfrecords import files
 from tfrecords.conversion.table_description import CategoricalColumn as Described
 from tfrecords.conversion.table_description import TableDescription
+from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError
-from tfrecords.order import SHUFFLE_WINDOW_ROWS, Features, epoch_order, ordered_batches
+from tfrecords.order import Features, ordered_batches
 from tfrecords.schema import CategoricalColumn, Schema
 
 _ENDING = ".parquet"
@@ -125,6 +126,9 @@ class ParquetSource:
         epoch: int = 0,
         first_row: int = 0,
         drop_remainder: bool = False,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        shard_by: str = "row",
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
         listed = self._files(split)
@@ -140,6 +144,8 @@ class ParquetSource:
             epoch=epoch,
             first_row=first_row,
             shuffle_window_rows=self._shuffle_window_rows,
+            shard=Shard(shard_index, shard_count, shard_by),
+            block_files=places[:, 0],
         )
         paths = tf.constant([file.path for file in listed], tf.string, shape=[len(listed)])
         shared = tf.constant([file.checksum for file in listed], tf.string, shape=[len(listed)])

@@ -190,3 +190,22 @@ def test_lists_and_folders_without_files(parquet, tmp_path):
     (broken / "x.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match="x.parquet is no Parquet file, or is damaged"):
         ParquetSource(str(tmp_path / "broken"), description())
+
+
+@pytest.mark.parametrize("by", ["row", "block", "file"])
+def test_shards_are_together_all_rows(parquet, by):
+    for part in range(2):
+        folder = parquet(table(16000, 16000 * part), f"train/part-{part}.parquet", rows=8000)
+    source = ParquetSource(folder, description(), shuffle_window_rows=32000)
+    common = {"shuffle_seed": 1, "epoch": 1}
+    shards = [
+        everything(source, shard_index=i, shard_count=2, shard_by=by, **common)[0]["row_id"]
+        for i in range(2)
+    ]
+    assert [len(ids) for ids in shards] == [16000, 16000]
+    assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(32000))
+    if by == "row":
+        whole = everything(source, **common)[0]["row_id"]
+        assert np.array_equal(np.stack(shards, axis=1).reshape(-1), whole)
+    if by == "file":
+        assert {tuple(np.unique(ids // 16000)) for ids in shards} == {(0,), (1,)}

@@ -1,3 +1,4 @@
+import portpicker
 import pytest
 import tensorflow as tf
 
@@ -49,11 +50,18 @@ def test_several_workers_never_yield_other_batches(numbered):
 def test_a_service_out_of_turn_stops_reading(monkeypatch):
     service = tf.data.experimental.service
     monkeypatch.setattr(service, "distribute", lambda **_: lambda dataset: dataset.skip(1))
+    dispatcher = start_dispatcher(0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="it has several"):
-        list(through_service(tf.data.Dataset.range(5), "grpc://localhost:1"))
+        list(through_service(tf.data.Dataset.range(5), dispatcher.target))
 
 
 @pytest.mark.parametrize("address", ["localhost:5050", "grpc://host", "http://host:1", ""])
 def test_an_address_of_another_form(address):
     with pytest.raises(DataError, match="has the form grpc://HOST:PORT"):
+        through_service(tf.data.Dataset.range(3), address)
+
+
+def test_nothing_answers():
+    address = f"grpc://localhost:{portpicker.pick_unused_port()}"
+    with pytest.raises(DataError, match=f"No tf.data service answers at {address}"):
         through_service(tf.data.Dataset.range(3), address)

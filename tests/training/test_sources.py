@@ -1,12 +1,16 @@
 import dataclasses
 import io
+import json
 
 import numpy as np
+import portpicker
 import pytest
 
+from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DataOptions
 from tf_dlrm.training.run import train
 from tf_dlrm.training.sources import open_source
+from tfrecords.data_service import start_dispatcher, start_worker
 from tfrecords.progress import Progress
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema
@@ -117,3 +121,42 @@ def test_a_twin_trains_and_resumes(tiny, tmp_path, twin_dir):
     result = train(tiny(**options))
     for name in ("auc", "log_loss", "calibration"):
         assert result[name] == expected[name]
+
+
+def test_training_through_a_data_service_gives_the_same_numbers(tiny, tmp_path):
+    dispatcher = start_dispatcher(0)
+    worker = start_worker(dispatcher.target.split("://")[1], 0)
+    steps = {"epochs": 2, "eval_every_steps": 10}
+    train(tiny(**steps, model_dir=str(tmp_path / "plain")))
+    # Stopped in the middle of an epoch, and resumed.
+    served = {"data_service": dispatcher.target, "model_dir": str(tmp_path / "served")}
+    train(tiny(**steps, **served, train_steps=27))
+    train(tiny(**steps, **served))
+    plain, through = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("plain", "served")
+    )
+    for line in (*plain, *through):
+        line.pop("time", None)
+    assert plain[-1]["step"] == 40
+    through = [line for line in through if line["step"] != 27]
+    assert through == plain
+    del worker
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"data_service": "localhost:5050"}, "--data_service=localhost:5050: The address of a"),
+        ({"data": "synthetic", "data_service": "grpc://a:1"}, "--data=synthetic is read in this"),
+        (
+            {"data": "folder", "data_dir": "s3://a/b", "data_service": "grpc://a:1"},
+            "--data_dir=s3://a/b in an object store is read in this process only",
+        ),
+        ({"data_service": "grpc://localhost:{port}"}, "No tf.data service answers at grpc://"),
+    ],
+)
+def test_data_services_that_cannot_be_used(flags, message):
+    flags["data_service"] = flags["data_service"].format(port=portpicker.pick_unused_port())
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(_RANDOM, **flags).validate()

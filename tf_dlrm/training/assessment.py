@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import Any
@@ -56,7 +57,8 @@ def assess(
     else:
         model, run, position = restore_model(model_dir, checkpoint)
         logits, step = make_logits(model), position.step
-    options = TrainingConfig.from_json(run["config"]).data
+    # The service of the training run may be gone, and reads nothing but training rows.
+    options = dataclasses.replace(TrainingConfig.from_json(run["config"]).data, data_service="")
     if data_dir:
         options = DataOptions(data_dir=data_dir)
     options.validate()

@@ -8,6 +8,7 @@ from typing import Any
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.option import check_at_least, check_choices, option
 from tfrecords import files
+from tfrecords.data_service import check_address
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
@@ -38,6 +39,12 @@ class DataOptions:
     shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
     shuffle_window_rows: int = option(
         262144, "Rows that are shuffled among each other while reading; blocks always are."
+    )
+    data_service: str = option(
+        "",
+        "Dispatcher of a tf.data service that reads the training rows in place of this process "
+        "(grpc://HOST:PORT, see tfrecords.data_service); its worker needs the data set under the "
+        "same path. Only for --data=folder on a file system, and --data=random.",
     )
     random_tables: tuple[str, ...] = option(
         (CRITEO_KAGGLE,),
@@ -105,6 +112,8 @@ class DataOptions:
                 if self.data_schema
                 else "--data_schema is missing: --data=parquet needs to know what the columns are."
             )
+        if self.data_service:
+            self._check_data_service()
         if self.data == "folder":
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
         elif self.data == "parquet":
@@ -115,6 +124,20 @@ class DataOptions:
             check_at_least(self, 0, "synthetic_train_rows", "synthetic_evaluation_rows")
         else:
             self._validate_random()
+
+    def _check_data_service(self) -> None:
+        # What runs in Python or in tensorflow-io cannot run in the service's worker.
+        reason = ""
+        if self.data not in ("folder", "random"):
+            reason = f"--data={self.data} is read in this process only"
+        elif files.is_remote(self.data_dir):
+            reason = f"--data_dir={self.data_dir} in an object store is read in this process only"
+        if reason:
+            raise UserError(f"--data_service={self.data_service} cannot be used: {reason}.")
+        try:
+            check_address(self.data_service)
+        except DataError as error:
+            raise UserError(f"--data_service={self.data_service}: {error}") from error
 
     def _check_data_schema(self) -> None:
         from tfrecords.conversion import description_file  # here: it needs packages for TOML

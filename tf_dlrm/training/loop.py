@@ -20,6 +20,7 @@ from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
+from tfrecords.data_service import through_service
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Loop:
         options: When to evaluate, to checkpoint and to stop.
         source: The examples; their order is a function of (seed, epoch).
         shuffle: Whether training rows are shuffled.
+        data_service: Address of the tf.data service that reads the training rows, or empty.
         training_steps: See `make_training_steps`.
         evaluate: Returns the metrics of the model as it is now.
         find_non_finite: Returns the name of weights that are not finite, or None.
@@ -46,6 +48,7 @@ class Loop:
     options: RunOptions
     source: Source
     shuffle: bool
+    data_service: str
     training_steps: Callable[[Any, tf.Tensor], tf.Tensor]
     evaluate: Callable[[], dict[str, Any]]
     find_non_finite: Callable[[], str | None]
@@ -103,15 +106,16 @@ class Loop:
         batch_size = self.options.batch_size
         start = time.perf_counter()
         with readable_errors(self.source):
-            batches = iter(
-                self.source.batches(
-                    "train",
-                    batch_size,
-                    shuffle_seed=self.options.seed if self.shuffle else None,
-                    epoch=position.epoch,
-                    first_row=position.row,
-                )
+            dataset = self.source.batches(
+                "train",
+                batch_size,
+                shuffle_seed=self.options.seed if self.shuffle else None,
+                epoch=position.epoch,
+                first_row=position.row,
             )
+            if self.data_service:
+                dataset = through_service(dataset, self.data_service)
+            batches = iter(dataset)
         while position.row < rows and position.step < total:
             profile(position.step)
             count = min(

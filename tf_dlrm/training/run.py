@@ -86,6 +86,7 @@ def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
         options=options,
         source=source,
         shuffle=config.data.shuffle,
+        data_service=config.data.data_service,
         training_steps=make_training_steps(model, optimizer),
         evaluate=lambda: evaluate(
             logits, source, "evaluation", options.eval_batch_size, options.eval_steps

@@ -40,8 +40,15 @@ class Source(Protocol):
         shuffle_seed: int | None = None,
         epoch: int = 0,
         first_row: int = 0,
+        drop_remainder: bool = False,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        shard_by: str = "row",
     ) -> tf.data.Dataset:
-        """Batches of ({"dense": [batch, n], feature: ids}, labels [batch])."""
+        """Batches of ({"dense": [batch, n], feature: ids}, labels [batch]).
+
+        See `RecordSource.batches` for the arguments.
+        """
 
     def explain(self, error: BaseException) -> str:
         """Says in a sentence what is wrong with the data, after reading failed."""
@@ -120,6 +127,8 @@ def readable_errors(source: Source) -> Iterator[None]:
     """Turns TensorFlow's errors about the data into a sentence that names file and record."""
     try:
         yield
+    except DataError as error:
+        raise UserError(str(error)) from error
     except (
         tf.errors.DataLossError,
         tf.errors.FailedPreconditionError,

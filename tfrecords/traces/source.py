@@ -11,14 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords import block
+from tfrecords.epoch import Shard
 from tfrecords.errors import DataError
-from tfrecords.order import Features
+from tfrecords.order import Features, no_rows
 from tfrecords.schema import Schema
 from tfrecords.traces.rows import TwinRows
 from tfrecords.traces.twin import Twin
 
 _BLOCK_ROWS = 8192
-_FILE_ORDER, _EPOCHS = 0, 1
+_FILE_ORDER, _EPOCHS, _SHARDS = 0, 1, 2
+_ALL = Shard()
 
 
 class SyntheticSource:
@@ -92,12 +94,21 @@ class SyntheticSource:
         epoch: int = 0,
         first_row: int = 0,
         block_rows: int = _BLOCK_ROWS,
+        shard: Shard = _ALL,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the rows of `batches` as arrays (see `TwinRows.take`)."""
-        stream = (_FILE_ORDER,) if shuffle_seed is None else (_EPOCHS, shuffle_seed, epoch)
+        """Yields rows as arrays (see `TwinRows.take`).
+
+        They are those of `batches`; by row, those of all shards.
+        """
+        stream = [_FILE_ORDER] if shuffle_seed is None else [_EPOCHS, shuffle_seed, epoch]
+        total = self.rows(split)
+        if shard.by == "block" and shard.count > 1:
+            stream += [_SHARDS, shard.count, shard.index]
+            # Of the positions of all shards, those that are `index` modulo `count`.
+            total = _rows_before(total, shard)
+            first_row = _rows_before(first_row, shard)
         rows = TwinRows(self._twin, split, self._seed, *stream)
         rows.skip(first_row)
-        total = self.rows(split)
         for start in range(first_row, total, block_rows):
             yield rows.take(min(block_rows, total - start))
 
@@ -110,6 +121,9 @@ class SyntheticSource:
         epoch: int = 0,
         first_row: int = 0,
         drop_remainder: bool = False,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        shard_by: str = "row",
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it.
 
@@ -125,6 +139,11 @@ class SyntheticSource:
             first_row: How many rows to leave out at the beginning. Their ids have to be drawn all
                 the same: about 1 second for a million ids of a column.
             drop_remainder: Whether to leave out a last batch that is smaller.
+            shard_index: As for `RecordSource.batches`.
+            shard_count: As for `RecordSource.batches`.
+            shard_by: "row": the shards together see the rows of one reader; each draws all of
+                them. "block": each draws only its own, a stream of the same kind, so another number
+                of shards sees other rows.
 
         Returns:
             As `RecordSource.batches`. The rows are made in Python, so the dataset can be neither
@@ -143,14 +162,35 @@ class SyntheticSource:
         if epoch < 0:
             raise DataError(f"epoch must be at least 0, not {epoch}.")
 
+        shard = Shard(shard_index, shard_count, shard_by)
+        if shard_by == "file":
+            raise DataError("shard_by='file' needs a data set of files; this source has none.")
+
         def arrays() -> Iterator[dict[str, np.ndarray]]:
-            return self.blocks(split, shuffle_seed=shuffle_seed, epoch=epoch, first_row=first_row)
+            return self.blocks(
+                split, shuffle_seed=shuffle_seed, epoch=epoch, first_row=first_row, shard=shard
+            )
 
         dataset = tf.data.Dataset.from_generator(arrays, output_signature=self._signature())
         dataset = dataset.prefetch(1).map(self._features_and_label)
-        dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
+        together = batch_size * shard_count
         left = total - first_row
-        batches = left // batch_size if drop_remainder else -(-left // batch_size)
+        batches = left // together if drop_remainder else -(-left // together)
+        if shard_by == "row":
+            dataset = dataset.rebatch(together, drop_remainder=drop_remainder)
+            if shard_count > 1:
+                # Batches of all shards begin at the same position modulo `shard_count`.
+                own = (shard_index - first_row) % shard_count
+                dataset = dataset.map(
+                    lambda *batch: tf.nest.map_structure(
+                        lambda column: column[own::shard_count], batch
+                    )
+                )
+        else:
+            dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
+            # A shard may have a row less than others, and for that one no batch.
+            empty = tf.nest.map_structure(no_rows, dataset.element_spec)
+            dataset = dataset.concatenate(tf.data.Dataset.from_tensors(empty)).take(batches)
         return dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
 
     def explain(self, error: BaseException) -> str:
@@ -181,3 +221,8 @@ class SyntheticSource:
                 ids = tf.RaggedTensor.from_row_lengths(ids, lengths)
             features[column.name] = ids
         return features, arrays[self.schema.label]
+
+
+def _rows_before(position: int, shard: Shard) -> int:
+    """How many of the first `position` rows of all shards are this one's."""
+    return max(0, -((shard.index - position) // shard.count))

@@ -86,6 +86,57 @@ def test_reading_goes_on_anywhere(twin_dir, shuffle_seed):
         assert _text(_read(source, first_row=first_row, **arguments)) == rows[first_row:]
 
 
+@pytest.mark.parametrize(("rows", "first_row", "count"), [(2000, 0, 3), (1805, 900, 4), (7, 1, 4)])
+def test_shards_by_row_are_together_what_one_reader_sees(twin_dir, rows, first_row, count):
+    source = SyntheticSource(twin_dir, {"train": rows})
+    arguments = {"shuffle_seed": 2, "epoch": 1, "first_row": first_row}
+    shards = [
+        _read(source, batch_size=100, shard_index=i, shard_count=count, **arguments)
+        for i in range(count)
+    ]
+    shards = [_text(shard) for shard in shards]
+    whole = _text(_read(source, **arguments))
+    assert sum(map(len, shards)) == len(whole)
+    for position, row in enumerate(whole, first_row):
+        assert shards[position % count].pop(0) == row
+    assert 1 == len(
+        {
+            len(list(source.batches("train", 1, shard_index=i, shard_count=count, **arguments)))
+            for i in range(count)
+        }
+    )
+
+
+def test_shards_by_block_draw_streams_of_their_own_with_the_same_locality(twin_dir):
+    source = SyntheticSource(twin_dir, {"train": 9001})
+    plain = _read(source)
+    one = {"shard_count": 1, "shard_by": "block"}
+    assert _read(source, **one) == plain
+    shards = [_read(source, shard_index=i, shard_count=2, shard_by="block") for i in range(2)]
+    assert [len(shard["label"]) for shard in shards] == [4501, 4500]
+    assert not set(_text(shards[0])) & (set(_text(shards[1])) | set(_text(plain)))
+    for shard in shards:
+        distances = [stack_distances(np.array(rows["local"])) for rows in (plain, shard)]
+        assert compare(*distances).max_difference < 0.05
+    # Rows 4001 onwards of both: 2,500 of each shard.
+    rest = _read(source, shard_index=1, shard_count=2, shard_by="block", first_row=4001)
+    assert _text(rest) == _text(shards[1])[2000:]
+    # Equal numbers of batches: the second shard's last one has no row.
+    for index, size in ((0, 1), (1, 0)):
+        shard = {"shard_index": index, "shard_count": 2, "shard_by": "block"}
+        batches = list(source.batches("train", 4500, **shard))
+        assert [len(label) for _, label in batches] == [4500, size]
+        assert len(list(source.batches("train", 4500, drop_remainder=True, **shard))) == 1
+
+
+def test_shards_that_are_not_allowed(twin_dir):
+    source = SyntheticSource(twin_dir)
+    with pytest.raises(DataError, match="shard_by='file' needs a data set of files"):
+        source.batches("train", 10, shard_by="file")
+    with pytest.raises(DataError, match="shard_index must lie between 0"):
+        source.batches("train", 10, shard_index=2, shard_count=2)
+
+
 def test_a_shuffle_seed_makes_another_stream_of_each_epoch_with_the_same_locality(twin_dir):
     source = SyntheticSource(twin_dir)
     plain = [_read(source, epoch=epoch) for epoch in (0, 1)]
