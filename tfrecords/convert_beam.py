@@ -38,7 +38,7 @@ _RECORDS_PER_FILE = flags.DEFINE_integer(
     "records_per_file",
     None,
     "Records in each file but the last of a split. A worker holds two or three times a file in "
-    "memory. Default: as many as make 128 MiB, at most 512.",
+    "memory. Default: as many as make 128 MiB, at most 128.",
 )
 
 # Their job servers know options that Beam's Python does not.

@@ -104,9 +104,14 @@ class Windows:
     dealt: bool
 
     @property
+    def yields(self) -> np.ndarray:
+        """Number of rows that each window yields, int64 `[windows]`."""
+        return np.maximum(0, -((self.first - self.rows) // self.stride))
+
+    @property
     def rows_to_yield(self) -> int:
         """Number of rows that these windows yield."""
-        return int(np.maximum(0, -((self.first - self.rows) // self.stride)).sum())
+        return int(self.yields.sum())
 
     @property
     def in_order(self) -> bool:

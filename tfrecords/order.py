@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, EpochOrder, Shard, Windows, epoch_order
+from tfrecords.epoch import EpochOrder, Windows
 from tfrecords.errors import DataError
-
-__all__ = ["SHUFFLE_WINDOW_ROWS", "Features", "Shard", "epoch_order", "ordered_batches"]
+from tfrecords.rebatching import no_rows, rebatch
 
 Features = dict[str, tf.Tensor]
 Rows = tuple[Features, tf.Tensor]
@@ -53,9 +52,12 @@ def ordered_batches(
         dataset = _windows(order, fetch, load, None)
     else:
         packing = _Packing()
-        dataset = _windows(order, fetch, load, packing).flat_map(_chunks)
+        chunk_rows = -(-_CHUNK_ROWS // batch_size) * batch_size
+        dataset = _windows(order, fetch, load, packing).flat_map(
+            lambda *window: _chunks(*window, chunk_rows)
+        )
         dataset = dataset.map(packing.gather, num_parallel_calls=2, deterministic=True)
-    dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
+    dataset = rebatch(dataset, batch_size, order.rows, drop_remainder)
     own = order.rows // batch_size if drop_remainder else -(-order.rows // batch_size)
     batches = order.batches(batch_size, drop_remainder)
     if own > batches:
@@ -72,25 +74,32 @@ def ordered_batches(
 def _windows(
     order: EpochOrder, fetch: Fetch, load: Load, packing: _Packing | None
 ) -> tf.data.Dataset:
-    """The rows of each window as they are, or (rows packed, positions to yield)."""
-    dataset = _part(order.parts[0], fetch, load, packing)
+    """The rows of each window as they are, or (rows packed, positions to yield, rows before)."""
+    dataset = _part(order.parts[0], 0, fetch, load, packing)
+    yielded = order.parts[0].rows_to_yield
     for part in order.parts[1:]:
-        dataset = dataset.concatenate(_part(part, fetch, load, packing))
+        dataset = dataset.concatenate(_part(part, yielded, fetch, load, packing))
+        yielded += part.rows_to_yield
     return dataset
 
 
-def _part(part: Windows, fetch: Fetch, load: Load, packing: _Packing | None) -> tf.data.Dataset:
+def _part(
+    part: Windows, yielded: int, fetch: Fetch, load: Load, packing: _Packing | None
+) -> tf.data.Dataset:
     def window(elements: Any, plan: tuple[tf.Tensor, ...]) -> Any:
-        rows, first, seed, offsets = plan
+        rows, first, seed, offsets, before = plan
         columns = load(elements, rows)
         if packing is None:
             return tf.nest.map_structure(lambda column: column[first:], columns)
-        return packing.pack(columns), _positions(part, rows, first, seed, offsets)
+        return packing.pack(columns), _positions(part, rows, first, seed, offsets), before
 
     # A file that lost its end after it was opened yields fewer records: that must stop the run,
     # not shorten the epoch.
     blocks = fetch(part.blocks).apply(tf.data.experimental.assert_cardinality(len(part.blocks)))
-    plans = tf.data.Dataset.from_tensor_slices((part.rows, part.first, part.seeds, part.offsets))
+    before = yielded + np.cumsum(part.yields) - part.yields
+    plans = tf.data.Dataset.from_tensor_slices(
+        (part.rows, part.first, part.seeds, part.offsets, before)
+    )
     dataset = tf.data.Dataset.zip((blocks.batch(part.per_window), plans))
     # One window is fetched and two are worked on while the batches of another are handed out.
     return dataset.prefetch(1).map(window, num_parallel_calls=2, deterministic=True)
@@ -112,15 +121,21 @@ def _positions(
     return positions[first :: part.stride]
 
 
-def _chunks(packed: Any, positions: tf.Tensor) -> tf.data.Dataset:
-    """Cuts the positions of a window; the rows go along, by reference."""
-    chunks = -(-tf.size(positions, tf.int64) // _CHUNK_ROWS)
+def _chunks(
+    packed: Any, positions: tf.Tensor, before: tf.Tensor, chunk_rows: int
+) -> tf.data.Dataset:
+    """Cuts the positions of a window; the rows go along, by reference.
+
+    Cuts are at multiples of `chunk_rows` counted over all windows, of which `before` rows came
+    earlier, so that batches lie within a chunk wherever they lie within a window.
+    """
+    end = before + tf.size(positions, tf.int64)
 
     def chunk(number: tf.Tensor) -> Any:
-        start = number * _CHUNK_ROWS
-        return packed, positions[start : start + _CHUNK_ROWS]
+        start = tf.maximum(number * chunk_rows, before) - before
+        return packed, positions[start : (number + 1) * chunk_rows - before]
 
-    return tf.data.Dataset.range(chunks).map(chunk)
+    return tf.data.Dataset.range(before // chunk_rows, -(-end // chunk_rows)).map(chunk)
 
 
 class _Packing:
@@ -165,12 +180,3 @@ class _Packing:
                 found[name] = tf.bitcast(column, self._types[name])
         label = found.pop(_LABEL)
         return {name: found[name] for name in self._features}, label
-
-
-def no_rows(spec: Any) -> Any:
-    """An empty batch for the spec of a column."""
-    if isinstance(spec, tf.RaggedTensorSpec):
-        return tf.RaggedTensor.from_row_splits(
-            tf.zeros([0], spec.dtype), tf.zeros([1], spec.row_splits_dtype)
-        )
-    return tf.zeros([0, *spec.shape[1:]], spec.dtype)

@@ -18,7 +18,7 @@ from tfrecords.record_format import FOOTER, HEADER, frame
 from tfrecords.schema import Schema
 
 ROWS_PER_RECORD = 8192
-RECORDS_PER_FILE = 512
+RECORDS_PER_FILE = 128
 
 
 class DatasetWriter:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tfrecords.epoch import Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.order import ordered_batches
+from tfrecords.random import RandomSource
+from tfrecords.random_schema import random_schema
 from tfrecords.reader import RecordSource
 
 
@@ -141,3 +143,13 @@ def test_shards_that_are_not_allowed(numbered):
     ]:
         with pytest.raises(DataError, match=message):
             source.batches("train", 4, shuffle_seed=1, **arguments)
+
+
+def test_reading_logs_no_errors_of_tensorflow(capfd):
+    # Batches that lie across two windows: see `rebatching.rebatch`.
+    source = RandomSource(
+        random_schema([9, 9], 1, 1), {"train": 20_000}, 1, 1.05, "random", shuffle_window_rows=8192
+    )
+    for seed in (None, 1):
+        assert len(list(source.batches("train", 1000, shuffle_seed=seed))) == 20
+    assert "RefCount" not in capfd.readouterr().err

@@ -13,7 +13,8 @@ import tensorflow as tf
 from tfrecords import block
 from tfrecords.epoch import Shard
 from tfrecords.errors import DataError
-from tfrecords.order import Features, no_rows
+from tfrecords.order import Features
+from tfrecords.rebatching import no_rows, rebatch
 from tfrecords.schema import Schema
 from tfrecords.traces.rows import TwinRows
 from tfrecords.traces.twin import Twin
@@ -177,7 +178,7 @@ class SyntheticSource:
         left = total - first_row
         batches = left // together if drop_remainder else -(-left // together)
         if shard_by == "row":
-            dataset = dataset.rebatch(together, drop_remainder=drop_remainder)
+            dataset = rebatch(dataset, together, left, drop_remainder)
             if shard_count > 1:
                 # Batches of all shards begin at the same position modulo `shard_count`.
                 own = (shard_index - first_row) % shard_count
@@ -187,7 +188,8 @@ class SyntheticSource:
                     )
                 )
         else:
-            dataset = dataset.rebatch(batch_size, drop_remainder=drop_remainder)
+            own = _rows_before(total, shard) - _rows_before(first_row, shard)
+            dataset = rebatch(dataset, batch_size, own, drop_remainder)
             # A shard may have a row less than others, and for that one no batch.
             empty = tf.nest.map_structure(no_rows, dataset.element_spec)
             dataset = dataset.concatenate(tf.data.Dataset.from_tensors(empty)).take(batches)
