@@ -1,8 +1,11 @@
 import errno
 import os
+import tempfile
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from tfrecords import writer as writer_module
 from tfrecords.errors import DataError
@@ -138,3 +141,79 @@ def test_leftovers_of_a_process_that_died(tmp_path):
         raise RuntimeError("the next run fails too")
     assert RecordSource(path).rows("train") == 6
     assert os.listdir(tmp_path) == ["set"]
+
+
+_FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@st.composite
+def _tables(draw):
+    """A schema, and one row's values for each of some rows: label, dense, ids of each column."""
+    columns = tuple(
+        CategoricalColumn(f"c{number}", size, hotness)
+        for number, (size, hotness) in enumerate(
+            draw(
+                st.lists(
+                    st.tuples(
+                        st.sampled_from([1, 7, 2**31 - 1, 2**31, 2**62]),
+                        st.sampled_from([1, 2, 5, None]),
+                    ),
+                    max_size=3,
+                )
+            )
+        )
+    )
+    dense = tuple(f"d{number}" for number in range(draw(st.integers(0 if columns else 1, 3))))
+    ids = [
+        st.lists(
+            st.integers(0, column.vocabulary_size - 1),
+            min_size=column.hotness or 0,
+            max_size=column.hotness or 4,
+        )
+        for column in columns
+    ]
+    label = st.floats(0, 1, width=32)
+    row = st.tuples(label, st.tuples(*[_FLOATS for _ in dense]), st.tuples(*ids))
+    return Schema(dense, columns), draw(st.lists(row, max_size=30))
+
+
+def _as_features(schema, rows):
+    features = {}
+    if schema.dense:
+        features["dense"] = np.array([row[1] for row in rows], np.float32).reshape(
+            -1, len(schema.dense)
+        )
+    for number, column in enumerate(schema.categorical):
+        bags = [row[2][number] for row in rows]
+        flat = np.array([value for bag in bags for value in bag], np.int64)
+        if column.hotness is None:
+            features[column.name] = flat, np.array([len(bag) for bag in bags], np.int64)
+        else:
+            shape = (len(rows),) if column.hotness == 1 else (len(rows), column.hotness)
+            features[column.name] = flat.reshape(shape)
+    return features, np.array([row[0] for row in rows], np.float32)
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(
+    _tables(), st.integers(1, 9), st.integers(1, 4), st.integers(1, 11), st.integers(1, 11)
+)
+def test_any_rows_are_read_as_they_were_written(
+    table, rows_per_record, records_per_file, rows_per_write, batch_size
+):
+    schema, rows = table
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "set")
+        with DatasetWriter(path, schema, None, rows_per_record, records_per_file) as writer:
+            writer.write("train", *_as_features(schema, []))
+            for start in range(0, len(rows), rows_per_write):
+                writer.write("train", *_as_features(schema, rows[start : start + rows_per_write]))
+        got = []
+        for features, label in RecordSource(path).batches("train", batch_size):
+            columns = [features[column.name] for column in schema.categorical]
+            for place, value in enumerate(label.numpy()):
+                ids = tuple(column[place].numpy().reshape(-1).tolist() for column in columns)
+                dense = tuple(features["dense"][place].numpy().tolist()) if schema.dense else ()
+                got.append((float(value), dense, ids))
+    # As text, where -0.0 is not 0.0.
+    assert str(got) == str(rows)
