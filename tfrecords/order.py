@@ -54,7 +54,7 @@ def ordered_batches(
         packing = _Packing()
         chunk_rows = -(-_CHUNK_ROWS // batch_size) * batch_size
         dataset = _windows(order, fetch, load, packing).flat_map(
-            lambda *window: _chunks(*window, chunk_rows)
+            lambda packed, positions, before: _chunks(packed, positions, before, chunk_rows)
         )
         dataset = dataset.map(packing.gather, num_parallel_calls=2, deterministic=True)
     dataset = rebatch(dataset, batch_size, order.rows, drop_remainder)
