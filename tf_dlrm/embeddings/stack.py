@@ -1,9 +1,12 @@
-"""Tables of equal dim and optimizer, one after the other in one variable."""
+"""Tables of equal dim and optimizer, or pieces of them, one after the other in one variable."""
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
@@ -21,47 +24,70 @@ def group_tables(tables: Sequence[TableConfig]) -> list[list[TableConfig]]:
     return list(groups.values())
 
 
-class Stack:
-    """One variable with the rows of several tables, and one for each slot of their optimizer.
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A rectangle of a table.
 
     Attributes:
-        tables: The tables, in the order of their rows.
-        offsets: For each table name, its first row in the stack.
-        rows: Number of rows of all tables.
+        table: The table.
+        first_row: First row of the table.
+        rows: Number of rows.
+        first_column: First column of the table.
+        columns: Number of columns.
+    """
+
+    table: TableConfig
+    first_row: int
+    rows: int
+    first_column: int
+    columns: int
+
+    @classmethod
+    def whole(cls, table: TableConfig) -> "Piece":
+        """Returns all of a table."""
+        return cls(table, 0, table.vocabulary_size, 0, table.dim)
+
+
+class Stack:
+    """One variable with pieces of several tables, and one for each slot of their optimizer.
+
+    Attributes:
+        pieces: The pieces, in the order of their rows.
+        offsets: The first row of each piece in the stack.
+        rows: Number of rows of all pieces.
         dim: Columns.
         optimizer: The optimizer of all tables.
         variable: float32 resource variable [rows, dim].
         slots: By name, float32 resource variables [rows, dim], or [rows] where row-wise.
     """
 
-    def __init__(self, tables: Sequence[TableConfig], seed: int) -> None:
+    def __init__(self, pieces: Sequence[Piece], seed: int) -> None:
         """Creates the variables on the current device and draws the first values.
 
         Args:
-            tables: Tables of equal dim and optimizer.
+            pieces: Pieces of equally many columns, of tables of equal optimizer.
             seed: Seed of the first values.
         """
-        self.tables = tuple(tables)
-        self.dim = tables[0].dim
-        self.optimizer = tables[0].optimizer
-        self.offsets: dict[str, int] = {}
-        rows = 0
-        for table in tables:
-            self.offsets[table.name] = rows
-            rows += table.vocabulary_size
-        self.rows = rows
-        self.variable = _variable((rows, self.dim), 0.0, "rows")
+        self.pieces = tuple(pieces)
+        self.dim = pieces[0].columns
+        self.optimizer = pieces[0].table.optimizer
+        *offsets, self.rows = itertools.accumulate((piece.rows for piece in pieces), initial=0)
+        self.offsets: tuple[int, ...] = tuple(offsets)
+        self.variable = _variable((self.rows, self.dim), 0.0, "rows")
         self.slots = {
             slot.name: _variable(
-                (rows,) if slot.row_wise else (rows, self.dim), slot.initial_value, slot.name
+                (self.rows,) if slot.row_wise else (self.rows, self.dim),
+                slot.initial_value,
+                slot.name,
             )
             for slot in self.optimizer.slots
         }
-        for table in tables:
-            for start in range(0, table.vocabulary_size, CHUNK_ROWS):
-                count = min(CHUNK_ROWS, table.vocabulary_size - start)
-                values = table.initial_rows(seed, start, count)
-                self.assign(self.variable, self.offsets[table.name] + start, values)
+        for piece, offset in zip(self.pieces, self.offsets, strict=True):
+            stop = piece.first_column + piece.columns
+            for start in range(0, piece.rows, CHUNK_ROWS):
+                count = min(CHUNK_ROWS, piece.rows - start)
+                values = piece.table.initial_rows(seed, piece.first_row + start, count)
+                self.assign(self.variable, offset + start, values[:, piece.first_column : stop])
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
@@ -87,7 +113,10 @@ class Stack:
 
 
 def _variable(shape: tuple[int, ...], value: float, name: str) -> tf.Variable:
-    return tf.Variable(tf.fill(shape, tf.constant(value, tf.float32)), trainable=False, name=name)
+    # Not tf.Variable, which under a strategy would make a copy on every device.
+    return resource_variable_ops.ResourceVariable(
+        tf.fill(shape, tf.constant(value, tf.float32)), trainable=False, name=name
+    )
 
 
 def chunks(shape: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -150,10 +150,10 @@ def _slice_spec(shape: Sequence[int], start: int, count: int) -> str:
 class StackedTable(Table):
     """A table whose rows lie in one stack."""
 
-    def __init__(self, config: TableConfig, stack: Stack) -> None:
+    def __init__(self, config: TableConfig, stack: Stack, offset: int) -> None:
         super().__init__(config)
         self._stack = stack
-        self._offset = stack.offsets[config.name]
+        self._offset = offset
 
     def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
         """See `Table.read_rows`."""

@@ -8,7 +8,7 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.placements.placement import Lookup
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
-from tf_dlrm.embeddings.stack import Stack, group_tables
+from tf_dlrm.embeddings.stack import Piece, Stack, group_tables
 from tf_dlrm.embeddings.tables import StackedTable, TableSet
 
 
@@ -31,18 +31,24 @@ class LocalPlacement:
             ValueError: If the features contradict each other.
         """
         configs = tables_of(features)
-        self.stacks = tuple(Stack(group, seed) for group in group_tables(configs))
+        self.stacks = tuple(
+            Stack([Piece.whole(table) for table in group], seed) for group in group_tables(configs)
+        )
+        places = {
+            piece.table.name: (stack, offset)
+            for stack in self.stacks
+            for piece, offset in zip(stack.pieces, stack.offsets, strict=True)
+        }
         self._features: list[list[StackedFeature]] = [
             [
-                StackedFeature(f.name, f.table, stack.offsets[f.table.name])
+                StackedFeature(f.name, f.table, places[f.table.name][1])
                 for f in features
-                if f.table.name in stack.offsets
+                if places[f.table.name][0] is stack
             ]
             for stack in self.stacks
         ]
-        stack_of = {table.name: stack for stack in self.stacks for table in stack.tables}
         self.tables = TableSet(
-            [StackedTable(config, stack_of[config.name]) for config in configs],
+            [StackedTable(config, *places[config.name]) for config in configs],
             [variable for stack in self.stacks for variable in stack.variables],
         )
 
