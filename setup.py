@@ -29,7 +29,10 @@ setup(
         'tomli>=2; python_version < "3.11"',
         "tomli-w>=1",
     ],
-    package_data={"tfrecords.conversion": ["descriptions/*.toml"]},
+    package_data={
+        "tf_dlrm.embeddings.planner": ["hardware/*.toml"],
+        "tfrecords.conversion": ["descriptions/*.toml"],
+    },
     extras_require={
         "beam": ["apache-beam>=2.60"],
         "test": ["hypothesis>=6.100", "mypy>=1.10", "portpicker>=1.5", "pytest>=8", "ruff>=0.6"],
