@@ -20,9 +20,10 @@ from tf_dlrm.embeddings.planner.loads import Choice, Loads
 from tf_dlrm.embeddings.planner.model import CostModel
 from tf_dlrm.embeddings.planner.pins import Pin
 
-# Rounds of taking some tables away and putting them back, for few tables; fewer for many.
+# Rounds of taking some tables away and putting them back: as many as this, or fewer where tables
+# times devices are many.
 _ROUNDS = 60
-_TABLE_MOVES = 400
+_WORK = 1 << 20
 _TAKEN = 4
 # An improvement by less is rounding.
 _LEAST_GAIN = 1e-9
@@ -270,7 +271,7 @@ class Search:
     def _shake(self, placed: Placed, score: float) -> Placed:
         """Takes some tables away, one of the slowest device's among them, and puts them back."""
         names = [name for name in self._order if not self._is_fixed(name)]
-        rounds = min(_ROUNDS, max(4, _TABLE_MOVES // max(1, len(names) // 8)))
+        rounds = min(_ROUNDS, max(4, _WORK // (len(names) * self._model.devices)))
         if len(names) < 2 or self._model.devices == 1:
             return placed
         chance = random.Random(0)

@@ -1,0 +1,339 @@
+"""Plans which device holds which part of which table, and predicts the step.
+
+python -m tf_dlrm.plan --data_dir=DIR --devices=8 --output=plan.json     for a data set
+python -m tf_dlrm.plan --model=mlperf_multi_hot --devices=8,64,512,4096  how a known model scales
+python -m tf_dlrm.plan --calibrate=FILE                                  measures this machine
+
+The report goes to standard error, the result to standard output as one line of JSON. The plan that
+--output writes is a text that can be edited, and given to training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from tf_dlrm import entry_point
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
+from tf_dlrm.training.option import check_at_least, commas, option
+
+if TYPE_CHECKING:
+    from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
+
+_MODELS = ("", "mlperf", "mlperf_multi_hot", "criteo_kaggle", "paper_sample", "trillions")
+# Rows from which the ids per example of ragged columns are counted.
+_SAMPLE_ROWS = 65_536
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanOptions:
+    """What to plan for; every field is a flag."""
+
+    data_dir: str = option("", "Data set folder: tables and ids per example are its columns'.")
+    model: str = option("", "A known model instead of a data set.", _MODELS)
+    tables: tuple[int, ...] = option((), "Vocabulary sizes of the tables instead of a data set.")
+    hotness: tuple[str, ...] = option(
+        (),
+        "Ids per example: one number for all tables, or one for each. Default: the model's or the "
+        "data set's own (ragged columns: the mean of the first rows); 1 with --tables.",
+    )
+    embedding_dim: int = option(0, "Width of every row; 0: the --model's own, or 16.")
+    embedding_optimizer: str = option("sgd", "Optimizer of the tables.", EMBEDDING_OPTIMIZERS)
+    dense_features: int = option(13, "With --tables: dense features of an example.")
+    bottom_mlp: tuple[int, ...] = option(
+        (), "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim."
+    )
+    top_mlp: tuple[int, ...] = option(
+        (), "Units of the top MLP; default: the --model's own, or 512,256,1."
+    )
+    interaction: str = option("dot", "How the vectors interact.", ("dot", "concat"))
+    batch_size: int = option(65536, "Examples of a step on all devices together.")
+    scaling: str = option(
+        "strong",
+        "With several --devices: whether --batch_size is that of all devices (strong), or of one "
+        "(weak).",
+        ("strong", "weak"),
+    )
+    alpha: float = option(
+        0.0, "Exponent of the power law of ids; 0: all ids of a table are equally likely."
+    )
+    popular_first: bool = option(
+        False,
+        "With --alpha: whether popular ids are the low ones, as in vocabularies numbered by first "
+        "appearance; otherwise they lie anywhere, as hashed ids do.",
+    )
+    communication_dtype: str = option(
+        "float32", "Type in which vectors and gradients travel.", ("float32", "bfloat16")
+    )
+    devices: tuple[int, ...] = option((8,), "Number of devices; several to see how it scales.")
+    hardware: str = option(
+        "cpu", "What the devices can do: cpu, a100_node, h100_node, tpu_v5p, or a TOML file."
+    )
+    calibrate: str = option(
+        "", "File for a description of this machine, measured now; used in place of --hardware."
+    )
+    output: str = option("", "File for the plan.")
+    picture_file: str = option("", "PNG file for the scaling curve, with several --devices.")
+
+    def validate(self) -> None:
+        """Raises UserError on values that contradict each other."""
+        sources = [name for name in ("data_dir", "model", "tables") if getattr(self, name)]
+        if len(sources) > 1 or not (sources or self.calibrate):
+            raise UserError(
+                "Give one of --data_dir, --model and --tables, so that there are tables to plan "
+                f"for; given are {', '.join(f'--{name}' for name in sources) or 'none'}."
+            )
+        check_at_least(self, 1, "batch_size")
+        check_at_least(self, 0, "embedding_dim", "dense_features")
+        if not 0 <= self.alpha <= 20:
+            raise UserError(f"--alpha={self.alpha} must be between 0 and 20.")
+        for name in ("tables", "bottom_mlp", "top_mlp", "devices"):
+            if any(value < 1 for value in getattr(self, name)):
+                raise UserError(f"--{name}={commas(getattr(self, name))} must be positive.")
+        if not self.devices or len(set(self.devices)) < len(self.devices):
+            raise UserError(f"--devices={commas(self.devices)} must name different numbers.")
+        if self.output and len(self.devices) > 1:
+            raise UserError(
+                f"--output={self.output} needs a single number of devices, but --devices is "
+                f"{commas(self.devices)}."
+            )
+        if self.picture_file and len(self.devices) < 2:
+            raise UserError(
+                f"--picture_file={self.picture_file} needs several numbers in --devices."
+            )
+        if self.popular_first and not self.alpha:
+            raise UserError("--popular_first needs --alpha: equally likely ids have no order.")
+        for name in ("output", "picture_file", "calibrate"):
+            folder = os.path.dirname(getattr(self, name))
+            if folder and not os.path.isdir(folder):
+                raise UserError(f"--{name}={getattr(self, name)}: there is no folder {folder}.")
+
+
+entry_point.define_flags(PlanOptions)
+_PINS = flags.DEFINE_multi_string(
+    "pin",
+    [],
+    "TABLE=SHARDING or TABLE=SHARDING:DEVICE,DEVICE,...: how a table must be placed, for example "
+    "C1=row_wise or C1=table_wise:3; may be given several times.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    features: Sequence[FeatureConfig]
+    dense: planner.Dense
+    hotness: dict[str, float]
+
+
+def main() -> dict[str, Any]:
+    """Checks the flags, then plans; returns what was predicted."""
+    options = entry_point.options_from_flags(PlanOptions)
+    options.validate()
+    from tf_dlrm.embeddings import planner  # only now: TensorFlow takes seconds to start
+
+    try:
+        pins = dict(planner.parse_pin(text) for text in _PINS.value)
+        if len(pins) < len(_PINS.value):
+            raise UserError("--pin names a table twice.")
+        hardware = _hardware(options)
+        if not (options.data_dir or options.model or options.tables):
+            return {"hardware": options.calibrate}
+        problem = _problem(options)
+        workload = planner.Workload(
+            options.batch_size,
+            problem.hotness,
+            options.alpha,
+            options.popular_first,
+            2 if options.communication_dtype == "bfloat16" else 4,
+        )
+        if len(options.devices) > 1:
+            return _simulate(options, problem, workload, hardware, pins)
+        return _plan(options, problem, workload, hardware, pins)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def _hardware(options: PlanOptions) -> planner.Hardware:
+    from tf_dlrm.embeddings import planner
+
+    if not options.calibrate:
+        return planner.load_hardware(options.hardware)
+    from tf_dlrm.embeddings.planner.calibrate import calibrate, describe
+
+    hardware = calibrate()
+    text = hardware.to_toml(describe(hardware))
+    with open(options.calibrate, "w", encoding="utf-8") as file:
+        file.write(text)
+    sys.stderr.write(text + "\n")
+    return hardware
+
+
+def _plan(
+    options: PlanOptions,
+    problem: _Problem,
+    workload: planner.Workload,
+    hardware: planner.Hardware,
+    pins: dict[str, planner.Pin],
+) -> dict[str, Any]:
+    from tf_dlrm.embeddings import planner
+
+    model = planner.CostModel(
+        problem.features, workload, hardware, options.devices[0], problem.dense
+    )
+    plan = planner.plan_for(model, pins)
+    sys.stderr.write(planner.report(model, plan))
+    if options.output:
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.write(plan.to_json())
+    estimate = model.estimate(plan)
+    return {
+        "devices": plan.devices,
+        "step_ms": estimate.step * 1e3,
+        "examples_per_second": workload.batch_size / estimate.step,
+        "exchange_mb": estimate.exchange_bytes / 1e6,
+        "imbalance": estimate.imbalance,
+        "fullest_device_gb": (float(estimate.table_bytes.max()) + estimate.other_bytes) / 1e9,
+        "bottleneck": planner.bottleneck(estimate),
+        "plan": options.output,
+    }
+
+
+def _simulate(
+    options: PlanOptions,
+    problem: _Problem,
+    workload: planner.Workload,
+    hardware: planner.Hardware,
+    pins: dict[str, planner.Pin],
+) -> dict[str, Any]:
+    from tf_dlrm.embeddings.planner.simulate import scaling_table, simulate
+
+    scales = simulate(
+        problem.features,
+        workload,
+        hardware,
+        options.devices,
+        problem.dense,
+        pins,
+        batch_per_device=options.scaling == "weak",
+    )
+    sys.stderr.write(scaling_table(scales))
+    if options.picture_file:
+        # Here, since matplotlib takes longer to import than all else to run.
+        from tf_dlrm.embeddings.planner.picture import draw_scaling
+
+        what = options.model or options.data_dir or f"{len(options.tables)} tables"
+        title = f"{what} on {hardware.name}: predicted, {options.scaling} scaling"
+        draw_scaling(scales, title, options.picture_file)
+    return {
+        "scales": [
+            {
+                "devices": scale.devices,
+                "batch_size": scale.batch_size,
+                "fits": scale.estimate is not None,
+                "missing_gb": scale.missing_gb,
+                "step_ms": scale.estimate.step * 1e3 if scale.estimate else None,
+                "examples_per_second": scale.examples_per_second,
+                "exchange_mb": scale.estimate.exchange_bytes / 1e6 if scale.estimate else None,
+                "imbalance": scale.estimate.imbalance if scale.estimate else None,
+            }
+            for scale in scales
+        ],
+        "picture": options.picture_file,
+    }
+
+
+def _problem(options: PlanOptions) -> _Problem:
+    from tf_dlrm.embeddings import planner
+    from tf_dlrm.embeddings.planner.models import KNOWN_MODELS, features_of
+
+    optimizer = _optimizer(options.embedding_optimizer)
+    if options.model:
+        known = KNOWN_MODELS[options.model]
+        dim = options.embedding_dim or known.dim
+        features = features_of(known.rows, dim, optimizer)
+        hotness = known.hotness_by_feature()
+        dense_features = known.dense.dense_features
+        bottom = options.bottom_mlp or (*known.dense.bottom_mlp[:-1], dim)
+        top = options.top_mlp or known.dense.top_mlp
+    else:
+        dim = options.embedding_dim or 16
+        if options.tables:
+            features, hotness = features_of(options.tables, dim, optimizer), {}
+            dense_features = options.dense_features
+        else:
+            features, hotness, dense_features = _from_data(options.data_dir, dim, optimizer)
+        bottom = options.bottom_mlp or ((512, 256, 64, dim) if dense_features else ())
+        top = options.top_mlp or (512, 256, 1)
+    if options.interaction == "dot" and bottom and bottom[-1] != dim:
+        raise UserError(
+            f"--bottom_mlp={commas(bottom)} must end in the --embedding_dim, {dim}, for "
+            "--interaction=dot."
+        )
+    hotness.update(_given_hotness(options.hotness, [feature.name for feature in features]))
+    return _Problem(
+        features, planner.Dense(dense_features, bottom, top, options.interaction), hotness
+    )
+
+
+def _optimizer(name: str) -> Optimizer:
+    from tf_dlrm import embeddings
+
+    kinds: dict[str, type[embeddings.Optimizer]] = {
+        "sgd": embeddings.SGD,
+        "adagrad": embeddings.Adagrad,
+        "rowwise_adagrad": embeddings.RowWiseAdagrad,
+        "lazy_adam": embeddings.LazyAdam,
+        "ftrl": embeddings.FTRL,
+    }
+    return kinds[name](learning_rate=0.01)
+
+
+def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:
+    try:
+        values = [float(entry) for entry in entries]
+    except ValueError:
+        raise UserError(f"--hotness={commas(tuple(entries))} must be numbers.") from None
+    if len(values) == 1:
+        values *= len(features)
+    if values and len(values) != len(features):
+        raise UserError(
+            f"--hotness has {len(values)} numbers, but there are {len(features)} tables; give one "
+            "number for all of them or one for each."
+        )
+    return dict(zip(features, values, strict=False))
+
+
+def _from_data(
+    data_dir: str, dim: int, optimizer: Optimizer
+) -> tuple[tuple[FeatureConfig, ...], dict[str, float], int]:
+    """Returns the features of a data set, their ids per example, and its dense features."""
+    from tf_dlrm.embeddings import FeatureConfig, TableConfig
+    from tfrecords.reader import RecordSource
+
+    source = RecordSource(data_dir)
+    columns = source.schema.categorical
+    if not columns:
+        raise UserError(f"--data_dir={data_dir} has no categorical column, so there is no table.")
+    hotness = {column.name: float(column.hotness) for column in columns if column.hotness}
+    ragged = [column.name for column in columns if not column.hotness]
+    if ragged:
+        rows = min(_SAMPLE_ROWS, source.rows("train"))
+        for features, _ in source.batches("train", rows).take(1):
+            for name in ragged:
+                # A column without any id still has a table, which costs next to nothing.
+                hotness[name] = max(int(features[name].values.shape[0]), 1) / rows
+    features = tuple(
+        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, dim, optimizer=optimizer))
+        for c in columns
+    )
+    return features, hotness, len(source.schema.dense)
+
+
+if __name__ == "__main__":
+    entry_point.run(main)
