@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.trackable import base as trackable
 from tensorflow.python.training.saving import saveable_object
 
@@ -58,13 +59,17 @@ class Table(trackable.Trackable, abc.ABC):
     def device(self) -> str:
         """Returns the device from which a checkpoint reads the table."""
 
+    def size(self) -> tuple[int, int]:
+        """Returns the number of rows and of columns."""
+        return self.config.vocabulary_size, self.config.dim
+
     def shape(self, slot: str = ROWS) -> tuple[int, ...]:
         """Returns the shape of the table, or of one of its slots.
 
         Raises:
             ValueError: If the optimizer of the table has no such slot.
         """
-        size = (self.config.vocabulary_size, self.config.dim)
+        size = self.size()
         if slot == ROWS:
             return size
         for spec in self.config.optimizer.slots:
@@ -80,11 +85,23 @@ class Table(trackable.Trackable, abc.ABC):
         return (ROWS, *(spec.name for spec in slots))
 
     def _check_range(self, start: int, count: int) -> None:
-        if start < 0 or count < 0 or start + count > self.config.vocabulary_size:
+        rows = self.size()[0]
+        if start < 0 or count < 0 or start + count > rows:
             raise ValueError(
                 f"Rows [{start}, {start + count}) are outside table '{self.config.name}' of "
-                f"{self.config.vocabulary_size} rows."
+                f"{rows} rows."
             )
+
+    def _as_rows(self, values: Any, slot: str) -> tf.Tensor:
+        """Returns `values` as a tensor that can be rows of the table or of a slot."""
+        values = tf.convert_to_tensor(values, tf.float32)
+        shape = self.shape(slot)
+        if values.shape.rank != len(shape) or values.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"values for '{slot}' of table '{self.config.name}', which has the shape "
+                f"{list(shape)}, cannot have the shape {list(values.shape)}."
+            )
+        return values
 
     def has_non_finite(self) -> bool:
         """Returns whether the table or a slot holds a NaN or an infinity, reading it in chunks."""
@@ -157,7 +174,7 @@ class StackedTable(Table):
 
     def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
         """See `Table.read_rows`."""
-        count = self.config.vocabulary_size - start if count is None else count
+        count = self.size()[0] - start if count is None else count
         self._check_range(start, count)
         return self._stack.read(self._variable(slot), self._offset + start, count)
 
@@ -167,13 +184,7 @@ class StackedTable(Table):
         Raises:
             ValueError: If the rows are not in the table or `values` are not as wide as it.
         """
-        values = tf.convert_to_tensor(values, tf.float32)
-        shape = self.shape(slot)
-        if values.shape.rank != len(shape) or values.shape[1:] != shape[1:]:
-            raise ValueError(
-                f"values for '{slot}' of table '{self.config.name}', which has the shape "
-                f"{list(shape)}, cannot have the shape {list(values.shape)}."
-            )
+        values = self._as_rows(values, slot)
         self._check_range(start, values.shape[0])
         self._stack.assign(self._variable(slot), self._offset + start, values)
 
@@ -193,20 +204,32 @@ class TableSet(trackable.Trackable):
     layer holds one, and would find the variables.
 
     Attributes:
-        updates: int64 variable, the number of updates made.
+        counters: For each replica, a variable that counts the updates.
     """
 
-    def __init__(self, tables: Sequence[Table], variables: Sequence[tf.Variable]) -> None:
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        variables: Sequence[tf.Variable],
+        counters: Sequence[tf.Variable] = (),
+    ) -> None:
         """Holds the tables.
 
         Args:
             tables: The logical tables.
             variables: The variables that really hold them, for SavedModels, whose functions must
                 find every variable that they use.
+            counters: For each replica, an `update_counter`; by default one.
         """
-        self.updates = tf.Variable(0, trainable=False, dtype=tf.int64, name="updates")
+        self.counters = tuple(counters) or (update_counter(),)
+        self._saved_counters = _Counters(self.counters)
         self._tables = {table.config.name: table for table in tables}
         self._variables = tuple(variables)
+
+    @property
+    def updates(self) -> tf.Variable:
+        """The number of updates made, int64; every replica counts the same."""
+        return self.counters[0]
 
     def __getitem__(self, name: str) -> Table:
         if name not in self._tables:
@@ -262,7 +285,8 @@ class TableSet(trackable.Trackable):
                 loaded.append((table, value, key))
         for table, value, key in loaded:
             table.assign_rows(value, slot=key)
-        self.updates.assign(np.asarray(arrays[":updates"]))
+        for counter in self.counters:
+            counter.assign(np.asarray(arrays[":updates"]))
 
     def _trackable_children(
         self, save_type: str = trackable.SaveType.CHECKPOINT, **kwargs: Any
@@ -270,8 +294,33 @@ class TableSet(trackable.Trackable):
         del kwargs
         if save_type == trackable.SaveType.SAVEDMODEL:
             return {f"variable_{k}": variable for k, variable in enumerate(self._variables)}
-        return {"updates": self.updates, **{f"table:{n}": t for n, t in self._tables.items()}}
+        return {
+            "updates": self._saved_counters,
+            **{f"table:{n}": t for n, t in self._tables.items()},
+        }
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         del cached_dependencies
         return self._trackable_children().get(name)
+
+
+class _Counters(trackable.Trackable):
+    """The update counters of all replicas: one number in a checkpoint."""
+
+    def __init__(self, counters: Sequence[tf.Variable]) -> None:
+        self._counters = counters
+
+    def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
+        return {trackable.VARIABLE_VALUE_KEY: self._counters[0].read_value()}
+
+    def _restore_from_tensors(self, restored_tensors: Mapping[str, tf.Tensor]) -> tf.Operation:
+        for counter in self._counters:
+            counter.assign(restored_tensors[trackable.VARIABLE_VALUE_KEY])
+        return tf.no_op()
+
+
+def update_counter() -> tf.Variable:
+    """Returns a variable that counts updates, on the current device; no strategy mirrors it."""
+    return resource_variable_ops.ResourceVariable(
+        tf.constant(0, tf.int64), trainable=False, name="updates"
+    )

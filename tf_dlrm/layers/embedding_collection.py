@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.local import LocalPlacement
+from tf_dlrm.embeddings.placements.choice import make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
+from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.keras_api import keras
 
@@ -30,6 +31,10 @@ class EmbeddingCollection(keras.layers.Layer):
     Args:
         features: The features and their tables.
         seed: Seed of the tables' first values.
+        plan: Where each table is, under a strategy of several replicas; None for a default. No
+            part of the layer's config: the same layer may be placed otherwise elsewhere.
+        communication_dtype: In which type vectors and gradients travel between replicas:
+            "float32", or "bfloat16" for half the traffic and fewer digits. Not in the config.
 
     Call arguments:
         ids: `{feature: ids}` for all features: int32 or int64, dense [batch] or [batch, hotness],
@@ -59,7 +64,12 @@ class EmbeddingCollection(keras.layers.Layer):
     """
 
     def __init__(
-        self, features: Sequence[FeatureConfig | Mapping[str, Any]], seed: int = 0, **kwargs: Any
+        self,
+        features: Sequence[FeatureConfig | Mapping[str, Any]],
+        seed: int = 0,
+        plan: Plan | None = None,
+        communication_dtype: str = "float32",
+        **kwargs: Any,
     ) -> None:
         # Ids have no float type to cast, and weights are cast where they are used.
         kwargs.setdefault("autocast", False)
@@ -74,6 +84,8 @@ class EmbeddingCollection(keras.layers.Layer):
             )
         self._feature_tuple = _Opaque(tuple(configs))
         self._seed = seed
+        self._plan = _Opaque(plan)
+        self._communication_dtype = communication_dtype
         self._placement: _Opaque | None = None
 
     @property
@@ -104,15 +116,13 @@ class EmbeddingCollection(keras.layers.Layer):
         del ids_shape, weights_shape
         if self._placement is not None:
             return
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas != 1:
-            raise ValueError(
-                "EmbeddingCollection places its tables on one device, but the current strategy has "
-                f"{replicas} replicas."
-            )
         self.trap = self.add_weight(name="trap", shape=(), initializer="zeros", trainable=True)
         with tf.init_scope():
-            self._placement = _Opaque(LocalPlacement(self.features, self._seed))
+            self._placement = _Opaque(
+                make_placement(
+                    self.features, self._seed, self._plan.value, self._communication_dtype
+                )
+            )
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
         self._checkpoint_tables = self.tables
         self.built = True

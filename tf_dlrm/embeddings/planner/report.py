@@ -11,6 +11,7 @@ from tf_dlrm.embeddings.planner.reasons import duration
 
 # More devices than these are summarised by the lightest, the middle and the heaviest one.
 _MOST_DEVICES = 16
+_MOST_RUNS = 8
 
 
 def bottleneck(estimate: Estimate) -> str:
@@ -80,13 +81,15 @@ def _table_lines(plan: Plan) -> list[str]:
 
 
 def _ranges(devices: tuple[int, ...]) -> str:
-    """Returns numbers with runs of them joined: 0-3,6."""
+    """Returns numbers with runs of them joined: 0-3,6. Of many runs only their number of devices."""
     runs: list[list[int]] = []
     for device in devices:
         if runs and device == runs[-1][-1] + 1:
             runs[-1].append(device)
         else:
             runs.append([device])
+    if len(runs) > _MOST_RUNS:
+        return f"{len(devices)} of them"
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 

@@ -25,6 +25,8 @@ from tf_dlrm.embeddings.planner.pins import Pin
 _ROUNDS = 60
 _WORK = 1 << 20
 _TAKEN = 4
+# Parts whose ids differ by less than this share are alike.
+_ALIKE = 0.01
 # An improvement by less is rounding.
 _LEAST_GAIN = 1e-9
 
@@ -107,8 +109,8 @@ class Search:
         for load in (loads.compute, loads.memory, loads.ids[parts.group[0]]):
             devices: np.ndarray = np.empty(count, np.int64)
             devices[heaviest] = np.argsort(load, kind="stable")[:count]
-            if parts.ids.max() - parts.ids.min() < _LEAST_GAIN * parts.ids.max():
-                devices.sort()  # parts alike: in the order that people expect
+            if parts.ids.max() - parts.ids.min() <= _ALIKE * parts.ids.max():
+                devices.sort()  # in the order that people expect
             choice = Choice(sharding, tuple(devices.tolist()))
             if choice not in seen:
                 seen.add(choice)

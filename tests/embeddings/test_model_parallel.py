@@ -1,0 +1,327 @@
+"""Tables cut over replicas: what they learn is what tables on one device learn."""
+
+import functools
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from tf_dlrm.embeddings import (
+    FTRL,
+    SGD,
+    Adagrad,
+    FeatureConfig,
+    LazyAdam,
+    LocalPlacement,
+    RowWiseAdagrad,
+    TableConfig,
+    make_bags,
+)
+from tf_dlrm.embeddings.placements.choice import make_placement
+from tf_dlrm.embeddings.plan import (
+    COLUMN_WISE,
+    DATA_PARALLEL,
+    ROW_WISE,
+    SHARDINGS,
+    TABLE_WISE,
+    Plan,
+    TablePlan,
+)
+
+_OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "adagrad": Adagrad(0.1),
+    "row_wise_adagrad": RowWiseAdagrad(0.1),
+    "lazy_adam": LazyAdam(0.1),
+    "ftrl": FTRL(0.1),
+}
+
+
+@functools.cache
+def _mirrored(world):
+    return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(world)])
+
+
+def _devices(sharding, world, first=0):
+    if sharding == DATA_PARALLEL:
+        return ()
+    if sharding == TABLE_WISE:
+        return (first % world,)
+    return tuple((first + k) % world for k in range(world))
+
+
+def _ids(rng, form, rows, batch):
+    if form == "one":
+        return tf.constant(rng.integers(0, rows, batch))
+    if form == "fixed":
+        return tf.constant(rng.integers(0, rows, (batch, 3)), tf.int32)
+    lengths = rng.integers(0, 4, batch)
+    values = rng.integers(0, rows, lengths.sum())
+    return tf.RaggedTensor.from_row_lengths(tf.constant(values, tf.int64), lengths)
+
+
+class _Both:
+    """The same tables under a strategy and on one device."""
+
+    def __init__(self, features, plan, dtype="float32"):
+        self.features = features
+        self.strategy = _mirrored(plan.devices)
+        with self.strategy.scope():
+            self.sharded = make_placement(features, 3, plan, dtype)
+        self.local = LocalPlacement(features, 3)
+        self._sharded_step = tf.function(self._on_replicas, reduce_retracing=True)
+
+    def _step(self, placement, ids, weights, targets):
+        bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
+        lookup = placement.lookup(bags)
+        vectors = lookup.vectors
+        gradients = {name: vectors[name] - targets[name] for name in vectors}
+        return vectors, placement.update(lookup, gradients)
+
+    def _on_replicas(self, ids, weights, targets, cuts):
+        def on_replica():
+            context = tf.distribute.get_replica_context()
+            number = tf.get_static_value(context.replica_id_in_sync_group)
+            own = [
+                {name: column[cuts[number] : cuts[number + 1]] for name, column in columns.items()}
+                for columns in (ids, weights, targets)
+            ]
+            return self._step(self.sharded, *own)
+
+        return self.strategy.run(on_replica)
+
+    def step(self, ids, weights, targets, cuts):
+        """One step of both; returns the replicas' vectors and gradients of weights, and local's."""
+        vectors, of_weights = self._sharded_step(ids, weights, targets, tf.constant(cuts))
+        local = self._step(self.local, ids, weights, targets)
+        return self._joined(vectors), self._joined(of_weights), *local
+
+    def _joined(self, columns):
+        local = self.strategy.experimental_local_results
+        return {name: tf.concat(local(column), 0) for name, column in columns.items()}
+
+    def assert_equal_tables(self, atol=1e-6):
+        sharded, local = self.sharded.tables.to_arrays(), self.local.tables.to_arrays()
+        assert list(sharded) == list(local)
+        for key, array in local.items():
+            np.testing.assert_allclose(sharded[key], array, rtol=1e-5, atol=atol, err_msg=key)
+
+
+def _targets(rng, features, batch):
+    return {
+        f.name: tf.constant(rng.normal(size=(batch, f.table.dim)), tf.float32) for f in features
+    }
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "world"), [*((name, 2) for name in _OPTIMIZERS), ("adagrad", 3)]
+)
+def test_every_sharding_learns_what_one_device_learns(optimizer, world):
+    rng = np.random.default_rng(0)
+    features, tables = [], {}
+    for number, sharding in enumerate(SHARDINGS):
+        if sharding == COLUMN_WISE and optimizer == "row_wise_adagrad":
+            continue
+        for dim in (5, 8):
+            name = f"{sharding}_{dim}"
+            table = TableConfig(
+                name,
+                int(rng.integers(20, 60)),
+                dim,
+                optimizer=_OPTIMIZERS[optimizer],
+                combiner=("sum", "mean", "sqrtn")[number % 3],
+            )
+            tables[name] = TablePlan(sharding, _devices(sharding, world, dim))
+            forms = ("one", "ragged", "weighted") if dim == 5 else ("fixed",)
+            for form in forms:
+                features.append(FeatureConfig(f"{name}_{form}", table))
+    both = _Both(features, Plan(world, tables))
+    for cuts in ([0, 5, 11, 13], [0, 0, 6, 13], [0, 7, 7, 13]):
+        ids = {
+            f.name: _ids(rng, f.name.rsplit("_", 1)[1], f.table.vocabulary_size, 13)
+            for f in features
+        }
+        weights = {
+            name: tf.ragged.map_flat_values(
+                lambda v: tf.constant(rng.uniform(0.5, 2, len(v)), tf.float32), column
+            )
+            for name, column in ids.items()
+            if name.endswith("weighted")
+        }
+        found = both.step(ids, weights, _targets(rng, features, 13), cuts[:world] + [13])
+        vectors, of_weights, local_vectors, local_of_weights = found
+        for name in local_vectors:
+            np.testing.assert_allclose(vectors[name], local_vectors[name], rtol=1e-5, atol=1e-5)
+        assert set(local_of_weights) == set(weights)
+        for name, gradient in local_of_weights.items():
+            np.testing.assert_allclose(of_weights[name], gradient, rtol=1e-4, atol=1e-5)
+    both.assert_equal_tables(2e-6)
+    assert int(both.sharded.tables.updates) == 3
+    assert [int(counter) for counter in both.sharded.tables.counters] == [3] * world
+
+
+@st.composite
+def _cases(draw):
+    world = draw(st.integers(2, 4))
+    features, tables = [], {}
+    for number in range(draw(st.integers(1, 4))):
+        optimizer = draw(st.sampled_from(list(_OPTIMIZERS)))
+        dim = draw(st.integers(1, 6))
+        table = TableConfig(
+            f"t{number}", draw(st.integers(1, 9)), dim, optimizer=_OPTIMIZERS[optimizer]
+        )
+        sharding = draw(st.sampled_from(SHARDINGS))
+        devices = _devices(sharding, world, draw(st.integers(0, 3)))
+        if sharding == COLUMN_WISE:
+            devices = devices[: 1 if optimizer == "row_wise_adagrad" else dim]
+        if sharding == ROW_WISE:
+            devices = devices[: draw(st.integers(1, world))]
+        tables[table.name] = TablePlan(sharding, devices)
+        for form in draw(st.sets(st.sampled_from(["one", "fixed", "ragged"]), min_size=1)):
+            features.append(FeatureConfig(f"{table.name}_{form}", table))
+    batch = draw(st.integers(1, 9))
+    inner = sorted(draw(st.lists(st.integers(0, batch), min_size=world - 1, max_size=world - 1)))
+    return features, Plan(world, tables), batch, [0, *inner, batch], draw(st.integers(0, 99))
+
+
+@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.given(_cases())
+def test_any_plan_learns_what_one_device_learns(case):
+    features, plan, batch, cuts, seed = case
+    rng = np.random.default_rng(seed)
+    both = _Both(features, plan)
+    for _ in range(2):
+        ids = {
+            f.name: _ids(rng, f.name.split("_")[1], f.table.vocabulary_size, batch)
+            for f in features
+        }
+        vectors, _, local, _ = both.step(ids, {}, _targets(rng, features, batch), cuts)
+        for name in local:
+            np.testing.assert_allclose(vectors[name], local[name], rtol=1e-5, atol=1e-5)
+    both.assert_equal_tables(2e-6)
+
+
+def _small(world=2, **options):
+    tables = [
+        TableConfig("rows", 1000, 4, optimizer=Adagrad(0.1)),
+        TableConfig("columns", 600, 6, optimizer=Adagrad(0.1)),
+        TableConfig("whole", 500, 4, optimizer=Adagrad(0.1)),
+        TableConfig("small", 9, 4, optimizer=Adagrad(0.1)),
+    ]
+    features = [FeatureConfig(table.name, table) for table in tables]
+    kinds = (ROW_WISE, COLUMN_WISE, TABLE_WISE, DATA_PARALLEL)
+    plan = {t.name: TablePlan(k, _devices(k, world)) for t, k in zip(tables, kinds, strict=True)}
+    return _Both(features, Plan(world, plan), **options)
+
+
+def test_each_replica_holds_its_share_and_no_more():
+    both = _small()
+    held = [0, 0]
+    for stack in both.sharded.stacks:
+        for device, own in enumerate(stack.stacks):
+            for variable in own.variables if own else ():
+                assert variable.device.endswith(f"CPU:{device}")
+                held[device] += int(np.prod(variable.shape))
+    half = 1000 * 4 // 2 + 600 * 6 // 2 + 9 * 4
+    assert held == [2 * (half + 500 * 4), 2 * half]  # each table has one slot of its size
+
+
+def test_bfloat16_halves_the_digits_of_what_travels_only():
+    both = _small(dtype="bfloat16")
+    rng = np.random.default_rng(0)
+    ids = {f.name: _ids(rng, "one", f.table.vocabulary_size, 8) for f in both.features}
+    vectors, _, local, _ = both.step(ids, {}, _targets(rng, both.features, 8), [0, 4, 8])
+    for name in local:
+        exact = np.asarray(local[name])
+        error = np.abs(vectors[name] - exact)
+        assert (error <= np.abs(exact) / 128).all()
+        assert error.any() == (name != "small"), name
+    # A table on every replica gets its vectors at home, but gradients that travelled.
+    difference = both.sharded.tables["small"].read_rows() - both.local.tables["small"].read_rows()
+    assert 0 < np.abs(difference).max() < 1e-3
+
+
+def test_rows_by_logical_numbers():
+    both = _small()
+    rng = np.random.default_rng(0)
+    for name in both.sharded.tables:
+        table, local = both.sharded.tables[name], both.local.tables[name]
+        size = table.config.vocabulary_size
+        for slot in table.keys():
+            for start, count in ((0, size), (size // 3, size // 2), (size - 1, 1), (2, 0)):
+                np.testing.assert_array_equal(
+                    table.read_rows(start, count, slot), local.read_rows(start, count, slot)
+                )
+            values = rng.normal(size=(size // 2, table.config.dim)).astype("f")
+            table.assign_rows(values, size // 3, slot)
+            got = table.read_rows(slot=slot).numpy()
+            np.testing.assert_array_equal(got[size // 3 : size // 3 + size // 2], values)
+            np.testing.assert_array_equal(got[: size // 3], local.read_rows(0, size // 3, slot))
+        with pytest.raises(ValueError, match=f"outside table '{name}' of {size} rows"):
+            table.read_rows(size - 1, 2)
+    for own in both.sharded.stacks[-1].stacks:
+        np.testing.assert_array_equal(own.variable, both.sharded.tables["small"].read_rows())
+
+
+@pytest.mark.parametrize("to_world", [1, 2, 4])
+def test_a_checkpoint_knows_no_placement(tmp_path, to_world):
+    rng = np.random.default_rng(0)
+    both = _small()
+    ids = {f.name: _ids(rng, "fixed", f.table.vocabulary_size, 8) for f in both.features}
+    both.step(ids, {}, _targets(rng, both.features, 8), [0, 3, 8])
+    path = tf.train.Checkpoint(tables=both.sharded.tables).save(str(tmp_path / "saved"))
+    if to_world == 1:
+        other = LocalPlacement(both.features, 8)
+    else:
+        other = _small(to_world).sharded
+    tf.train.Checkpoint(tables=other.tables).restore(path).assert_consumed()
+    expected, got = both.sharded.tables.to_arrays(), other.tables.to_arrays()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(got[key], array, err_msg=key)
+    assert [int(counter) for counter in other.tables.counters] == [1] * to_world
+
+
+def test_outside_of_replicas_rows_are_looked_up_but_not_trained():
+    both = _small()
+    rng = np.random.default_rng(0)
+    ids = {f.name: _ids(rng, "fixed", f.table.vocabulary_size, 8) for f in both.features}
+    bags = {name: make_bags(name, column) for name, column in ids.items()}
+    found, local = both.sharded.lookup(bags), both.local.lookup(bags)
+    for name in local.vectors:
+        np.testing.assert_allclose(found.vectors[name], local.vectors[name], rtol=1e-6)
+    with pytest.raises(ValueError, match="can be trained within strategy.run only"):
+        both.sharded.update(found, found.vectors)
+
+
+def test_an_id_outside_its_table_stops_all_replicas():
+    both = _small()
+    rng = np.random.default_rng(0)
+    ids = {f.name: _ids(rng, "one", f.table.vocabulary_size, 8) for f in both.features}
+    targets = _targets(rng, both.features, 8)
+    bad = ids | {"whole": tf.constant([1, 2, 3, 500, 0, 0, 0, 0], tf.int64)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Feature whole has the id 500"):
+        both.step(bad, {}, targets, [0, 5, 8])
+    both.step(ids, {}, targets, [0, 5, 8])
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(3, {"t": TablePlan(ROW_WISE, (0, 1))}), r"for 3 device\(s\), but .* 2 replica"),
+        (Plan(2, {}), r"places no table \['t'\]"),
+        (Plan(2, {"t": TablePlan(DATA_PARALLEL), "u": TablePlan(DATA_PARALLEL)}), "only .'t'."),
+        (Plan(2, {"t": TablePlan(COLUMN_WISE, (0, 1))}), "RowWiseAdagrad, keeps a number for each"),
+    ],
+)
+def test_plans_that_do_not_fit(plan, message):
+    table = TableConfig("t", 10, 4, optimizer=RowWiseAdagrad(0.1))
+    with _mirrored(2).scope(), pytest.raises(ValueError, match=message):
+        make_placement([FeatureConfig("f", table)], 0, plan)
+
+
+def test_a_dtype_that_does_not_travel():
+    features = [FeatureConfig("f", TableConfig("t", 10, 4))]
+    with pytest.raises(ValueError, match="must be one of .* but is 'float16'"):
+        make_placement(features, 0, None, "float16")

@@ -1,0 +1,321 @@
+"""Tables cut over the replicas of a strategy, whose ids and vectors move by all-to-all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.placements.all_to_all import AllToAll
+from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack, shard_tables
+from tf_dlrm.embeddings.placements.sharded_table import ShardedTable
+from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
+from tf_dlrm.embeddings.pooling import StackBatch
+from tf_dlrm.embeddings.stack import Piece, Stack
+from tf_dlrm.embeddings.tables import TableSet, update_counter
+
+
+class ModelParallelPlacement:
+    """Each replica holds some tables, or some rows or columns of them, and serves all replicas.
+
+    In a step every replica makes the ids of its part of the batch unique, sends each id to the
+    replica that has its row, gets the row back, and pools the rows of its bags. The gradients go
+    the same way, summed for each id; their owner sums those of all replicas and updates each row
+    once. Data-parallel tables are looked up at home; their ids and gradients go to all replicas,
+    which all make the same update.
+
+    Four exchanges a step: the numbers of ids, the ids, the vectors, the gradients. Pieces of one
+    exchange are as large as the largest of them.
+
+    References:
+        Naumov et al., arXiv 1906.00091, section 3.1.
+
+    Attributes:
+        tables: The tables as logical [vocabulary_size, dim] tensors.
+        stacks: The parts of tables, by width and optimizer.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        plan: Plan,
+        all_to_all: AllToAll,
+        devices: Sequence[str],
+        seed: int = 0,
+        dtype: tf.DType = tf.float32,
+    ) -> None:
+        """Creates the tables, each piece on its device, and draws their first values.
+
+        Args:
+            features: The features and their tables.
+            plan: Where each table is; its devices are the replicas.
+            all_to_all: How tensors move between the replicas.
+            devices: The device of each replica.
+            seed: Seed of the first values.
+            dtype: In which type vectors and gradients travel: float32 or bfloat16.
+
+        Raises:
+            ValueError: If the plan does not fit the features or the replicas.
+        """
+        if plan.devices != all_to_all.world:
+            raise ValueError(
+                f"The plan is for {plan.devices} device(s), but the strategy has "
+                f"{all_to_all.world} replica(s)."
+            )
+
+        def make_stack(device: int, pieces: Sequence[Piece]) -> Stack:
+            with tf.device(devices[device]):
+                return Stack(pieces, seed)
+
+        self.stacks = shard_tables(features, plan, make_stack)
+        self._all_to_all = all_to_all
+        self._dtype = dtype
+        self._features = [feature.name for feature in features]
+        counters = []
+        for device in devices:
+            with tf.device(device):
+                counters.append(update_counter())
+        tables = []
+        for config in tables_of(features):
+            held = [h for s in self.stacks for h in s.held if h.piece.table.name == config.name]
+            copied = plan.tables[config.name].sharding == DATA_PARALLEL
+            tables.append(ShardedTable(config, held, copied))
+        variables = [
+            variable
+            for sharded in self.stacks
+            for stack in sharded.stacks
+            if stack is not None
+            for variable in stack.variables
+        ]
+        self.tables = TableSet(tables, variables, counters)
+
+    def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
+        """See `Placement.lookup`.
+
+        Outside of replica contexts, where Keras builds a model and a single process evaluates
+        one, rows are gathered from the devices directly; such a lookup cannot be updated.
+        """
+        replica = self._all_to_all.replica()
+        if replica is None:
+            return self._lookup_directly(bags)
+        return self._lookup_by_exchange(bags, replica)
+
+    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """See `Placement.update`; one update for each stack on each replica."""
+        replica = self._all_to_all.replica()
+        if lookup.residuals is None or replica is None:
+            raise ValueError(
+                "Tables that are cut over the replicas of a strategy can be trained within "
+                "strategy.run only, which Keras's fit uses."
+            )
+        requests: list[_Request] = lookup.residuals
+        counter = self.tables.counters[replica]
+        step = counter.read_value()
+        weight_gradients: dict[str, tf.Tensor] = {}
+        pieces, sizes = [], []
+        for request in requests:
+            stack = request.stack
+            parts = {
+                view.name: _columns(gradients[view.feature], view.first_column, view.columns)
+                for view in stack.views
+            }
+            of_weights = request.batch.weight_gradients(request.rows, parts)
+            for view in stack.views:
+                if view.name in of_weights:
+                    gradient = of_weights[view.name]
+                    if view.feature in weight_gradients:
+                        gradient += weight_gradients[view.feature]
+                    weight_gradients[view.feature] = gradient
+            summed = tf.math.unsorted_segment_sum(
+                request.batch.unpool(parts), request.index, tf.size(request.unique)
+            )
+            pieces.append(self._to_owners(request, tf.cast(summed, self._dtype)))
+            sizes.append(request.size * stack.dim)
+        received = self._exchange(pieces, sizes)
+        for request, gradient in zip(requests, received, strict=True):
+            own = request.stack.stacks[replica]
+            if own is None:
+                continue
+            shape = [self._all_to_all.world, request.size, own.dim]
+            there = tf.sequence_mask(request.counts, request.size)
+            own.optimizer.apply(
+                own.variable,
+                own.slots,
+                tf.boolean_mask(request.asked, there),
+                tf.cast(tf.boolean_mask(tf.reshape(gradient, shape), there), tf.float32),
+                step,
+            )
+        counter.assign_add(1)
+        return weight_gradients
+
+    def _lookup_by_exchange(self, bags: Mapping[str, Bags], replica: int) -> Lookup:
+        world = self._all_to_all.world
+        requests = [_Request(stack, bags, world) for stack in self.stacks]
+        # What every replica sends to every other one: all learn the largest piece from it.
+        counts = tf.stack([request.sent for request in requests], 1)
+        matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
+        largest = tf.reduce_max(matrix, [0, 1])
+        for k, request in enumerate(requests):
+            request.size = largest[k]
+            request.counts = matrix[:, replica, k]
+        # As 64-bit numbers if those of any stack are.
+        dtype = tf.int32
+        if any(request.local.dtype == tf.int64 for request in requests):
+            dtype = tf.int64
+        asked = self._exchange(
+            [self._to_owners(request, tf.cast(request.local, dtype)) for request in requests],
+            [request.size for request in requests],
+        )
+        served, sizes = [], []
+        for request, ids in zip(requests, asked, strict=True):
+            request.asked = ids
+            if request.stack.data_parallel:
+                continue
+            own = request.stack.stacks[replica]
+            sizes.append(request.size * request.stack.dim)
+            if own is None:
+                rows = tf.zeros([world, sizes[-1]])
+            else:
+                rows = tf.reshape(tf.gather(own.variable, ids), [world, sizes[-1]])
+            served.append(tf.cast(rows, self._dtype))
+        received = iter(self._exchange(served, sizes) if served else [])
+        vectors: dict[str, tf.Tensor] = {}
+        for request in requests:
+            if request.stack.data_parallel:
+                rows = tf.gather(request.stack.on(replica).variable, request.batch.ids)
+            else:
+                flat = tf.reshape(next(received), [-1, request.stack.dim])
+                rows = tf.gather(flat, tf.gather(request.place(), request.index))
+                rows = tf.cast(rows, tf.float32)
+            request.rows = rows
+            vectors.update(request.batch.pool(rows))
+        return Lookup(self._joined(vectors), requests)
+
+    def _lookup_directly(self, bags: Mapping[str, Bags]) -> Lookup:
+        vectors: dict[str, tf.Tensor] = {}
+        for stack in self.stacks:
+            batch = _batch(stack, bags)
+            vectors.update(batch.pool(gather_directly(stack, batch.ids)))
+        return Lookup(self._joined(vectors), None)
+
+    def _joined(self, parts: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Puts the columns of each feature together."""
+        views = sorted(
+            (view for stack in self.stacks for view in stack.views), key=lambda v: v.first_column
+        )
+        found: dict[str, list[tf.Tensor]] = {name: [] for name in self._features}
+        for view in views:
+            found[view.feature].append(parts[view.name])
+        return {
+            name: columns[0] if len(columns) == 1 else tf.concat(columns, 1)
+            for name, columns in found.items()
+        }
+
+    def _to_owners(self, request: _Request, values: tf.Tensor) -> tf.Tensor:
+        """Lays out values of the unique ids in pieces, [world, size * width]."""
+        world = self._all_to_all.world
+        width = values.shape[1:].num_elements()
+        shape = [world, request.size * width]
+        if request.stack.data_parallel:
+            padding = [[0, request.size - tf.size(request.unique)]]
+            padding += [[0, 0]] * (values.shape.rank - 1)
+            return tf.tile(tf.reshape(tf.pad(values, padding), [1, -1]), [world, 1])
+        size = [world * request.size, *values.shape[1:]]
+        return tf.reshape(tf.scatter_nd(request.place()[:, tf.newaxis], values, size), shape)
+
+    def _exchange(self, pieces: list[tf.Tensor], sizes: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Exchanges pieces [world, size] of several stacks at once."""
+        if len(pieces) == 1:
+            return [self._all_to_all.exchange(pieces[0])]
+        received = self._all_to_all.exchange(tf.concat(pieces, 1))
+        return tf.split(received, tf.stack(sizes), axis=1, num=len(sizes))
+
+
+@dataclasses.dataclass
+class _Request:
+    """What one replica asks of the others for one stack, and they of it.
+
+    Attributes:
+        batch: The bags of the stack's features.
+        unique: The different rows [u] of the stack that are looked up.
+        index: Which of them each id of the batch is, [n].
+        local: The number [u] of the row on its device.
+        sent: Number of rows asked of each replica, int32 [world].
+        size: Number of rows in a piece, set when all replicas' numbers are known.
+        counts: Number of rows that each replica asks for here, int32 [world]; set as `size`.
+        asked: Their numbers on this replica [world, size]; set after the exchange of ids.
+        rows: float32 [n, dim], the rows of the batch's ids; set after the exchange of rows.
+    """
+
+    stack: ShardedStack
+    batch: StackBatch
+    unique: tf.Tensor
+    index: tf.Tensor
+    local: tf.Tensor
+    sent: tf.Tensor
+    size: tf.Tensor
+    counts: tf.Tensor
+    asked: tf.Tensor
+    rows: tf.Tensor
+
+    def __init__(self, stack: ShardedStack, bags: Mapping[str, Bags], world: int) -> None:
+        self.stack = stack
+        self.batch = _batch(stack, bags)
+        self.unique, self.index = tf.unique(self.batch.ids)
+        if stack.data_parallel:
+            self.local = self.unique
+            self.sent = tf.fill([world], tf.size(self.unique))
+            return
+        route = stack.route(self.unique)
+        self.local = route.row
+        self._device = route.device
+        self.sent = tf.math.bincount(route.device, minlength=world, maxlength=world)
+        # The how manyth of its device each row is.
+        order = tf.argsort(route.device, stable=True)
+        begin = tf.cumsum(self.sent, exclusive=True)
+        self._rank = tf.math.invert_permutation(order) - tf.gather(begin, route.device)
+
+    def place(self) -> tf.Tensor:
+        """Returns the place [u] of each unique row in what is sent and received, int32."""
+        return self._device * self.size + self._rank
+
+
+def _batch(stack: ShardedStack, bags: Mapping[str, Bags]) -> StackBatch:
+    of_parts = {view.name: bags[view.feature] for view in stack.views}
+    return StackBatch(stack.features, of_parts, stack.rows, stack.dim)
+
+
+def gather_directly(stack: ShardedStack, ids: tf.Tensor) -> tf.Tensor:
+    """Gathers rows of a sharded stack from devices that this process can reach.
+
+    Args:
+        stack: The stack.
+        ids: int32 or int64 tensor [n] of its rows.
+
+    Returns:
+        float32 [n, dim].
+    """
+    if stack.data_parallel:
+        return tf.gather(stack.on(0).variable, ids)
+    route = stack.route(ids)
+    count = len(stack.stacks)
+    rows = tf.dynamic_partition(route.row, route.device, count)
+    places = tf.dynamic_partition(tf.range(tf.size(ids)), route.device, count)
+    found = []
+    for own, wanted in zip(stack.stacks, rows, strict=True):
+        if own is None:
+            found.append(tf.zeros([0, stack.dim]))
+            continue
+        with tf.device(own.variable.device):
+            found.append(tf.gather(own.variable, wanted))
+    return tf.ensure_shape(tf.dynamic_stitch(places, found), [None, stack.dim])
+
+
+def _columns(gradient: tf.Tensor, first: int, count: int) -> tf.Tensor:
+    if count == gradient.shape[1]:
+        return gradient
+    return gradient[:, first : first + count]
