@@ -56,5 +56,7 @@ def test_the_split_that_is_asked_for(trained):
 
 
 def test_a_split_that_is_not_there(trained):
-    with pytest.raises(UserError, match="no rows in its split 'validation', so it can't be evaluated"):
+    with pytest.raises(
+        UserError, match="no rows in its split 'validation', so it can't be evaluated"
+    ):
         _assess(trained[0], "validation")

@@ -273,9 +273,9 @@ class Search:
     def _shake(self, placed: Placed, score: float) -> Placed:
         """Takes some tables away, one of the slowest device's among them, and puts them back."""
         names = [name for name in self._order if not self._is_fixed(name)]
-        rounds = min(_ROUNDS, max(4, _WORK // (len(names) * self._model.devices)))
         if len(names) < 2 or self._model.devices == 1:
             return placed
+        rounds = min(_ROUNDS, max(4, _WORK // (len(names) * self._model.devices)))
         chance = random.Random(0)
         for _ in range(rounds):
             loads = self.loads_of(placed)
