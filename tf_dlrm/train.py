@@ -7,13 +7,14 @@ from typing import Any
 from tf_dlrm import entry_point
 from tf_dlrm.training.config import (
     DataOptions,
+    DistributionOptions,
     ModelOptions,
     OptimizerOptions,
     RunOptions,
     TrainingConfig,
 )
 
-for _options in (DataOptions, ModelOptions, OptimizerOptions, RunOptions):
+for _options in (DataOptions, ModelOptions, OptimizerOptions, RunOptions, DistributionOptions):
     entry_point.define_flags(_options)
 
 
@@ -24,6 +25,7 @@ def main() -> dict[str, Any]:
         model=entry_point.options_from_flags(ModelOptions),
         optimizer=entry_point.options_from_flags(OptimizerOptions),
         run=entry_point.options_from_flags(RunOptions),
+        distribution=entry_point.options_from_flags(DistributionOptions),
     )
     config.validate()
     from tf_dlrm.training import run  # only now: TensorFlow takes seconds to start

@@ -5,6 +5,7 @@ import pytest
 
 from tf_dlrm.training.config import (
     DataOptions,
+    DistributionOptions,
     ModelOptions,
     OptimizerOptions,
     RunOptions,
@@ -31,6 +32,7 @@ def tiny(tmp_path: pathlib.Path):
             "run": RunOptions(
                 model_dir=str(tmp_path / "run"), batch_size=100, eval_batch_size=256, seed=3
             ),
+            "distribution": DistributionOptions(),
         }
         for name, part in parts.items():
             known = {field.name for field in dataclasses.fields(part)} & set(changes)

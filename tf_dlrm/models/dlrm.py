@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -117,6 +118,8 @@ class DLRM(keras.Model):
 
     Args:
         config: What the model is made of.
+        plan: Where each table is, under a strategy of several replicas; see `EmbeddingCollection`.
+        communication_dtype: "float32" or "bfloat16"; see `EmbeddingCollection`.
 
     Call arguments:
         inputs: `{"dense": floats [batch, dense_features], feature: ids, ...}`, where ids are
@@ -137,13 +140,21 @@ class DLRM(keras.Model):
         Systems, arXiv 1906.00091, section 2.
     """
 
-    def __init__(self, config: DLRMConfig | Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: DLRMConfig | Mapping[str, Any],
+        plan: Plan | None = None,
+        communication_dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(config, Mapping):
             config = DLRMConfig.from_dict(config)
         # Kept as JSON, because both Kerases take apart what they find in attributes.
         self._config_json = config.to_json()
-        self.embeddings = EmbeddingCollection(config.features, config.seed, name="embeddings")
+        self.embeddings = EmbeddingCollection(
+            config.features, config.seed, plan, communication_dtype, name="embeddings"
+        )
         self.embeddings.build()
         widths = [feature.table.dim for feature in config.features]
         self.bottom_mlp = None

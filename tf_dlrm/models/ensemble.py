@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM, DLRMConfig
@@ -41,7 +42,14 @@ class Ensemble(keras.Model):
         TensorShape([3, 1])
     """
 
-    def __init__(self, config: DLRMConfig | Mapping[str, Any], size: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: DLRMConfig | Mapping[str, Any],
+        size: int,
+        plan: Plan | None = None,
+        communication_dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(config, Mapping):
             config = DLRMConfig.from_dict(config)
@@ -52,7 +60,12 @@ class Ensemble(keras.Model):
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):
             seed = config.seed + _SEED_STRIDE * k
-            member = DLRM(dataclasses.replace(config, seed=seed), name=f"member_{k}")
+            member = DLRM(
+                dataclasses.replace(config, seed=seed),
+                plan,
+                communication_dtype,
+                name=f"member_{k}",
+            )
             setattr(self, f"member_{k}", member)
         self.built = True
 

@@ -8,7 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm import embeddings
+from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
@@ -23,18 +25,25 @@ _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
     "ftrl": embeddings.FTRL,
 }
 
-_MODELS: dict[str, Callable[[DLRMConfig, int], DLRM | Ensemble]] = {
-    "dlrm": lambda config, size: Ensemble(config, size) if size > 1 else DLRM(config),
+_MODELS: dict[str, Callable[..., DLRM | Ensemble]] = {
+    "dlrm": lambda config, size, *placing: (
+        Ensemble(config, size, *placing) if size > 1 else DLRM(config, *placing)
+    ),
 }
 
 
 def build_model(
-    options: ModelOptions, optimizer: OptimizerOptions, schema: Schema, seed: int
+    options: ModelOptions,
+    optimizer: OptimizerOptions,
+    schema: Schema,
+    seed: int,
+    plan: Plan | None = None,
+    communication_dtype: str = "float32",
 ) -> DLRM | Ensemble:
-    """Builds the model with its variables, tables included.
+    """Builds the model with its variables, tables included, under the current strategy.
 
     Raises:
-        UserError: if the options do not fit the schema.
+        UserError: if the options do not fit the schema, or the plan does not fit the tables.
     """
     check_bottom_mlp(options.bottom_mlp, len(schema.dense))
     initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
@@ -65,9 +74,18 @@ def build_model(
             dropout=options.dropout,
             seed=seed,
         )
+        return _MODELS[options.model](config, options.ensemble_size, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return _MODELS[options.model](config, options.ensemble_size)
+
+
+def copy_weights(source: DLRM | Ensemble, target: DLRM | Ensemble) -> None:
+    """Copies all weights and tables, but no optimizer's state, to an equal model placed anyhow."""
+    target.set_weights(source.get_weights())
+    for giver, taker in zip(source.collections, target.collections, strict=True):
+        for name in giver.tables:
+            for start, count in chunks(giver.tables[name].shape()):
+                taker.tables[name].assign_rows(giver.tables[name].read_rows(start, count), start)
 
 
 def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> Any:

@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.data_options import DataOptions
+from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.option import check_at_least, check_choices, commas, option
 from tfrecords import files
 
-Options = TypeVar("Options", bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions")
+Options = TypeVar(
+    "Options",
+    bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions | DistributionOptions",
+)
 
 EMBEDDING_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "ftrl")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
@@ -204,10 +208,11 @@ class TrainingConfig:
     model: ModelOptions = ModelOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     run: RunOptions = RunOptions()
+    distribution: DistributionOptions = DistributionOptions()
 
     def validate(self) -> None:
         """Raises UserError with one sentence on the first option that can't be."""
-        for part in (self.data, self.model, self.optimizer, self.run):
+        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
             part.validate()
         if self.data.data == "random":
             check_bottom_mlp(self.model.bottom_mlp, self.data.random_dense_features)

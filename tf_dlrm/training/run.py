@@ -17,7 +17,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.serving.export import check_exportable, export_model
-from tf_dlrm.training.build import build_dense_optimizer, build_model
+from tf_dlrm.training.build import build_dense_optimizer, build_model, copy_weights
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
@@ -32,6 +32,7 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
+from tf_dlrm.training.strategy import load_plan, make_strategy
 from tfrecords import files
 from tfrecords.schema import Schema
 
@@ -54,22 +55,33 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     options = config.run
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
+    strategy = make_strategy(config.distribution)
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
     if options.export_dir:
         check_exportable(source.schema)
     with _only_process(options.model_dir):
-        return _train(config, source)
+        return _train(config, source, strategy)
 
 
-def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
+def _train(
+    config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
     options, schema = config.run, source.schema
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
-    model = build_model(config.model, config.optimizer, schema, options.seed)
-    optimizer = build_dense_optimizer(config.optimizer, model)
+    with strategy.scope():
+        model = build_model(
+            config.model,
+            config.optimizer,
+            schema,
+            options.seed,
+            load_plan(config.distribution),
+            config.distribution.communication_dtype,
+        )
+        optimizer = build_dense_optimizer(config.optimizer, model)
     checkpoints, position = None, Position()
     if options.model_dir:
         checkpoints = Checkpoints(
@@ -87,7 +99,8 @@ def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
         source=source,
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
-        training_steps=make_training_steps(model, optimizer),
+        strategy=strategy,
+        training_steps=make_training_steps(model, optimizer, strategy),
         evaluate=lambda: evaluate(
             logits, source, "evaluation", options.eval_batch_size, options.eval_steps
         ),
@@ -104,6 +117,10 @@ def _train(config: TrainingConfig, source: Source) -> dict[str, Any]:
         bad = find_non_finite(model, optimizer)
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
+        if strategy.num_replicas_in_sync > 1:  # an export is for one device
+            local = build_model(config.model, config.optimizer, schema, options.seed)
+            copy_weights(model, local)
+            model = local
         export_model(model, schema, options.export_dir, run | {"step": position.step})
         _LOG.info("exported to %s", options.export_dir)
     return result | {

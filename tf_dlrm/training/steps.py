@@ -10,35 +10,50 @@ from tf_dlrm.models import DLRM, Ensemble
 
 
 def make_training_steps(
-    model: DLRM | Ensemble, optimizer: Any
+    model: DLRM | Ensemble,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 
     The count is a tensor, so one traced function serves any number of steps, and evaluations and
     checkpoints can fall on any step. The loss is the mean cross-entropy on logits over a batch (and
     over the members of an ensemble); tables learn in the backward pass (see `EmbeddingCollection`),
-    the other weights by `optimizer`.
+    the other weights by `optimizer`. Under a strategy of several replicas each
+    has a share of every batch, as `strategy.distribute` hands them out.
     """
 
-    @tf.function
-    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            features, labels = next(iterator)
-            with tf.GradientTape() as tape:
-                logits = model(features, training=True)  # [batch, 1], or [batch, members]
-                losses = tf.reduce_mean(
+    strategy = strategy or tf.distribute.get_strategy()
+
+    def step(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        rows = tf.cast(tf.shape(labels)[0], tf.float32)
+        if strategy.num_replicas_in_sync > 1:
+            rows = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        with tf.GradientTape() as tape:
+            logits = model(features, training=True)  # [batch, 1], or [batch, members]
+            # Of a replica's rows the part of the mean over all replicas' rows.
+            losses = (
+                tf.reduce_sum(
                     tf.nn.sigmoid_cross_entropy_with_logits(
                         labels=tf.broadcast_to(labels[:, tf.newaxis], tf.shape(logits)),
                         logits=logits,
                     ),
                     axis=0,
                 )
-                # Their sum, so that every member learns as it would alone.
-                loss = tf.reduce_sum(losses)
-            variables = model.trainable_variables
-            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-            total += tf.reduce_mean(losses)
+                / rows
+            )
+            # Their sum, so that every member learns as it would alone.
+            loss = tf.reduce_sum(losses)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return tf.reduce_mean(losses)
+
+    @tf.function
+    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            losses = strategy.run(step, args=next(iterator))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         return total
 
     return training_steps

@@ -1,0 +1,80 @@
+"""The tf.distribute strategy of a run, and its share of the batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.distribution_options import DistributionOptions
+from tfrecords import files
+
+
+def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
+    """Returns the strategy that the options name.
+
+    Raises:
+        UserError: if there are no such devices, or TensorFlow has started with others.
+    """
+    if options.distribution == "one_device":
+        return tf.distribute.get_strategy()
+    if not options.virtual_devices:
+        devices = tf.config.list_logical_devices("GPU")
+        if not devices:
+            raise UserError(
+                "--distribution=mirrored found no GPU; --virtual_devices=2 makes two logical CPUs."
+            )
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    count = options.virtual_devices
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    there = tf.config.get_logical_device_configuration(cpu)
+    if not there or len(there) < count:
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"--virtual_devices={count} must be set before TensorFlow starts, which in this "
+                f"process has {len(there or [1])} logical CPU(s) already."
+            ) from error
+    return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(count)])
+
+
+def load_plan(options: DistributionOptions) -> Plan | None:
+    """Returns the plan that the options name, or None.
+
+    Raises:
+        UserError: if the file holds none.
+    """
+    if not options.plan:
+        return None
+    try:
+        return Plan.from_json(files.read_bytes(options.plan).decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"--plan={options.plan}: {error}") from error
+
+
+def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
+    """Gives each replica its share of every batch.
+
+    Args:
+        strategy: The strategy.
+        batches: Batches of all replicas together.
+
+    Returns:
+        An iterable whose elements hold, for replica `k` of `n`, the rows `k`, `k + n`, ... of a
+        batch. Shares differ by one row where a batch does not divide, and may be empty.
+    """
+    count = strategy.num_replicas_in_sync
+    if count == 1:
+        return batches
+
+    def shares(*batch: Any) -> tf.data.Dataset:
+        return tf.data.Dataset.range(count).map(
+            lambda k: tf.nest.map_structure(lambda column: column[k::count], batch)
+        )
+
+    return strategy.distribute_datasets_from_function(lambda context: batches.flat_map(shares))
