@@ -40,7 +40,12 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
                 f"--virtual_devices={count} must be set before TensorFlow starts, which in this "
                 f"process has {len(there or [1])} logical CPU(s) already."
             ) from error
-    return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(count)])
+    # Not by the default, TensorFlow's collectives: their keys begin anew with every strategy, and a
+    # second one of the same process is taken for the first.
+    return tf.distribute.MirroredStrategy(
+        [f"/cpu:{k}" for k in range(count)],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Protocol
+import weakref
+from typing import Any, Protocol
 
 import tensorflow as tf
 from tensorflow.python.ops import collective_ops
@@ -51,6 +52,8 @@ class InProcessAllToAll:
         """Creates one communicator for each replica; call it outside of replica contexts."""
         self.world: int = strategy.num_replicas_in_sync
         self._strategy = strategy
+        # For each replica, the last exchange that was traced and, weakly, in which graph.
+        self._last: dict[int | None, tuple[weakref.ref[Any], tf.Tensor]] = {}
         group = next(_GROUP_KEYS)
 
         @tf.function
@@ -70,12 +73,30 @@ class InProcessAllToAll:
         return int(tf.get_static_value(context.replica_id_in_sync_group))
 
     def exchange(self, pieces: tf.Tensor) -> tf.Tensor:
-        """See `AllToAll.exchange`."""
+        """See `AllToAll.exchange`.
+
+        Raises:
+            ValueError: Where TensorFlow runs eagerly: one replica would wait for the next for ever.
+        """
         if self.world == 1:
             return pieces
-        return collective_ops.all_to_all_v3(
-            self._communicators[self.replica()],
-            pieces,
-            # All replicas are one group. They are of one process, which knows their ranks.
-            tf.zeros([0, 0], tf.int32),
-        )
+        if tf.executing_eagerly():
+            raise ValueError(
+                "Tables that are cut over replicas need a compiled step: call strategy.run within "
+                "a tf.function, and do not ask Keras to run eagerly."
+            )
+        replica = self.replica()
+        graph = tf.compat.v1.get_default_graph()
+        # TensorFlow pairs exchanges by their order in time on each replica. Data alone does not
+        # order them: the gradients of copied tables, for one, don't depend on the ids received.
+        last = self._last.get(replica)
+        after = [last[1]] if last and last[0]() is graph else []
+        with tf.control_dependencies(after):
+            received = collective_ops.all_to_all_v3(
+                self._communicators[replica],
+                pieces,
+                # All replicas are one group. They are of one process, which knows their ranks.
+                tf.zeros([0, 0], tf.int32),
+            )
+        self._last[replica] = (weakref.ref(graph), received)
+        return received
