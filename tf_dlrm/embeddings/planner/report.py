@@ -81,7 +81,7 @@ def _table_lines(plan: Plan) -> list[str]:
 
 
 def _ranges(devices: tuple[int, ...]) -> str:
-    """Returns numbers with runs of them joined: 0-3,6. Of many runs only their number of devices."""
+    """Returns numbers with runs of them joined, 0-3,6; of many runs only how many numbers."""
     runs: list[list[int]] = []
     for device in devices:
         if runs and device == runs[-1][-1] + 1:
