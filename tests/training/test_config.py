@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -150,3 +152,9 @@ def test_an_export_replaces_only_an_export(tmp_path):
         RunOptions(export_dir=str(tmp_path)).validate()
     (tmp_path / "saved_model.pb").write_text("")
     RunOptions(export_dir=str(tmp_path)).validate()
+
+
+def test_mistaken_flags_are_told_before_tensorflow_starts():
+    code = "import sys, tf_dlrm.training.config; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr

@@ -8,7 +8,6 @@ from typing import Any
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.option import check_at_least, check_choices, option
 from tfrecords import files
-from tfrecords.data_service import check_address
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
@@ -134,6 +133,8 @@ class DataOptions:
             reason = f"--data_dir={self.data_dir} in an object store is read in this process only"
         if reason:
             raise UserError(f"--data_service={self.data_service} cannot be used: {reason}.")
+        from tfrecords.data_service import check_address  # here: it needs TensorFlow
+
         try:
             check_address(self.data_service)
         except DataError as error:
