@@ -45,3 +45,11 @@ def _import_keras() -> Any:
 
 
 keras: Any = _import_keras()
+
+
+def only_shapes_are_wanted() -> bool:
+    """Returns whether Keras 3 calls a layer on symbols, to learn the shapes of its outputs."""
+    if uses_legacy_keras():
+        return False
+    scope = importlib.import_module("keras.src.backend.common.symbolic_scope")
+    return bool(scope.in_symbolic_scope())

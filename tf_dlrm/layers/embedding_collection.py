@@ -11,7 +11,7 @@ from tf_dlrm.embeddings.placements.choice import make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.tables import TableSet
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, only_shapes_are_wanted
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -182,6 +182,10 @@ class EmbeddingCollection(keras.layers.Layer):
                 f"ids has no entries {missing}; layer '{self.name}' needs all of its features, "
                 f"{names}."
             )
+        if only_shapes_are_wanted():
+            # Under a strategy, fit of Keras 3 does this with means over the replicas' batches,
+            # which turns ids into floats.
+            ids = {name: tf.cast(ids[name], tf.int64) for name in names}
         bags = {name: make_bags(name, ids[name], weights.get(name)) for name in names}
         batches = {name: entry.static_batch for name, entry in bags.items()}
         known = {batch for batch in batches.values() if batch is not None}
