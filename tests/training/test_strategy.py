@@ -87,6 +87,8 @@ def test_members_of_an_ensemble_have_communicators_of_their_own(tiny, tmp_path):
     mirrored = {"distribution": "mirrored", "virtual_devices": 2}
     train(tiny(**common, model_dir=str(tmp_path / "one")))
     train(tiny(**common, **mirrored, model_dir=str(tmp_path / "two")))
+    # The plan that was made, which can be given back.
+    assert Plan.from_json((tmp_path / "two" / "plan.json").read_text()).devices == 2
     np.testing.assert_allclose(_metrics(tmp_path / "two"), _metrics(tmp_path / "one"), rtol=1e-5)
 
 

@@ -46,27 +46,10 @@ def build_model(
         UserError: if the options do not fit the schema, or the plan does not fit the tables.
     """
     check_bottom_mlp(options.bottom_mlp, len(schema.dense))
-    initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
-    table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
-        learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer)
-    )
     try:
         config = DLRMConfig(
             dense_features=len(schema.dense),
-            features=tuple(
-                embeddings.FeatureConfig(
-                    column.name,
-                    embeddings.TableConfig(
-                        name=column.name,
-                        vocabulary_size=column.vocabulary_size,
-                        dim=options.embedding_dim,
-                        initializer=initializer,
-                        optimizer=table_optimizer,
-                        out_of_vocabulary=column.out_of_vocabulary,
-                    ),
-                )
-                for column in schema.categorical
-            ),
+            features=build_features(options, optimizer, schema),
             bottom_mlp=options.bottom_mlp,
             top_mlp=options.top_mlp,
             interaction=options.interaction,
@@ -77,6 +60,30 @@ def build_model(
         return _MODELS[options.model](config, options.ensemble_size, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def build_features(
+    options: ModelOptions, optimizer: OptimizerOptions, schema: Schema
+) -> tuple[embeddings.FeatureConfig, ...]:
+    """Returns the categorical features, each with a table of its own."""
+    initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
+    table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
+        learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer)
+    )
+    return tuple(
+        embeddings.FeatureConfig(
+            column.name,
+            embeddings.TableConfig(
+                name=column.name,
+                vocabulary_size=column.vocabulary_size,
+                dim=options.embedding_dim,
+                initializer=initializer,
+                optimizer=table_optimizer,
+                out_of_vocabulary=column.out_of_vocabulary,
+            ),
+        )
+        for column in schema.categorical
+    )
 
 
 def copy_weights(source: DLRM | Ensemble, target: DLRM | Ensemble) -> None:

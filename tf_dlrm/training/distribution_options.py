@@ -23,7 +23,9 @@ class DistributionOptions:
         0, "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs."
     )
     plan: str = option(
-        "", "File that says where each table is (see tf_dlrm.plan); empty for a plan made here."
+        "",
+        "File that says where each table is (see tf_dlrm.plan); empty for a plan made here. "
+        "--model_dir/plan.json has the one that is used.",
     )
     communication_dtype: str = option(
         "float32",

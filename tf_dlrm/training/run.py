@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -13,11 +14,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.serving.export import check_exportable, export_model
-from tf_dlrm.training.build import build_dense_optimizer, build_model, copy_weights
+from tf_dlrm.training.build import (
+    build_dense_optimizer,
+    build_features,
+    build_model,
+    copy_weights,
+)
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
@@ -72,13 +80,14 @@ def _train(
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
+    plan = _plan(config, schema, strategy)
     with strategy.scope():
         model = build_model(
             config.model,
             config.optimizer,
             schema,
             options.seed,
-            load_plan(config.distribution),
+            plan,
             config.distribution.communication_dtype,
         )
         optimizer = build_dense_optimizer(config.optimizer, model)
@@ -131,6 +140,29 @@ def _train(
         and (result.get("auc") or 0.0) >= options.target_auc,
         "parameters": count_parameters(model),
     }
+
+
+def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strategy) -> Plan | None:
+    """Returns the plan that is given, or makes one; None on one device."""
+    devices = strategy.num_replicas_in_sync
+    if devices == 1:
+        return None
+    plan = load_plan(config.distribution)
+    if plan is None:
+        features = build_features(config.model, config.optimizer, schema)
+        hotness = {column.name: column.hotness or 1 for column in schema.categorical}
+        try:
+            plan = make_plan(features, devices, config.run.batch_size, hotness)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    counts = collections.Counter(table.sharding for table in plan.tables.values())
+    _LOG.info(
+        "%d devices; tables: %s", devices, ", ".join(f"{n} {name}" for name, n in counts.items())
+    )
+    if config.run.model_dir:
+        path = files.join(config.run.model_dir, "plan.json")
+        files.write_bytes(path, plan.to_json().encode("utf-8"))
+    return plan
 
 
 def _check_splits(options: RunOptions, source: Source) -> None:
