@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from absl import app, flags
 
 from benchmarks.step_rows import serve
+from benchmarks.step_worker import Worker
 
 _HERE = Path(__file__).parent
 
@@ -31,32 +31,6 @@ def _define_flags() -> None:
     flags.DEFINE_integer("rows_per_turn", 65536, "Training rows in a turn.", lower_bound=1)
 
 
-class _Worker:
-    """A process that answers numbers of steps with milliseconds a step."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_HERE.parent
-        )
-        if self._read() != "ready":
-            raise RuntimeError(f"{command} did not start.")
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def milliseconds(self, steps: int) -> float:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        return float(self._read())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
-
-
 def main(argv: list[str]) -> None:
     """Times all batch sizes and prints the table."""
     del argv
@@ -66,8 +40,8 @@ def main(argv: list[str]) -> None:
         "|---|---|---|---|",
     ]
     for batch_size in map(int, values.batch_sizes):
-        ours = _Worker([sys.executable, "-m", "benchmarks.step", "worker", str(batch_size)])
-        peer = _Worker(
+        ours = Worker([sys.executable, "-m", "benchmarks.step", "worker", str(batch_size)])
+        peer = Worker(
             [
                 values.peer_python,
                 str(_HERE / "step_reference.py"),

@@ -14,25 +14,34 @@ from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows
 from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.steps import make_training_steps
+from tf_dlrm.training.strategy import distribute
 from tfrecords.schema import CategoricalColumn, Schema
 
 NAMES = tuple(f"C{k + 1}" for k in range(len(TABLE_ROWS)))
 
 
-def build() -> tuple[Any, Any]:
-    """Returns the model, all its tables made, and its compiled training steps."""
+def build(strategy: tf.distribute.Strategy | None = None) -> tuple[Any, Any]:
+    """Returns the model, all its tables made, and its compiled training steps.
+
+    Args:
+        strategy: Over whose replicas large tables are cut by rows; None for one device.
+    """
     schema = Schema(
         dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
         categorical=tuple(map(CategoricalColumn, NAMES, TABLE_ROWS)),
     )
     options = OptimizerOptions()
-    model = build_model(ModelOptions(), options, schema, seed=0)
-    return model, make_training_steps(model, build_dense_optimizer(options, model))
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = build_model(ModelOptions(), options, schema, seed=0)
+        optimizer = build_dense_optimizer(options, model)
+    return model, make_training_steps(model, optimizer, strategy)
 
 
-def batches(batch_size: int) -> Iterator[Any]:
-    """Returns an endless iterator over batches that are ready in memory."""
+def batches(batch_size: int, strategy: tf.distribute.Strategy | None = None) -> Iterator[Any]:
+    """Returns an endless iterator over batches, of all replicas, that are ready in memory."""
     dense, ids, labels = random_rows(batch_size)
     features = {"dense": dense} | dict(zip(NAMES, ids, strict=True))
     rows = tf.data.Dataset.from_tensor_slices((features, labels)).batch(batch_size)
-    return iter(rows.cache().repeat().prefetch(2))
+    endless = rows.cache().repeat().prefetch(2)
+    return iter(distribute(strategy, endless) if strategy else endless)
