@@ -12,8 +12,6 @@ import json
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrecords import files
@@ -22,35 +20,21 @@ from tfrecords.conversion.table_description import TableDescription
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.order import Features, ordered_batches
+from tfrecords.parquet_files import (
+    ENDING,
+    TYPES,
+    ParquetFile,
+    blocks,
+    metadata_and_checksum,
+    open_file,
+    split_files,
+)
 from tfrecords.schema import CategoricalColumn, Schema
 
-_ENDING = ".parquet"
-# A footer is rarely longer, so that one request to a store is enough.
-_TAIL = 1 << 18
-# Row groups of fewer rows are read together.
-_LEAST_ROWS = 8192
 # Readers per file: one reads a row group's columns one after the other.
 _READERS = 2
 # TensorFlow allows letters and digits here.
 _CONTAINER = "tfdlrm"
-_TYPES = {
-    "BOOLEAN": tf.bool,
-    "INT32": tf.int32,
-    "INT64": tf.int64,
-    "FLOAT": tf.float32,
-    "DOUBLE": tf.float64,
-    "BYTE_ARRAY": tf.string,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    path: str
-    name: str
-    rows: int
-    group_rows: tuple[int, ...]
-    types: tuple[str, ...]
-    checksum: str
 
 
 class ParquetSource:
@@ -95,8 +79,11 @@ class ParquetSource:
         self._read = _reading_operation()
         self.schema = _schema(description)
         self._splits = {
-            split: [self._open(split, name) for name in names]
-            for split, names in _split_files(data_dir).items()
+            split: [
+                open_file(files.join(data_dir, split, name), f"{split}/{name}", description)
+                for name in names
+            ]
+            for split, names in split_files(data_dir).items()
         }
         content = {
             "description": dataclasses.asdict(description),
@@ -132,12 +119,12 @@ class ParquetSource:
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
         listed = self._files(split)
-        blocks = [
+        wanted = [
             (number, start, stop)
             for number, file in enumerate(listed)
-            for start, stop in _blocks(file.group_rows)
+            for start, stop in blocks(file.group_rows)
         ]
-        places: np.ndarray = np.array(blocks, np.int64).reshape(-1, 3)
+        places: np.ndarray = np.array(wanted, np.int64).reshape(-1, 3)
         order = epoch_order(
             places[:, 2] - places[:, 1],
             shuffle_seed=shuffle_seed,
@@ -167,7 +154,7 @@ class ParquetSource:
                         shape=totals[file : file + 1],
                         start=[start],
                         stop=[stop],
-                        dtype=_TYPES[dtype],
+                        dtype=TYPES[dtype],
                         container=_CONTAINER,
                     )
                 return self._features(raw)
@@ -209,47 +196,14 @@ class ParquetSource:
             f"elsewhere: {first_line}"
         )
 
-    def _files(self, split: str) -> list[_File]:
+    def _files(self, split: str) -> list[ParquetFile]:
         try:
             return self._splits[split]
         except KeyError:
             raise DataError(
                 f"{self._data_dir} has no split {split!r}: no folder of that name with "
-                f"{_ENDING} files; it has {', '.join(sorted(self._splits)) or 'none'}."
+                f"{ENDING} files; it has {', '.join(sorted(self._splits)) or 'none'}."
             ) from None
-
-    def _open(self, split: str, name: str) -> _File:
-        path = files.join(self._data_dir, split, name)
-        metadata, checksum = _metadata(path)
-        found = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
-        types = []
-        for wanted in self._description.used:
-            if wanted not in found:
-                raise DataError(_no_such_column(path, wanted, found))
-            column = metadata.schema.column(found[wanted])
-            types.append(column.physical_type)
-            _check_type(path, wanted, column, self._description)
-            for group in range(metadata.num_row_groups):
-                statistics = metadata.row_group(group).column(found[wanted]).statistics
-                if statistics is not None and statistics.null_count:
-                    raise DataError(_null_sentence(path, wanted))
-                # tensorflow-io ends the process at a missing value, so there must be none.
-                if column.max_definition_level and not (statistics and statistics.has_null_count):
-                    raise DataError(
-                        f"The file {path} does not say whether values of the column {wanted!r} are "
-                        "missing (it has no statistics); write it with statistics, or with the "
-                        "column declared as not nullable, or make a data set with `python -m "
-                        "tfrecords.convert`."
-                    )
-        groups = range(metadata.num_row_groups)
-        return _File(
-            path=path,
-            name=f"{split}/{name}",
-            rows=metadata.num_rows,
-            group_rows=tuple(metadata.row_group(group).num_rows for group in groups),
-            types=tuple(types),
-            checksum=checksum,
-        )
 
     def _features(self, raw: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """Label, dense columns and ids of rows, in the order of the schema."""
@@ -297,15 +251,15 @@ class ParquetSource:
                 features[column.name] = tf.cast(value, tf.as_dtype(column.dtype.type))
             return features, tf.identity(label)
 
-    def _problem(self, file: _File) -> str | None:
+    def _problem(self, file: ParquetFile) -> str | None:
         """A sentence on the first fault of a file, or None."""
         try:
-            if _metadata(file.path)[1] != file.checksum:
+            if metadata_and_checksum(file.path)[1] != file.checksum:
                 return f"The file {file.path} has changed since it was opened."
         except (DataError, OSError) as error:
             return str(error)
         names = [self.schema.label, *self.schema.dense, *self.schema.categorical_names]
-        for start, stop in _blocks(file.group_rows):
+        for start, stop in blocks(file.group_rows):
             raw = {}
             for column, dtype in zip(self._description.used, file.types, strict=True):
                 try:
@@ -316,7 +270,7 @@ class ParquetSource:
                         shape=[file.rows],
                         start=[start],
                         stop=[stop],
-                        dtype=_TYPES[dtype],
+                        dtype=TYPES[dtype],
                         container=_CONTAINER,
                     )
                 except tf.errors.OpError as error:
@@ -380,100 +334,6 @@ def _schema(description: TableDescription) -> Schema:
         dense=tuple(column.name for column in description.dense),
         categorical=tuple(columns),
         label=description.label.column,
-    )
-
-
-def _split_files(data_dir: str) -> dict[str, list[str]]:
-    if not files.isdir(data_dir):
-        raise DataError(f"There is no folder {data_dir!r} of Parquet files.")
-    splits = {}
-    for split in files.listdir(data_dir):
-        folder = files.join(data_dir, split)
-        if split.startswith((".", "_")) or not files.isdir(folder):
-            continue
-        names = [name for name in files.listdir(folder) if name.endswith(_ENDING)]
-        if names:
-            splits[split] = names
-    if not splits:
-        raise DataError(
-            f"The folder {data_dir!r} holds no Parquet files: they lie in a folder per split, as "
-            f"{files.join(data_dir, 'train', 'part-0.parquet')}."
-        )
-    return splits
-
-
-def _metadata(path: str) -> tuple[pq.FileMetaData, str]:
-    """What a file's footer says, and a checksum of its size and footer."""
-    try:
-        size = files.size(path)
-        with files.explained(path), files.open_file(path) as file:
-            tail = _tail(file, size, _TAIL)
-            length = int.from_bytes(tail[-8:-4], "little") + 8
-            if length > len(tail):
-                tail = _tail(file, size, length)
-        metadata = pq.read_metadata(pa.BufferReader(tail))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is no Parquet file, or is damaged: {error}") from error
-    # Footers end with what the file's writer knows of each column: offsets, sizes and ranges.
-    footer = tail[-(int.from_bytes(tail[-8:-4], "little") + 8) :]
-    digest = hashlib.sha256(f"{path}:{size}:".encode() + footer).hexdigest()
-    return metadata, digest[:32]
-
-
-def _tail(file: Any, size: int, length: int) -> bytes:
-    file.seek(max(0, size - length))
-    return bytes(file.read(min(size, length)))
-
-
-def _blocks(group_rows: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Ranges of rows that are read at once: whole row groups, small ones together."""
-    ranges, start, stop = [], 0, 0
-    for rows in group_rows:
-        stop += rows
-        if stop - start >= _LEAST_ROWS:
-            ranges.append((start, stop))
-            start = stop
-    if stop > start:
-        ranges.append((start, stop))
-    return ranges
-
-
-def _no_such_column(path: str, wanted: str, found: dict[str, int]) -> str:
-    for name in found:
-        if name.startswith(wanted + "."):
-            return (
-                f"The column {wanted!r} of {path} holds lists or structures, which tensorflow-io's "
-                "reader of Parquet does not know; `python -m tfrecords.convert` makes a data set "
-                "of it."
-            )
-    return f"{path} has no column {wanted!r}; it has {', '.join(found)}."
-
-
-def _check_type(path: str, name: str, column: Any, description: TableDescription) -> None:
-    kind = column.physical_type
-    logical = str(getattr(column.logical_type, "type", "NONE"))
-    text = kind == "BYTE_ARRAY"
-    hashed = any(c.column == name and c.hash_buckets for c in description.categorical)
-    whole = any(c.column == name and c.vocabulary_size for c in description.categorical)
-    allowed = kind in _TYPES and logical in ("NONE", "INT", "STRING")
-    if text and not hashed:
-        allowed = False
-    if (whole or hashed) and kind in ("FLOAT", "DOUBLE", "BOOLEAN"):
-        allowed = False
-    if column.max_repetition_level or not allowed:
-        raise DataError(
-            f"The column {name!r} of {path} is of Parquet's type {kind}"
-            f"{'' if logical == 'NONE' else f' ({logical})'}, which cannot be read as it is "
-            "described without conversion; `python -m tfrecords.convert` makes a data set of it."
-        )
-
-
-def _null_sentence(path: str, column: str) -> str:
-    return (
-        f"The column {column!r} of {path} holds missing values, which tensorflow-io's reader of "
-        "Parquet does not know; fill them, or make a data set with `python -m tfrecords.convert`."
     )
 
 
