@@ -8,6 +8,8 @@ cut by rows, small ones copied. All configurations hold their model in a process
 take turns. "Without exchange" is the same step whose pieces stay where they are: its numbers are
 wrong, its work is the same, so the difference is what the exchanges and the waiting cost.
 
+The last column is what the planner's cost model says of the same step, after a calibration.
+
 Strong scaling: one batch divided over the devices; weak: one batch for each device.
 """
 
@@ -50,9 +52,10 @@ def main(argv: list[str]) -> None:
                 times[case].append(milliseconds)
     for worker in workers.values():
         worker.close()
+    predicted = _predicted([case[1:3] for case in cases])
     lines = [
-        "| | batch | ms a step | examples/s | times one device | share of exchanges |",
-        "|---|---|---|---|---|---|",
+        "| | batch | ms a step | examples/s | times one device | exchanges | predicted ms |",
+        "|---|---|---|---|---|---|---|",
     ]
     medians = {case: statistics.median(found) for case, found in times.items()}
     base = cases[0][2] / medians[cases[0]]
@@ -65,9 +68,34 @@ def main(argv: list[str]) -> None:
         share = f"{1 - stay / medians[case]:.0%}" if stay else ""
         spread = f"{medians[case]:.1f} ({min(found):.1f} to {max(found):.1f})"
         lines.append(
-            f"| {name} | {batch} | {spread} | {1000 * rate:,.0f} | {rate / base:.2f} | {share} |"
+            f"| {name} | {batch} | {spread} | {1000 * rate:,.0f} | {rate / base:.2f} | {share} "
+            f"| {predicted[devices, batch]:.1f} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _predicted(cases: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    """Returns the milliseconds of a step that the planner predicts, calibrated on this machine."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from benchmarks import step_ours
+    from tf_dlrm.embeddings.placements.choice import default_plan
+    from tf_dlrm.embeddings.planner import CostModel, Dense, Workload
+    from tf_dlrm.embeddings.planner.calibrate import calibrate
+    from tf_dlrm.training.build import build_features
+    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+
+    schema, options = step_ours.schema(), ModelOptions()
+    features = build_features(options, OptimizerOptions(), schema)
+    dense = Dense(len(schema.dense), options.bottom_mlp, options.top_mlp)
+    hardware = calibrate()
+    found = {}
+    for devices, batch in cases:
+        count = max(1, devices)
+        workload = Workload(batch, {}, step_ours.ALPHA, popular_first=True)
+        model = CostModel(features, workload, hardware, count, dense)
+        found[devices, batch] = 1000 * model.estimate(default_plan(features, count)).step
+    return found
 
 
 def _serve(devices: int, batch_size: int, exchange: str) -> None:

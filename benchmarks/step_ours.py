@@ -10,14 +10,24 @@ from typing import Any
 
 import tensorflow as tf
 
-from benchmarks.step_rows import DENSE_FEATURES, TABLE_ROWS, random_rows
+from benchmarks.step_rows import ALPHA, DENSE_FEATURES, TABLE_ROWS, random_rows
 from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.strategy import distribute
 from tfrecords.schema import CategoricalColumn, Schema
 
+__all__ = ["ALPHA", "NAMES", "batches", "build", "schema"]
+
 NAMES = tuple(f"C{k + 1}" for k in range(len(TABLE_ROWS)))
+
+
+def schema() -> Schema:
+    """Returns Criteo Kaggle's columns."""
+    return Schema(
+        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
+        categorical=tuple(map(CategoricalColumn, NAMES, TABLE_ROWS)),
+    )
 
 
 def build(strategy: tf.distribute.Strategy | None = None) -> tuple[Any, Any]:
@@ -26,14 +36,10 @@ def build(strategy: tf.distribute.Strategy | None = None) -> tuple[Any, Any]:
     Args:
         strategy: Over whose replicas large tables are cut by rows; None for one device.
     """
-    schema = Schema(
-        dense=tuple(f"I{k + 1}" for k in range(DENSE_FEATURES)),
-        categorical=tuple(map(CategoricalColumn, NAMES, TABLE_ROWS)),
-    )
     options = OptimizerOptions()
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        model = build_model(ModelOptions(), options, schema, seed=0)
+        model = build_model(ModelOptions(), options, schema(), seed=0)
         optimizer = build_dense_optimizer(options, model)
     return model, make_training_steps(model, optimizer, strategy)
 

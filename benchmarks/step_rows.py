@@ -14,6 +14,7 @@ TABLE_ROWS = (
     *(27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572),
 )
 DENSE_FEATURES = 13
+ALPHA = 1.1
 BATCHES = 8
 
 
@@ -24,7 +25,7 @@ def random_rows(batch_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     rng = np.random.default_rng(0)
     rows = BATCHES * batch_size
-    ids = np.stack([(rng.zipf(1.1, rows) % size).astype(np.int32) for size in TABLE_ROWS])
+    ids = np.stack([(rng.zipf(ALPHA, rows) % size).astype(np.int32) for size in TABLE_ROWS])
     dense = rng.random((rows, DENSE_FEATURES), dtype=np.float32)
     return dense, ids, (rng.random(rows) < 0.25).astype(np.float32)
 

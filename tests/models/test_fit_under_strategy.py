@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings import Adagrad, FeatureConfig, LazyAdam, TableConfig
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 from tf_dlrm.keras_api import keras
-from tf_dlrm.layers import EmbeddingCollection
+from tf_dlrm.layers import EmbeddingCollection, ResumableDropout
 from tf_dlrm.models import DLRM, DLRMConfig
 
 _USERS = TableConfig("users", 300, 8, optimizer=Adagrad(0.05))
@@ -96,3 +96,22 @@ def test_a_functional_model_of_ones_own():
         of_ids = {name: inputs[name] for name in symbols}
         results.append(_fit(model, of_ids, labels))
     _assert_equal(*results)
+
+
+def test_dropout_draws_another_mask_on_each_replica_and_counts_once():
+    strategy = _mirrored()
+    with strategy.scope():
+        layer = ResumableDropout(0.5, seed=1)
+        layer.build()
+    run = tf.function(lambda: strategy.run(lambda: layer(tf.ones((40, 50)), training=True)))
+    masks = [strategy.experimental_local_results(run()) for _ in range(2)]
+    arrays = [mask.numpy() for pair in masks for mask in pair]
+    for number, mask in enumerate(arrays):
+        assert 0.4 < (mask == 0).mean() < 0.6
+        for other in arrays[:number]:
+            assert 0.4 < (mask != other).mean() < 0.6
+    assert int(tf.convert_to_tensor(layer.calls)) == 2
+    # The first replica's are those of one device.
+    single = ResumableDropout(0.5, seed=1)
+    single.build()
+    np.testing.assert_array_equal(single(tf.ones((40, 50)), training=True), arrays[0])

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, uses_legacy_keras
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -12,7 +12,9 @@ class ResumableDropout(keras.layers.Dropout):
     """Dropout whose mask is a function of the seed and of the number of training calls so far.
 
     That number is a weight, so checkpoints hold it, and training that resumes from one drops what
-    an uninterrupted run drops. (Keras 2's own dropout begins anew in each process.)
+    an uninterrupted run drops. (Keras 2's own dropout begins anew in each process.) Under a
+    strategy every replica has masks of its own, so with dropout, and only then, what is learnt
+    depends on the number of replicas.
 
     Args:
         rate: Share of the inputs that is set to 0; the others are divided by 1 - rate.
@@ -30,7 +32,15 @@ class ResumableDropout(keras.layers.Dropout):
         """Creates the counter of training calls."""
         del input_shape
         self.calls = self.add_weight(
-            name="calls", shape=(), dtype="int64", initializer="zeros", trainable=False
+            name="calls",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            # All replicas count the same.
+            aggregation="only_first_replica"
+            if not uses_legacy_keras()
+            else tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self.built = True
 
@@ -40,5 +50,8 @@ class ResumableDropout(keras.layers.Dropout):
             return inputs
         count = tf.convert_to_tensor(self.calls)
         self.calls.assign_add(tf.ones_like(count))
-        seed = tf.stack([tf.constant(self.seed, tf.int64), count])
+        # Another mask on each replica of a strategy, whose rows are others too.
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64) if context else 0
+        seed = tf.stack([self.seed + replica * 2**32, count])
         return tf.nn.experimental.stateless_dropout(inputs, rate=self.rate, seed=seed)
