@@ -112,7 +112,8 @@ def _serve(devices: int, batch_size: int, exchange: str) -> None:
     if devices:
         strategy = make_strategy(DistributionOptions("mirrored", virtual_devices=devices))
     if exchange == "stay":
-        InProcessAllToAll.exchange = lambda self, pieces: pieces  # type: ignore[method-assign]
+        stay = tf.autograph.experimental.do_not_convert(lambda self, pieces: pieces)
+        InProcessAllToAll.exchange = stay  # type: ignore[method-assign]
     model, training_steps = step_ours.build(strategy)
     del model
     iterator = step_ours.batches(batch_size, strategy)
