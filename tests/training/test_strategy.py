@@ -142,3 +142,19 @@ def test_plans_that_do_not_fit(tiny, tmp_path, plan_file):
         with pytest.raises(UserError, match=message):
             train(tiny(**mirrored | {"virtual_devices": 2}, plan=path))
     assert load_plan(DistributionOptions()) is None
+
+
+def test_one_of_several_processes_is_refused(monkeypatch):
+    for text, message in (
+        (
+            '{"cluster": {"worker": ["a:1", "b:2"]}}',
+            "a cluster of 2 processes, but --distribution=",
+        ),
+        ("{", "TF_CONFIG does not describe a cluster"),
+        ("[]", "TF_CONFIG does not describe a cluster"),
+    ):
+        monkeypatch.setenv("TF_CONFIG", text)
+        with pytest.raises(UserError, match=message):
+            make_strategy(DistributionOptions())
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}}')
+    assert make_strategy(DistributionOptions()).num_replicas_in_sync == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +18,10 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
     """Returns the strategy that the options name.
 
     Raises:
-        UserError: if there are no such devices, or TensorFlow has started with others.
+        UserError: if there are no such devices, TensorFlow has started with others, or TF_CONFIG
+            asks for several processes.
     """
+    _check_cluster(options)
     if options.distribution == "one_device":
         return tf.distribute.get_strategy()
     if not options.virtual_devices:
@@ -46,6 +50,21 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
         [f"/cpu:{k}" for k in range(count)],
         cross_device_ops=tf.distribute.ReductionToOneDevice(),
     )
+
+
+def _check_cluster(options: DistributionOptions) -> None:
+    """Refuses to be one of several processes, which would all train the same by themselves."""
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        cluster = json.loads(text).get("cluster", {}) if text else {}
+        tasks = sum(len(addresses) for addresses in cluster.values())
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
+    if tasks > 1:
+        raise UserError(
+            f"TF_CONFIG names a cluster of {tasks} processes, but "
+            f"--distribution={options.distribution} runs in one; unset TF_CONFIG."
+        )
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:
