@@ -49,7 +49,10 @@ class Table(trackable.Trackable, abc.ABC):
 
     Attributes:
         config: The table's config.
+        held_by_all: Whether every process that uses the table holds all of it.
     """
+
+    held_by_all = True
 
     def __init__(self, config: TableConfig) -> None:
         self.config = config

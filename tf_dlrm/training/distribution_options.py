@@ -15,9 +15,10 @@ class DistributionOptions:
 
     distribution: str = option(
         "one_device",
-        "one_device, or mirrored: all GPUs of this machine, or its --virtual_devices, with the "
-        "tables cut over them and the MLPs copied.",
-        ("one_device", "mirrored"),
+        "one_device; mirrored: all GPUs of this machine, or its --virtual_devices, with the "
+        "tables cut over them and the MLPs copied; multi_worker_mirrored: the same over the "
+        "processes that the environment variable TF_CONFIG names.",
+        ("one_device", "mirrored", "multi_worker_mirrored"),
     )
     virtual_devices: int = option(
         0, "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs."
@@ -44,5 +45,10 @@ class DistributionOptions:
                     raise UserError(
                         f"--{field.name}={value} has no effect with --distribution=one_device."
                     )
+        if self.virtual_devices and self.distribution != "mirrored":
+            raise UserError(
+                f"--virtual_devices={self.virtual_devices} has no effect with "
+                f"--distribution={self.distribution}."
+            )
         if self.plan and not files.isfile(self.plan):
             raise UserError(f"--plan={self.plan} is no file.")

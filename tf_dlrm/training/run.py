@@ -38,6 +38,7 @@ from tf_dlrm.training.config import RunOptions, TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
 from tf_dlrm.training.strategy import load_plan, make_strategy
@@ -69,18 +70,31 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     _check_splits(options, source)
     if options.export_dir:
         check_exportable(source.schema)
-    with _only_process(options.model_dir):
-        return _train(config, source, strategy)
+    processes = Processes(strategy)
+    processes.check_equal(_what_must_be_equal(config, source))
+    # The first process has the lock for all.
+    with _only_process(options.model_dir if processes.is_first else ""):
+        return _train(config, source, strategy, processes)
 
 
 def _train(
-    config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    config: TrainingConfig,
+    source: Source,
+    strategy: tf.distribute.Strategy,
+    processes: Processes,
 ) -> dict[str, Any]:
     options, schema = config.run, source.schema
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
     plan = _plan(config, schema, strategy)
+    if plan:
+        processes.check_equal(
+            {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
+        )
+        if options.model_dir and processes.is_first:
+            path = files.join(options.model_dir, "plan.json")
+            files.write_bytes(path, plan.to_json().encode("utf-8"))
     with strategy.scope():
         model = build_model(
             config.model,
@@ -94,15 +108,22 @@ def _train(
     checkpoints, position = None, Position()
     if options.model_dir:
         checkpoints = Checkpoints(
-            options.model_dir, options.keep_checkpoints, model=model, optimizer=optimizer
+            options.model_dir,
+            options.keep_checkpoints,
+            processes,
+            model=model,
+            optimizer=optimizer,
         )
         checkpoints.remove_leftovers()
         if checkpoints.latest:
             position = checkpoints.restore()
             _LOG.info("resuming at step %d from %s", position.step, checkpoints.latest)
-        write_run(options.model_dir, run)
-    history = History(options.model_dir or None, options.tensorboard, position.step)
-    logits = make_logits(model)
+        if processes.is_first:
+            write_run(options.model_dir, run)
+    history = History(
+        options.model_dir or None, options.tensorboard, position.step, processes.is_first
+    )
+    logits = make_logits(model, strategy)
     loop = Loop(
         options=options,
         source=source,
@@ -116,6 +137,7 @@ def _train(
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
         history=history,
+        processes=processes,
     )
     try:
         position, rows_per_second = loop.run(position)
@@ -123,15 +145,16 @@ def _train(
         history.flush()
     result = dict.fromkeys(METRICS) | (history.last or {})
     if options.export_dir:
-        bad = find_non_finite(model, optimizer)
+        bad = "".join(processes.texts(find_non_finite(model, optimizer) or ""))
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
-        if strategy.num_replicas_in_sync > 1:  # an export is for one device
-            local = build_model(config.model, config.optimizer, schema, options.seed)
-            copy_weights(model, local)
-            model = local
-        export_model(model, schema, options.export_dir, run | {"step": position.step})
-        _LOG.info("exported to %s", options.export_dir)
+        if processes.is_first:
+            local = model
+            if strategy.num_replicas_in_sync > 1:  # an export is for one device
+                local = _local_copy(config, schema, model, checkpoints)
+            export_model(local, schema, options.export_dir, run | {"step": position.step})
+            _LOG.info("exported to %s", options.export_dir)
+        processes.least(0)  # nobody ends before the export is written
     return result | {
         "step": position.step,
         "examples": position.epoch * source.rows("train") + position.row,
@@ -140,6 +163,33 @@ def _train(
         and (result.get("auc") or 0.0) >= options.target_auc,
         "parameters": count_parameters(model),
     }
+
+
+def _local_copy(
+    config: TrainingConfig,
+    schema: Schema,
+    model: DLRM | Ensemble,
+    checkpoints: Checkpoints | None,
+) -> DLRM | Ensemble:
+    """Returns the model with all tables in this process, for an export."""
+    local = build_model(config.model, config.optimizer, schema, config.run.seed)
+    if config.distribution.distribution == "multi_worker_mirrored":
+        # Other processes hold rows, and have just written them.
+        assert checkpoints is not None and checkpoints.latest is not None
+        Checkpoints(config.run.model_dir, config.run.keep_checkpoints, model=local).restore()
+    else:
+        copy_weights(model, local)
+    return local
+
+
+def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
+    """Returns what all processes of a run have to agree on, by what a message calls it."""
+    flags = {
+        f"--{field.name}": _flag(getattr(part, field.name))
+        for part in (config.data, config.model, config.optimizer, config.run, config.distribution)
+        for field in dataclasses.fields(part)
+    }
+    return flags | {"the data's fingerprint": source.fingerprint}
 
 
 def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strategy) -> Plan | None:
@@ -159,9 +209,6 @@ def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strate
     _LOG.info(
         "%d devices; tables: %s", devices, ", ".join(f"{n} {name}" for name, n in counts.items())
     )
-    if config.run.model_dir:
-        path = files.join(config.run.model_dir, "plan.json")
-        files.write_bytes(path, plan.to_json().encode("utf-8"))
     return plan
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.training.processes import Processes
 
 
 def make_training_steps(
@@ -59,11 +60,44 @@ def make_training_steps(
     return training_steps
 
 
-def make_logits(model: DLRM | Ensemble) -> tf.types.experimental.PolymorphicFunction:
-    """Returns a compiled function from a batch of features to its logits, shape [batch]."""
+def make_logits(
+    model: DLRM | Ensemble, strategy: tf.distribute.Strategy | None = None
+) -> tf.types.experimental.PolymorphicFunction:
+    """Returns a compiled function from a batch of features to its logits, shape [batch].
+
+    Under a strategy of several processes all of them must call it with the same batch: each
+    computes the logits of its share, and all get those of the whole.
+    """
 
     @tf.function(reduce_retracing=True)
     def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.reshape(model(features, training=False), [-1])
 
+    @tf.function(reduce_retracing=True)
+    def shared_logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        assert strategy is not None
+        count = strategy.num_replicas_in_sync
+        rows = _rows(features)
+        share = (rows + count - 1) // count
+
+        def own_share() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group
+            own = model(
+                {name: column[first::count] for name, column in features.items()}, training=False
+            )
+            own = tf.reshape(own, [-1])
+            own = tf.pad(own, [[0, share - tf.size(own)]])
+            return context.all_gather(own[tf.newaxis], axis=0)
+
+        shares = strategy.experimental_local_results(strategy.run(own_share))[0]
+        return tf.reshape(tf.transpose(shares), [-1])[:rows]
+
+    if strategy is not None and Processes(strategy).count > 1:
+        return shared_logits
     return logits
+
+
+def _rows(features: dict[str, tf.Tensor]) -> tf.Tensor:
+    column = next(iter(features.values()))
+    return column.nrows(tf.int32) if isinstance(column, tf.RaggedTensor) else tf.shape(column)[0]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.all_to_all import InProcessAllToAll
+from tf_dlrm.embeddings.placements.all_to_all import (
+    AllToAll,
+    CrossProcessAllToAll,
+    InProcessAllToAll,
+)
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
@@ -16,6 +20,10 @@ from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 COMMUNICATION_DTYPES = ("float32", "bfloat16")
 # A copy of a smaller table on every device costs less than an exchange of its rows.
 _SMALL_TABLE_ROWS = 10_000
+_ALL_TO_ALLS: dict[type, Callable[[tf.distribute.Strategy], AllToAll]] = {
+    tf.distribute.MirroredStrategy: InProcessAllToAll,
+    tf.distribute.MultiWorkerMirroredStrategy: CrossProcessAllToAll,
+}
 
 
 def make_placement(
@@ -43,28 +51,35 @@ def make_placement(
         )
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    if (
-        tf.distribute.in_cross_replica_context()
-        and type(strategy) is tf.distribute.MirroredStrategy
-    ):
+    all_to_all = _ALL_TO_ALLS.get(type(strategy))
+    if tf.distribute.in_cross_replica_context() and all_to_all:
         plan = plan or default_plan(features, replicas)
         return ModelParallelPlacement(
             features,
             plan,
-            InProcessAllToAll(strategy),
-            strategy.extended.worker_devices,
+            all_to_all(strategy),
+            dict(zip(replicas_here(strategy), strategy.extended.worker_devices, strict=True)),
             seed,
             tf.as_dtype(communication_dtype),
         )
     if replicas != 1:
         raise ValueError(
             f"EmbeddingCollection has no placement for {type(strategy).__name__} with {replicas} "
-            "replicas; it has one for MirroredStrategy, under which a layer must be built within "
-            "strategy.scope()."
+            f"replicas; it has some for {', '.join(known.__name__ for known in _ALL_TO_ALLS)}, "
+            "under which a layer must be built within strategy.scope()."
         )
     if plan is not None:
         plan.check(features)
     return LocalPlacement(features, seed)
+
+
+def replicas_here(strategy: tf.distribute.Strategy) -> range:
+    """Returns the numbers of the replicas of this process."""
+    here = len(strategy.extended.worker_devices)
+    if here == strategy.num_replicas_in_sync:
+        return range(here)
+    first = int(strategy.cluster_resolver.task_id) * here
+    return range(first, first + here)
 
 
 def default_plan(features: Sequence[FeatureConfig], devices: int) -> Plan:

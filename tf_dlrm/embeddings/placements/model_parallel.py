@@ -44,7 +44,7 @@ class ModelParallelPlacement:
         features: Sequence[FeatureConfig],
         plan: Plan,
         all_to_all: AllToAll,
-        devices: Sequence[str],
+        devices: Mapping[int, str],
         seed: int = 0,
         dtype: tf.DType = tf.float32,
     ) -> None:
@@ -54,7 +54,8 @@ class ModelParallelPlacement:
             features: The features and their tables.
             plan: Where each table is; its devices are the replicas.
             all_to_all: How tensors move between the replicas.
-            devices: The device of each replica.
+            devices: The device of each replica of this process, by number. Of the others' pieces
+                there is nothing here.
             seed: Seed of the first values.
             dtype: In which type vectors and gradients travel: float32 or bfloat16.
 
@@ -67,7 +68,9 @@ class ModelParallelPlacement:
                 f"{all_to_all.world} replica(s)."
             )
 
-        def make_stack(device: int, pieces: Sequence[Piece]) -> Stack:
+        def make_stack(device: int, pieces: Sequence[Piece]) -> Stack | None:
+            if device not in devices:
+                return None
             with tf.device(devices[device]):
                 return Stack(pieces, seed)
 
@@ -75,10 +78,11 @@ class ModelParallelPlacement:
         self._all_to_all = all_to_all
         self._dtype = dtype
         self._features = [feature.name for feature in features]
-        counters = []
-        for device in devices:
+        self._all_here = len(devices) == plan.devices
+        self._counters = {}
+        for replica, device in devices.items():
             with tf.device(device):
-                counters.append(update_counter())
+                self._counters[replica] = update_counter()
         tables = []
         for config in tables_of(features):
             held = [h for s in self.stacks for h in s.held if h.piece.table.name == config.name]
@@ -91,7 +95,7 @@ class ModelParallelPlacement:
             if stack is not None
             for variable in stack.variables
         ]
-        self.tables = TableSet(tables, variables, counters)
+        self.tables = TableSet(tables, variables, tuple(self._counters.values()))
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`.
@@ -113,7 +117,7 @@ class ModelParallelPlacement:
                 "strategy.run only, which Keras's fit uses."
             )
         requests: list[_Request] = lookup.residuals
-        counter = self.tables.counters[replica]
+        counter = self._counters[replica]
         step = counter.read_value()
         weight_gradients: dict[str, tf.Tensor] = {}
         pieces, sizes = [], []
@@ -196,6 +200,10 @@ class ModelParallelPlacement:
         return Lookup(self._joined(vectors), requests)
 
     def _lookup_directly(self, bags: Mapping[str, Bags]) -> Lookup:
+        if not self._all_here:
+            raise ValueError(
+                "Tables that are cut over processes can be looked up within strategy.run only."
+            )
         vectors: dict[str, tf.Tensor] = {}
         for stack in self.stacks:
             batch = _batch(stack, bags)

@@ -24,7 +24,7 @@ class ShardedTable(Table):
 
     def __init__(self, config: TableConfig, held: Sequence[Held], copied: bool) -> None:
         super().__init__(config)
-        self._copied = copied
+        self.held_by_all = self._copied = copied
         here = [h for h in held if h.stack is not None]
         self._elsewhere = [] if copied else [h for h in held if h.stack is None]
         pieces = [(h.piece, _PieceOfTable(config, h)) for h in here]
