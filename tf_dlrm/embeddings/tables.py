@@ -139,7 +139,9 @@ class Table(trackable.Trackable, abc.ABC):
         """
         for key in self.keys():
             for held in self.slices(key):
-                if not bool(tf.reduce_all(tf.math.is_finite(held.read()))):
+                with tf.device(held.device):  # rows of another machine stay there
+                    finite = tf.reduce_all(tf.math.is_finite(held.read()))
+                if not bool(finite):
                     return True
         return False
 

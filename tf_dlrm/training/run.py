@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
@@ -38,6 +39,7 @@ from tf_dlrm.training.config import RunOptions, TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
@@ -64,6 +66,9 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     options = config.run
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
+    asynchronous = config.distribution.distribution == "parameter_server"
+    if asynchronous and is_server():
+        serve()  # until a signal comes
     strategy = make_strategy(config.distribution)
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
@@ -124,13 +129,15 @@ def _train(
         options.model_dir or None, options.tensorboard, position.step, processes.is_first
     )
     logits = make_logits(model, strategy)
+    servers = config.distribution.distribution == "parameter_server"
+    make_steps = make_asynchronous_steps if servers else make_training_steps
     loop = Loop(
         options=options,
         source=source,
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
         strategy=strategy,
-        training_steps=make_training_steps(model, optimizer, strategy),
+        training_steps=make_steps(model, optimizer, strategy),
         evaluate=lambda: evaluate(
             logits, source, "evaluation", options.eval_batch_size, options.eval_steps
         ),
@@ -150,7 +157,7 @@ def _train(
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         if processes.is_first:
             local = model
-            if strategy.num_replicas_in_sync > 1:  # an export is for one device
+            if config.distribution.distribution != "one_device":  # an export is for one device
                 local = _local_copy(config, schema, model, checkpoints)
             export_model(local, schema, options.export_dir, run | {"step": position.step})
             _LOG.info("exported to %s", options.export_dir)
@@ -194,11 +201,14 @@ def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str
 
 def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strategy) -> Plan | None:
     """Returns the plan that is given, or makes one; None on one device."""
-    devices = strategy.num_replicas_in_sync
-    if devices == 1:
+    servers = config.distribution.distribution == "parameter_server"
+    devices = len(server_devices()) if servers else strategy.num_replicas_in_sync
+    if devices == 1 and not servers:
         return None
     plan = load_plan(config.distribution)
-    if plan is None:
+    if plan is None and servers:
+        plan = server_plan(build_features(config.model, config.optimizer, schema), devices)
+    elif plan is None:
         features = build_features(config.model, config.optimizer, schema)
         hotness = {column.name: column.hotness or 1 for column in schema.categorical}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -25,6 +26,23 @@ def make_training_steps(
     """
 
     strategy = strategy or tf.distribute.get_strategy()
+    step = make_step(model, optimizer, strategy)
+
+    @tf.function
+    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            losses = strategy.run(step, args=next(iterator))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return total
+
+    return training_steps
+
+
+def make_step(
+    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
+    """Returns a function (features, labels) -> loss that one replica runs once a step."""
 
     def step(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
         rows = tf.cast(tf.shape(labels)[0], tf.float32)
@@ -49,15 +67,7 @@ def make_training_steps(
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return tf.reduce_mean(losses)
 
-    @tf.function
-    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            losses = strategy.run(step, args=next(iterator))
-            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return total
-
-    return training_steps
+    return step
 
 
 def make_logits(

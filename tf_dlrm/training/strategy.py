@@ -12,6 +12,7 @@ from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
+from tf_dlrm.training.parameter_server import make_parameter_server_strategy
 from tfrecords import files
 
 
@@ -23,6 +24,8 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
             does not fit.
     """
     _check_cluster(options)
+    if options.distribution == "parameter_server":
+        return make_parameter_server_strategy()
     if options.distribution == "multi_worker_mirrored":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if options.distribution == "one_device":
@@ -71,6 +74,8 @@ def _check_cluster(options: DistributionOptions) -> None:
                 "tf_dlrm.launch starts workers on this machine."
             )
         return
+    if options.distribution == "parameter_server":
+        return  # see is_server
     if tasks > 1:
         raise UserError(
             f"TF_CONFIG names a cluster of {tasks} processes, but "

@@ -14,8 +14,9 @@ from tf_dlrm.embeddings.placements.all_to_all import (
 )
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
+from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
-from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, Plan, TablePlan
+from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
 
 COMMUNICATION_DTYPES = ("float32", "bfloat16")
 # A copy of a smaller table on every device costs less than an exchange of its rows.
@@ -51,6 +52,10 @@ def make_placement(
         )
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        servers = server_devices()
+        plan = plan or server_plan(features, len(servers))
+        return ParameterServerPlacement(features, plan, servers, seed)
     all_to_all = _ALL_TO_ALLS.get(type(strategy))
     if tf.distribute.in_cross_replica_context() and all_to_all:
         plan = plan or default_plan(features, replicas)
@@ -80,6 +85,29 @@ def replicas_here(strategy: tf.distribute.Strategy) -> range:
         return range(here)
     first = int(strategy.cluster_resolver.task_id) * here
     return range(first, first + here)
+
+
+def server_devices() -> list[str]:
+    """Returns the CPUs of the parameter servers to which this process is connected."""
+    devices = tf.config.list_logical_devices("CPU")
+    return [d.name for d in devices if "/job:ps/" in d.name and d.name.endswith(":CPU:0")]
+
+
+def server_plan(features: Sequence[FeatureConfig], servers: int) -> Plan:
+    """Returns a plan for parameter servers: large tables by rows over all of them.
+
+    Small tables go as a whole, the largest first, to the server that has the fewest numbers.
+    """
+    tables = {}
+    load = [0] * servers
+    for table in sorted(tables_of(features), key=lambda t: -t.vocabulary_size * t.dim):
+        if table.vocabulary_size >= _SMALL_TABLE_ROWS and servers > 1:
+            tables[table.name] = TablePlan(ROW_WISE, tuple(range(servers)))
+        else:
+            least = load.index(min(load))
+            load[least] += table.vocabulary_size * table.dim
+            tables[table.name] = TablePlan(TABLE_WISE, (least,))
+    return Plan(servers, tables)
 
 
 def default_plan(features: Sequence[FeatureConfig], devices: int) -> Plan:
