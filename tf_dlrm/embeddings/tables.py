@@ -177,8 +177,11 @@ class _Saveable(saveable_object.SaveableObject):
         del restored_shapes
         shape = self._table.shape(self._key)
         for held, value in zip(self._slices, restored_tensors, strict=True):
+            wanted = (held.rows, held.columns)[: len(shape)]
+            if value.shape.rank is None:  # read by another machine
+                value = tf.ensure_shape(value, wanted)
             # A sliced tensor of another shape has been refused by TensorFlow, naming both shapes.
-            if tuple(value.shape) != (held.rows, held.columns)[: len(shape)]:
+            if tuple(value.shape) != wanted:
                 raise ValueError(
                     f"The checkpoint holds '{self._key}' of table '{self._table.config.name}' with "
                     f"the shape {list(value.shape)}, but the model's has {list(shape)}."

@@ -53,8 +53,15 @@ _LOG = logging.getLogger(__name__)
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
 
 
-def train(config: TrainingConfig) -> dict[str, Any]:
+def train(
+    config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
+) -> dict[str, Any]:
     """Trains, or goes on where the model directory's newest checkpoint is.
+
+    Args:
+        config: The options.
+        strategy: That of the options, where this process has made it already: TensorFlow allows one
+            strategy of several processes in each.
 
     Returns:
         The last evaluation's metrics, and `step`, `epoch`, `examples` (rows trained on in all),
@@ -69,7 +76,7 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     asynchronous = config.distribution.distribution == "parameter_server"
     if asynchronous and is_server():
         serve()  # until a signal comes
-    strategy = make_strategy(config.distribution)
+    strategy = strategy or make_strategy(config.distribution)
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
