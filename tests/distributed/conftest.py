@@ -52,13 +52,14 @@ class Cluster:
         for line in self.process.stderr:
             self.log.append(line.rstrip())
 
-    def wait_for(self, pattern, count=1):
-        """Returns the match in the `count`-th line of the log that has one, and waits for it."""
+    def wait_for(self, pattern):
+        """Returns the match in the first line of the log that has one, and waits for it."""
         while True:
+            ended = self.process.poll() is not None
             found = [match for line in list(self.log) if (match := re.search(pattern, line))]
-            if len(found) >= count:
-                return found[count - 1]
-            assert self.process.poll() is None, (pattern, self.text())
+            if found:
+                return found[0]
+            assert not ended, (pattern, self.text())
             assert time.monotonic() < self._deadline, (pattern, self.text())
             time.sleep(0.05)
 

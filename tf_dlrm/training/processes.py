@@ -99,6 +99,11 @@ class Processes:
         try:
             yield
         except _LOST as error:
+            if isinstance(self._strategy, tf.distribute.ParameterServerStrategy):
+                raise UserError(
+                    "The chief can no longer reach a parameter server, or no worker "
+                    f"({first_line(error)}); their own last lines say why. {what_remains}"
+                ) from error
             if self.count == 1:
                 raise
             raise UserError(

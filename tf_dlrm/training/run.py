@@ -53,9 +53,7 @@ _LOG = logging.getLogger(__name__)
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
 
 
-def train(
-    config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
-) -> dict[str, Any]:
+def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
     """Trains, or goes on where the model directory's newest checkpoint is.
 
     Args:
