@@ -1,4 +1,4 @@
-"""What each worker of a test's cluster runs: its part of the tables against tables on one device."""
+"""What each worker of a test's cluster runs: its part of tables against one device's."""
 
 import numpy as np
 import tensorflow as tf
