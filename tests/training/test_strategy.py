@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
+from tf_dlrm.training.parameter_server import is_server
 from tf_dlrm.training.run import train
 from tf_dlrm.training.strategy import distribute, load_plan, make_strategy
 
@@ -158,3 +159,60 @@ def test_one_of_several_processes_is_refused(monkeypatch):
             make_strategy(DistributionOptions())
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}}')
     assert make_strategy(DistributionOptions()).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}}'])
+def test_several_workers_need_a_cluster_of_workers(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="needs a TF_CONFIG whose cluster has workers and nothing"):
+        make_strategy(DistributionOptions("multi_worker_mirrored"))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "role"),
+    [
+        ({}, None),
+        ({"worker": ["a:1"]}, "worker"),
+        ({"chief": ["a:1", "b:1"], "ps": ["c:1"], "worker": ["d:1"]}, "chief"),
+        ({"chief": ["a:1"], "ps": ["c:1"], "worker": ["d:1"]}, "evaluator"),
+    ],
+)
+def test_parameter_servers_need_a_chief_servers_and_workers(monkeypatch, cluster, role):
+    task = {"task": {"type": role, "index": 0}} if role else {}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster} | task))
+    with pytest.raises(UserError, match="needs a TF_CONFIG whose cluster has one chief"):
+        is_server()
+
+
+@pytest.mark.parametrize(("role", "serves"), [("chief", False), ("ps", True), ("worker", True)])
+def test_the_chief_trains_and_the_others_serve(monkeypatch, role, serves):
+    cluster = {"chief": ["a:1"], "ps": ["b:1"], "worker": ["c:1"]}
+    text = json.dumps({"cluster": cluster, "task": {"type": role, "index": 0}})
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert is_server() == serves
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"distribution": "multi_worker_mirrored", "export_dir": "e", "model_dir": ""},
+            "--export_dir with --distribution=multi_worker_mirrored needs --model_dir",
+        ),
+        (
+            {"distribution": "multi_worker_mirrored", "data_service": "grpc://a:1"},
+            "--data_service has no use",
+        ),
+        (
+            {"distribution": "parameter_server", "communication_dtype": "bfloat16"},
+            "--communication_dtype=bfloat16 has no effect",
+        ),
+        (
+            {"distribution": "multi_worker_mirrored", "virtual_devices": 2},
+            "--virtual_devices=2 has no effect",
+        ),
+    ],
+)
+def test_options_that_several_processes_cannot_follow_are_refused(tiny, changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny(**changes)

@@ -212,8 +212,6 @@ class TrainingConfig:
 
     def validate(self) -> None:
         """Raises UserError with one sentence on the first option that can't be."""
-        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
-            part.validate()
         if self.distribution.distribution == "multi_worker_mirrored":
             if self.run.export_dir and not self.run.model_dir:
                 raise UserError(
@@ -225,6 +223,8 @@ class TrainingConfig:
                     "--data_service has no use with --distribution=multi_worker_mirrored: every "
                     "worker reads for itself."
                 )
+        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
+            part.validate()
         if self.data.data == "random":
             check_bottom_mlp(self.model.bottom_mlp, self.data.random_dense_features)
 
