@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
 
 _MODELS = ("", "mlperf", "mlperf_multi_hot", "criteo_kaggle", "paper_sample", "trillions")
-# Rows from which the ids per example of ragged columns are counted.
-_SAMPLE_ROWS = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,25 +312,18 @@ def _from_data(
 ) -> tuple[tuple[FeatureConfig, ...], dict[str, float], int]:
     """Returns the features of a data set, their ids per example, and its dense features."""
     from tf_dlrm.embeddings import FeatureConfig, TableConfig
+    from tf_dlrm.training.sources import mean_hotness
     from tfrecords.reader import RecordSource
 
     source = RecordSource(data_dir)
     columns = source.schema.categorical
     if not columns:
         raise UserError(f"--data_dir={data_dir} has no categorical column, so there is no table.")
-    hotness = {column.name: float(column.hotness) for column in columns if column.hotness}
-    ragged = [column.name for column in columns if not column.hotness]
-    if ragged:
-        rows = min(_SAMPLE_ROWS, source.rows("train"))
-        for features, _ in source.batches("train", rows).take(1):
-            for name in ragged:
-                # A column without any id still has a table, which costs next to nothing.
-                hotness[name] = max(int(features[name].values.shape[0]), 1) / rows
     features = tuple(
         FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, dim, optimizer=optimizer))
         for c in columns
     )
-    return features, hotness, len(source.schema.dense)
+    return features, mean_hotness(source), len(source.schema.dense)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DataOptions
 from tf_dlrm.training.run import train
-from tf_dlrm.training.sources import open_source
+from tf_dlrm.training.sources import mean_hotness, open_source
 from tfrecords.data_service import start_dispatcher, start_worker
 from tfrecords.progress import Progress
 from tfrecords.random import RandomSource
@@ -160,3 +160,20 @@ def test_data_services_that_cannot_be_used(flags, message):
     flags["data_service"] = flags["data_service"].format(port=portpicker.pick_unused_port())
     with pytest.raises(UserError, match=message):
         dataclasses.replace(_RANDOM, **flags).validate()
+
+
+def test_the_mean_hotness_is_that_of_the_rows():
+    options = DataOptions(
+        data="random",
+        random_tables=("50", "60"),
+        random_indices_per_lookup=5,
+        random_indices_per_lookup_fixed=False,
+        random_train_rows=3000,
+    )
+    source = open_source(options)
+    (batch,) = source.batches("train", 3000)
+    expected = {name: len(batch[0][name].values) / 3000 for name in ("C1", "C2")}
+    assert mean_hotness(source) == expected
+    assert 1 < expected["C1"] < 5 and expected["C1"] != expected["C2"]
+    fixed = dataclasses.replace(options, random_indices_per_lookup_fixed=True)
+    assert mean_hotness(open_source(fixed)) == {"C1": 5.0, "C2": 5.0}

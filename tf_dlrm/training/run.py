@@ -41,7 +41,7 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
 from tf_dlrm.training.processes import Processes
-from tf_dlrm.training.sources import Source, open_source, rows_or_none
+from tf_dlrm.training.sources import Source, mean_hotness, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
 from tf_dlrm.training.strategy import load_plan, make_strategy
 from tfrecords import files
@@ -97,7 +97,7 @@ def _train(
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
-    plan = _plan(config, schema, strategy)
+    plan = _plan(config, source, strategy)
     if plan:
         processes.check_equal(
             {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
@@ -204,8 +204,9 @@ def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str
     return flags | {"the data's fingerprint": source.fingerprint}
 
 
-def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strategy) -> Plan | None:
+def _plan(config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy) -> Plan | None:
     """Returns the plan that is given, or makes one; None on one device."""
+    schema = source.schema
     servers = config.distribution.distribution == "parameter_server"
     devices = len(server_devices()) if servers else strategy.num_replicas_in_sync
     if devices == 1 and not servers:
@@ -215,9 +216,8 @@ def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strate
         plan = server_plan(build_features(config.model, config.optimizer, schema), devices)
     elif plan is None:
         features = build_features(config.model, config.optimizer, schema)
-        hotness = {column.name: column.hotness or 1 for column in schema.categorical}
         try:
-            plan = make_plan(features, devices, config.run.batch_size, hotness)
+            plan = make_plan(features, devices, config.run.batch_size, mean_hotness(source))
         except ValueError as error:
             raise UserError(str(error)) from error
     counts = collections.Counter(table.sharding for table in plan.tables.values())

@@ -17,6 +17,9 @@ from tfrecords.reader import RecordSource
 from tfrecords.schema import Schema
 from tfrecords.traces.source import SyntheticSource
 
+# Rows from which the ids per example of ragged columns are counted.
+_SAMPLE_ROWS = 65_536
+
 
 class Source(Protocol):
     """What training and evaluation ask of a source of examples.
@@ -70,6 +73,23 @@ def open_source(options: DataOptions) -> Source:
         return _random_source(options)
     except DataError as error:
         raise UserError(str(error)) from error
+
+
+def mean_hotness(source: Source) -> dict[str, float]:
+    """Returns for each feature the mean number of ids in an example.
+
+    Where the numbers differ, it is that of the first rows.
+    """
+    columns = source.schema.categorical
+    hotness = {column.name: float(column.hotness) for column in columns if column.hotness}
+    ragged = [column.name for column in columns if not column.hotness]
+    if ragged:
+        rows = min(_SAMPLE_ROWS, source.rows("train"))
+        for features, _ in source.batches("train", rows).take(1):
+            for name in ragged:
+                # A column without any id still has a table, which costs next to nothing.
+                hotness[name] = max(int(features[name].values.shape[0]), 1) / rows
+    return hotness
 
 
 def rows_or_none(source: Source, split: str) -> int:
