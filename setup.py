@@ -35,7 +35,14 @@ setup(
     },
     extras_require={
         "beam": ["apache-beam>=2.60"],
-        "test": ["hypothesis>=6.100", "mypy>=1.10", "portpicker>=1.5", "pytest>=8", "ruff>=0.6"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "portpicker>=1.5",
+            "pytest>=8",
+            "pyyaml>=6",
+            "ruff>=0.6",
+        ],
         # tensorflow-io's shared objects load in TensorFlow 2.16 and 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow>=2.17,<2.18", "numpy<2", "pyarrow<18"],
     },

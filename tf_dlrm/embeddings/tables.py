@@ -2,8 +2,8 @@
 
 import abc
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,28 @@ from tf_dlrm.embeddings.stack import Stack, chunks
 ROWS = "rows"
 
 
+class Slice(NamedTuple):
+    """A rectangle of a table, or of a slot, that this process holds, as large as one read may be.
+
+    Attributes:
+        first_row: First row of the table.
+        rows: Number of rows.
+        first_column: First column of the table.
+        columns: Number of columns.
+        device: The device from which a checkpoint reads it.
+        read: Returns float32 [rows, columns], or [rows] of a row-wise slot.
+        assign: Writes such a tensor, to every copy that this process holds.
+    """
+
+    first_row: int
+    rows: int
+    first_column: int
+    columns: int
+    device: str
+    read: Callable[[], tf.Tensor]
+    assign: Callable[[tf.Tensor], None]
+
+
 class Table(trackable.Trackable, abc.ABC):
     """One table and the slots of its optimizer, by logical rows.
 
@@ -27,7 +49,10 @@ class Table(trackable.Trackable, abc.ABC):
 
     Attributes:
         config: The table's config.
+        held_by_all: Whether every process that uses the table holds all of it.
     """
+
+    held_by_all = True
 
     def __init__(self, config: TableConfig) -> None:
         self.config = config
@@ -56,8 +81,12 @@ class Table(trackable.Trackable, abc.ABC):
         """
 
     @abc.abstractmethod
-    def device(self) -> str:
-        """Returns the device from which a checkpoint reads the table."""
+    def slices(self, slot: str = ROWS) -> list[Slice]:
+        """Returns what this process holds of the table, or of a slot, and of copies one.
+
+        Args:
+            slot: "rows" for the table, else the name of a slot.
+        """
 
     def size(self) -> tuple[int, int]:
         """Returns the number of rows and of columns."""
@@ -104,10 +133,15 @@ class Table(trackable.Trackable, abc.ABC):
         return values
 
     def has_non_finite(self) -> bool:
-        """Returns whether the table or a slot holds a NaN or an infinity, reading it in chunks."""
+        """Returns whether what this process holds of the table or a slot has a NaN or an infinity.
+
+        It is read slice by slice.
+        """
         for key in self.keys():
-            for start, count in chunks(self.shape(key)):
-                if not bool(tf.reduce_all(tf.math.is_finite(self.read_rows(start, count, key)))):
+            for held in self.slices(key):
+                with tf.device(held.device):  # rows of another machine stay there
+                    finite = tf.reduce_all(tf.math.is_finite(held.read()))
+                if not bool(finite):
                     return True
         return False
 
@@ -120,26 +154,21 @@ class Table(trackable.Trackable, abc.ABC):
 
 
 class _Saveable(saveable_object.SaveableObject):
-    """One key of a table in a checkpoint: one logical tensor, in slices where it is large.
+    """One key of a table in a checkpoint: one logical tensor, in slices where it is large or cut.
 
     Each slice is read when it is written, so that describing a table, which restoring does too,
-    copies nothing.
+    copies nothing. Where several processes hold a table, each writes and reads its own slices.
     """
 
     def __init__(self, table: Table, key: str, name: str) -> None:
         self._table = table
         self._key = key
-        shape = table.shape(key)
-        self._ranges = list(chunks(shape))
+        self._slices = table.slices(key)
         specs = [
             saveable_object.SaveSpec(
-                functools.partial(table.read_rows, start, count, key),
-                "" if len(self._ranges) == 1 else _slice_spec(shape, start, count),
-                name,
-                tf.float32,
-                table.device(),
+                held.read, _slice_spec(table.shape(key), held), name, tf.float32, held.device
             )
-            for start, count in self._ranges
+            for held in self._slices
         ]
         super().__init__(None, specs, name)
 
@@ -147,21 +176,27 @@ class _Saveable(saveable_object.SaveableObject):
         """Writes the slices into the table."""
         del restored_shapes
         shape = self._table.shape(self._key)
-        for (start, count), value in zip(self._ranges, restored_tensors, strict=True):
+        for held, value in zip(self._slices, restored_tensors, strict=True):
+            wanted = (held.rows, held.columns)[: len(shape)]
+            if value.shape.rank is None:  # read by another machine
+                value = tf.ensure_shape(value, wanted)
             # A sliced tensor of another shape has been refused by TensorFlow, naming both shapes.
-            if tuple(value.shape) != (count, *shape[1:]):
+            if tuple(value.shape) != wanted:
                 raise ValueError(
                     f"The checkpoint holds '{self._key}' of table '{self._table.config.name}' with "
                     f"the shape {list(value.shape)}, but the model's has {list(shape)}."
                 )
-            self._table.assign_rows(value, start, self._key)
+            held.assign(value)
         return tf.no_op()
 
 
-def _slice_spec(shape: Sequence[int], start: int, count: int) -> str:
-    """Returns TensorFlow's notation for rows [start, start + count) of a tensor of `shape`."""
+def _slice_spec(shape: Sequence[int], held: Slice) -> str:
+    """Returns TensorFlow's notation for a slice of a tensor of `shape`; "" for all of it."""
+    ranges = [(held.first_row, held.rows), (held.first_column, held.columns)][: len(shape)]
+    if ranges == [(0, size) for size in shape]:
+        return ""
     full = " ".join(str(size) for size in shape)
-    return f"{full} {start},{count}" + "".join(":-" for _ in shape[1:])
+    return f"{full} " + ":".join(f"{first},{count}" for first, count in ranges)
 
 
 class StackedTable(Table):
@@ -188,9 +223,21 @@ class StackedTable(Table):
         self._check_range(start, values.shape[0])
         self._stack.assign(self._variable(slot), self._offset + start, values)
 
-    def device(self) -> str:
-        """See `Table.device`."""
-        return self._stack.variable.device
+    def slices(self, slot: str = ROWS) -> list[Slice]:
+        """See `Table.slices`."""
+        device = self._variable(slot).device
+        return [
+            Slice(
+                start,
+                count,
+                0,
+                self.size()[1],
+                device,
+                functools.partial(self.read_rows, start, count, slot),
+                functools.partial(self.assign_rows, start=start, slot=slot),
+            )
+            for start, count in chunks(self.shape(slot))
+        ]
 
     def _variable(self, slot: str) -> tf.Variable:
         self.shape(slot)  # raises for a slot that does not exist

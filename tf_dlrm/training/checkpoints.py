@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
 from tfrecords import files
 from tfrecords.schema import Schema
 
@@ -32,25 +34,37 @@ class Checkpoints:
     Args:
         model_dir: The run's folder; checkpoints are in its subfolder `checkpoints`.
         keep: Number of newest checkpoints that are kept.
+        processes: Those that write it together; by default just this one.
         trackables: What a checkpoint holds, by name, beside the position.
     """
 
-    def __init__(self, model_dir: str, keep: int, **trackables: Any) -> None:
+    def __init__(
+        self,
+        model_dir: str,
+        keep: int,
+        processes: Processes | None = None,
+        **trackables: Any,
+    ) -> None:
+        self._processes = processes or Processes(tf.distribute.get_strategy())
         self.folder = checkpoint_folder(model_dir)
         newest_checkpoint(model_dir)  # else the manager would begin anew in a damaged folder
         self._position = {
             field.name: tf.Variable(0, dtype=tf.int64, trainable=False)
             for field in dataclasses.fields(Position)
         }
-        self._checkpoint = tf.train.Checkpoint(position=self._position, **trackables)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, self.folder, max_to_keep=keep, checkpoint_name="checkpoint"
-        )
+        self._checkpoint = ShardedCheckpoint(self._processes, position=self._position, **trackables)
+        self._manager = None
+        self._latest = tf.train.latest_checkpoint(self.folder)
+        if self._processes.is_first:
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, self.folder, max_to_keep=keep, checkpoint_name="checkpoint"
+            )
+        self._processes.check_equal({"the newest checkpoint in --model_dir": str(self._latest)})
 
     @property
     def latest(self) -> str | None:
         """Path prefix of the newest whole checkpoint, or None."""
-        return self._manager.latest_checkpoint
+        return self._latest
 
     def save(self, position: Position) -> None:
         """Writes a checkpoint; older ones stay until it is whole.
@@ -60,11 +74,17 @@ class Checkpoints:
         """
         for name, variable in self._position.items():
             variable.assign(getattr(position, name))
+        path = files.join(self.folder, f"checkpoint-{position.step}")
         try:
-            self._manager.save(checkpoint_number=position.step)
+            if self._manager:
+                self._manager.save(checkpoint_number=position.step)
+            else:  # the first process keeps the list of checkpoints
+                self._checkpoint.write(path)
+            self._latest = path
         except (tf.errors.OpError, OSError, RuntimeError) as error:
             # What the state file on disk names is whole, even if updating it failed later on.
             latest = tf.train.latest_checkpoint(self.folder)
+            self._latest = latest
             if latest is None or not latest.endswith(f"-{position.step}"):
                 self._remove_partial(position.step)
             kept = f"the last good checkpoint is {latest}" if latest else "there is none yet"
@@ -96,12 +116,16 @@ class Checkpoints:
 
     def remove_leftovers(self) -> None:
         """Removes what an interrupted save left."""
+        if not self._processes.is_first:
+            return
         whole = _whole_checkpoints(self.folder)
         for name in _checkpoint_files(self.folder):
             if name.split(".")[0] not in whole:
                 self._remove(name)
 
     def _remove_partial(self, step: int) -> None:
+        if not self._processes.is_first:
+            return
         for name in _checkpoint_files(self.folder):
             if name.startswith((f"checkpoint-{step}.", f"checkpoint-{step}_")):
                 self._remove(name)

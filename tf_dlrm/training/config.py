@@ -214,6 +214,17 @@ class TrainingConfig:
         """Raises UserError with one sentence on the first option that can't be."""
         for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
             part.validate()
+        if self.distribution.distribution == "multi_worker_mirrored":
+            if self.run.export_dir and not self.run.model_dir:
+                raise UserError(
+                    "--export_dir with --distribution=multi_worker_mirrored needs --model_dir: no "
+                    "process has all tables, so the export is made from a checkpoint."
+                )
+            if self.data.data_service:
+                raise UserError(
+                    "--data_service has no use with --distribution=multi_worker_mirrored: every "
+                    "worker reads for itself."
+                )
         if self.data.data == "random":
             check_bottom_mlp(self.model.bottom_mlp, self.data.random_dense_features)
 

@@ -15,9 +15,12 @@ class DistributionOptions:
 
     distribution: str = option(
         "one_device",
-        "one_device, or mirrored: all GPUs of this machine, or its --virtual_devices, with the "
-        "tables cut over them and the MLPs copied.",
-        ("one_device", "mirrored"),
+        "one_device; mirrored: all GPUs of this machine, or its --virtual_devices, with the "
+        "tables cut over them and the MLPs copied; multi_worker_mirrored: the same over the "
+        "processes that the environment variable TF_CONFIG names; parameter_server: the tables and "
+        "MLPs on the servers that TF_CONFIG names, trained by workers that do not wait for each "
+        "other.",
+        ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server"),
     )
     virtual_devices: int = option(
         0, "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs."
@@ -44,5 +47,15 @@ class DistributionOptions:
                     raise UserError(
                         f"--{field.name}={value} has no effect with --distribution=one_device."
                     )
+        if self.virtual_devices and self.distribution != "mirrored":
+            raise UserError(
+                f"--virtual_devices={self.virtual_devices} has no effect with "
+                f"--distribution={self.distribution}."
+            )
+        if self.communication_dtype != "float32" and self.distribution == "parameter_server":
+            raise UserError(
+                f"--communication_dtype={self.communication_dtype} has no effect with "
+                "--distribution=parameter_server, where rows travel as they are."
+            )
         if self.plan and not files.isfile(self.plan):
             raise UserError(f"--plan={self.plan} is no file.")

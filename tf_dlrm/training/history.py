@@ -23,18 +23,23 @@ class History:
         tensorboard: Whether to write them for TensorBoard too, into `model_dir`/tensorboard.
         resumed_step: Evaluations after this step are forgotten: training goes on from here, so
             they will be made again.
+        writes: Whether this process writes the files, or another one that has the same history.
     """
 
-    def __init__(self, model_dir: str | None, tensorboard: bool, resumed_step: int) -> None:
+    def __init__(
+        self, model_dir: str | None, tensorboard: bool, resumed_step: int, writes: bool = True
+    ) -> None:
         self._path = files.join(model_dir, "metrics.jsonl") if model_dir else None
         self._entries = [e for e in self._read() if e["step"] <= resumed_step]
         self._writer = None
         self._pending: list[tuple[int, str, float]] = []
         self._flush_every = 0.0
         self._flushed = time.monotonic()
+        if not writes:
+            self._path = None
         if self._path:
             self._write_whole()
-        if model_dir and tensorboard:
+        if model_dir and tensorboard and writes:
             if files.is_remote(model_dir):
                 self._flush_every = _REMOTE_FLUSH_SECONDS
             try:

@@ -18,6 +18,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position
 from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
+from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
 from tf_dlrm.training.strategy import distribute
@@ -45,6 +46,7 @@ class Loop:
         find_non_finite: Returns the name of weights that are not finite, or None.
         checkpoints: None where no model directory is given.
         history: Where evaluations are kept.
+        processes: Those that run this loop together; they stop at the same steps.
     """
 
     options: RunOptions
@@ -57,6 +59,7 @@ class Loop:
     find_non_finite: Callable[[], str | None]
     checkpoints: Checkpoints | None
     history: History
+    processes: Processes
 
     def run(self, position: Position) -> tuple[Position, float]:
         """Trains until the last step, or until the target AUC is reached.
@@ -126,7 +129,8 @@ class Loop:
                 self._steps_to_next_stop(position.step, total),
                 progress.steps_in(_SECONDS_PER_STRETCH),
             )
-            with readable_errors(self.source):
+            count = self.processes.least(count)
+            with self._lost_process(), readable_errors(self.source):
                 loss = float(self.training_steps(batches, tf.constant(count))) / count
             seconds = time.perf_counter() - start
             row = min(position.row + count * batch_size, rows)
@@ -160,7 +164,9 @@ class Loop:
     def _between_steps(
         self, position: Position, total: int, terminated: Callable[[], bool]
     ) -> None:
-        if terminated():  # before an evaluation, which may outlast whoever sent the signal
+        if self.processes.any(
+            terminated()
+        ):  # before an evaluation, which may outlast whoever sent the signal
             self._save_once(position)
             _LOG.info("stopped by SIGTERM after step %d of %d", position.step, total)
             raise SystemExit(128 + signal.SIGTERM)
@@ -183,11 +189,17 @@ class Loop:
         latest = self.checkpoints.latest if self.checkpoints else None
         return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint"
 
+    def _lost_process(self) -> contextlib.AbstractContextManager[None]:
+        return self.processes.readable_errors(
+            f"Start all of them again to go on: {self._last_good()}."
+        )
+
     def _evaluate(self, position: Position) -> None:
         if not rows_or_none(self.source, "evaluation"):
             return
         start = time.perf_counter()
-        metrics = self.evaluate()
+        with self._lost_process():
+            metrics = self.evaluate()
         self.history.add_evaluation(
             {
                 "step": position.step,
@@ -226,7 +238,7 @@ class Loop:
         """Writes a checkpoint of this step, unless there is one or no folder for it."""
         if not self.checkpoints or self._saved(position) or not position.step:
             return
-        bad = self.find_non_finite()
+        bad = "".join(self.processes.texts(self.find_non_finite() or ""))
         if bad:
             raise UserError(
                 f"After step {position.step} {bad} has values that are not finite, so no "

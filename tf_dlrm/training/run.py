@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
@@ -38,6 +39,8 @@ from tf_dlrm.training.config import RunOptions, TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
+from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
 from tf_dlrm.training.strategy import load_plan, make_strategy
@@ -50,8 +53,13 @@ _LOG = logging.getLogger(__name__)
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
 
 
-def train(config: TrainingConfig) -> dict[str, Any]:
+def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
     """Trains, or goes on where the model directory's newest checkpoint is.
+
+    Args:
+        config: The options.
+        strategy: That of the options, where this process has made it already: TensorFlow allows one
+            strategy of several processes in each.
 
     Returns:
         The last evaluation's metrics, and `step`, `epoch`, `examples` (rows trained on in all),
@@ -63,24 +71,40 @@ def train(config: TrainingConfig) -> dict[str, Any]:
     options = config.run
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    strategy = make_strategy(config.distribution)
+    asynchronous = config.distribution.distribution == "parameter_server"
+    if asynchronous and is_server():
+        serve()  # until a signal comes
+    strategy = strategy or make_strategy(config.distribution)
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
     if options.export_dir:
         check_exportable(source.schema)
-    with _only_process(options.model_dir):
-        return _train(config, source, strategy)
+    processes = Processes(strategy)
+    processes.check_equal(_what_must_be_equal(config, source))
+    # The first process has the lock for all.
+    with _only_process(options.model_dir if processes.is_first else ""):
+        return _train(config, source, strategy, processes)
 
 
 def _train(
-    config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    config: TrainingConfig,
+    source: Source,
+    strategy: tf.distribute.Strategy,
+    processes: Processes,
 ) -> dict[str, Any]:
     options, schema = config.run, source.schema
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
     plan = _plan(config, schema, strategy)
+    if plan:
+        processes.check_equal(
+            {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
+        )
+        if options.model_dir and processes.is_first:
+            path = files.join(options.model_dir, "plan.json")
+            files.write_bytes(path, plan.to_json().encode("utf-8"))
     with strategy.scope():
         model = build_model(
             config.model,
@@ -94,28 +118,38 @@ def _train(
     checkpoints, position = None, Position()
     if options.model_dir:
         checkpoints = Checkpoints(
-            options.model_dir, options.keep_checkpoints, model=model, optimizer=optimizer
+            options.model_dir,
+            options.keep_checkpoints,
+            processes,
+            model=model,
+            optimizer=optimizer,
         )
         checkpoints.remove_leftovers()
         if checkpoints.latest:
             position = checkpoints.restore()
             _LOG.info("resuming at step %d from %s", position.step, checkpoints.latest)
-        write_run(options.model_dir, run)
-    history = History(options.model_dir or None, options.tensorboard, position.step)
-    logits = make_logits(model)
+        if processes.is_first:
+            write_run(options.model_dir, run)
+    history = History(
+        options.model_dir or None, options.tensorboard, position.step, processes.is_first
+    )
+    logits = make_logits(model, strategy)
+    servers = config.distribution.distribution == "parameter_server"
+    make_steps = make_asynchronous_steps if servers else make_training_steps
     loop = Loop(
         options=options,
         source=source,
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
         strategy=strategy,
-        training_steps=make_training_steps(model, optimizer, strategy),
+        training_steps=make_steps(model, optimizer, strategy),
         evaluate=lambda: evaluate(
             logits, source, "evaluation", options.eval_batch_size, options.eval_steps
         ),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
         history=history,
+        processes=processes,
     )
     try:
         position, rows_per_second = loop.run(position)
@@ -123,15 +157,16 @@ def _train(
         history.flush()
     result = dict.fromkeys(METRICS) | (history.last or {})
     if options.export_dir:
-        bad = find_non_finite(model, optimizer)
+        bad = "".join(processes.texts(find_non_finite(model, optimizer) or ""))
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
-        if strategy.num_replicas_in_sync > 1:  # an export is for one device
-            local = build_model(config.model, config.optimizer, schema, options.seed)
-            copy_weights(model, local)
-            model = local
-        export_model(model, schema, options.export_dir, run | {"step": position.step})
-        _LOG.info("exported to %s", options.export_dir)
+        if processes.is_first:
+            local = model
+            if config.distribution.distribution != "one_device":  # an export is for one device
+                local = _local_copy(config, schema, model, checkpoints)
+            export_model(local, schema, options.export_dir, run | {"step": position.step})
+            _LOG.info("exported to %s", options.export_dir)
+        processes.least(0)  # nobody ends before the export is written
     return result | {
         "step": position.step,
         "examples": position.epoch * source.rows("train") + position.row,
@@ -142,13 +177,43 @@ def _train(
     }
 
 
+def _local_copy(
+    config: TrainingConfig,
+    schema: Schema,
+    model: DLRM | Ensemble,
+    checkpoints: Checkpoints | None,
+) -> DLRM | Ensemble:
+    """Returns the model with all tables in this process, for an export."""
+    local = build_model(config.model, config.optimizer, schema, config.run.seed)
+    if config.distribution.distribution == "multi_worker_mirrored":
+        # Other processes hold rows, and have just written them.
+        assert checkpoints is not None and checkpoints.latest is not None
+        Checkpoints(config.run.model_dir, config.run.keep_checkpoints, model=local).restore()
+    else:
+        copy_weights(model, local)
+    return local
+
+
+def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
+    """Returns what all processes of a run have to agree on, by what a message calls it."""
+    flags = {
+        f"--{field.name}": _flag(getattr(part, field.name))
+        for part in (config.data, config.model, config.optimizer, config.run, config.distribution)
+        for field in dataclasses.fields(part)
+    }
+    return flags | {"the data's fingerprint": source.fingerprint}
+
+
 def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strategy) -> Plan | None:
     """Returns the plan that is given, or makes one; None on one device."""
-    devices = strategy.num_replicas_in_sync
-    if devices == 1:
+    servers = config.distribution.distribution == "parameter_server"
+    devices = len(server_devices()) if servers else strategy.num_replicas_in_sync
+    if devices == 1 and not servers:
         return None
     plan = load_plan(config.distribution)
-    if plan is None:
+    if plan is None and servers:
+        plan = server_plan(build_features(config.model, config.optimizer, schema), devices)
+    elif plan is None:
         features = build_features(config.model, config.optimizer, schema)
         hotness = {column.name: column.hotness or 1 for column in schema.categorical}
         try:
@@ -159,9 +224,6 @@ def _plan(config: TrainingConfig, schema: Schema, strategy: tf.distribute.Strate
     _LOG.info(
         "%d devices; tables: %s", devices, ", ".join(f"{n} {name}" for name, n in counts.items())
     )
-    if config.run.model_dir:
-        path = files.join(config.run.model_dir, "plan.json")
-        files.write_bytes(path, plan.to_json().encode("utf-8"))
     return plan
 
 

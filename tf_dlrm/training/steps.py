@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.training.processes import Processes
 
 
 def make_training_steps(
@@ -24,6 +26,23 @@ def make_training_steps(
     """
 
     strategy = strategy or tf.distribute.get_strategy()
+    step = make_step(model, optimizer, strategy)
+
+    @tf.function
+    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            losses = strategy.run(step, args=next(iterator))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return total
+
+    return training_steps
+
+
+def make_step(
+    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
+    """Returns a function (features, labels) -> loss that one replica runs once a step."""
 
     def step(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
         rows = tf.cast(tf.shape(labels)[0], tf.float32)
@@ -48,22 +67,47 @@ def make_training_steps(
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return tf.reduce_mean(losses)
 
-    @tf.function
-    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            losses = strategy.run(step, args=next(iterator))
-            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return total
-
-    return training_steps
+    return step
 
 
-def make_logits(model: DLRM | Ensemble) -> tf.types.experimental.PolymorphicFunction:
-    """Returns a compiled function from a batch of features to its logits, shape [batch]."""
+def make_logits(
+    model: DLRM | Ensemble, strategy: tf.distribute.Strategy | None = None
+) -> tf.types.experimental.PolymorphicFunction:
+    """Returns a compiled function from a batch of features to its logits, shape [batch].
+
+    Under a strategy of several processes all of them must call it with the same batch: each
+    computes the logits of its share, and all get those of the whole.
+    """
 
     @tf.function(reduce_retracing=True)
     def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.reshape(model(features, training=False), [-1])
 
+    @tf.function(reduce_retracing=True)
+    def shared_logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        assert strategy is not None
+        count = strategy.num_replicas_in_sync
+        rows = _rows(features)
+        share = (rows + count - 1) // count
+
+        def own_share() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group
+            own = model(
+                {name: column[first::count] for name, column in features.items()}, training=False
+            )
+            own = tf.reshape(own, [-1])
+            own = tf.pad(own, [[0, share - tf.size(own)]])
+            return context.all_gather(own[tf.newaxis], axis=0)
+
+        shares = strategy.experimental_local_results(strategy.run(own_share))[0]
+        return tf.reshape(tf.transpose(shares), [-1])[:rows]
+
+    if strategy is not None and Processes(strategy).count > 1:
+        return shared_logits
     return logits
+
+
+def _rows(features: dict[str, tf.Tensor]) -> tf.Tensor:
+    column = next(iter(features.values()))
+    return column.nrows(tf.int32) if isinstance(column, tf.RaggedTensor) else tf.shape(column)[0]

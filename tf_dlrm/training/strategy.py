@@ -8,9 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
+from tf_dlrm.training.parameter_server import make_parameter_server_strategy
 from tfrecords import files
 
 
@@ -19,9 +21,13 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
 
     Raises:
         UserError: if there are no such devices, TensorFlow has started with others, or TF_CONFIG
-            asks for several processes.
+            does not fit.
     """
     _check_cluster(options)
+    if options.distribution == "parameter_server":
+        return make_parameter_server_strategy()
+    if options.distribution == "multi_worker_mirrored":
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if options.distribution == "one_device":
         return tf.distribute.get_strategy()
     if not options.virtual_devices:
@@ -53,13 +59,23 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
 
 
 def _check_cluster(options: DistributionOptions) -> None:
-    """Refuses to be one of several processes, which would all train the same by themselves."""
+    """Refuses a cluster that does not fit: without it, each process would train by itself."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         cluster = json.loads(text).get("cluster", {}) if text else {}
         tasks = sum(len(addresses) for addresses in cluster.values())
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
+    if options.distribution == "multi_worker_mirrored":
+        if set(cluster) != {"worker"}:
+            raise UserError(
+                "--distribution=multi_worker_mirrored needs a TF_CONFIG whose cluster has workers "
+                f"and nothing else; it has {sorted(cluster) or 'nothing'}. python -m "
+                "tf_dlrm.launch starts workers on this machine."
+            )
+        return
+    if options.distribution == "parameter_server":
+        return  # see is_server
     if tasks > 1:
         raise UserError(
             f"TF_CONFIG names a cluster of {tasks} processes, but "
@@ -95,10 +111,19 @@ def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> An
     count = strategy.num_replicas_in_sync
     if count == 1:
         return batches
+    here = replicas_here(strategy)
+
+    def share(replica: Any, batch: Any) -> Any:
+        return tf.nest.map_structure(lambda column: column[replica::count], batch)
+
+    if len(here) == 1:
+        # Every process cuts its share out of the same batches. TensorFlow's distributed data set
+        # would ask all processes before every batch whether they have one.
+        own = batches.map(lambda *batch: share(here[0], batch), tf.data.AUTOTUNE)
+        return own.prefetch(tf.data.AUTOTUNE)
 
     def shares(*batch: Any) -> tf.data.Dataset:
-        return tf.data.Dataset.range(count).map(
-            lambda k: tf.nest.map_structure(lambda column: column[k::count], batch)
-        )
+        numbers = tf.data.Dataset.range(here.start, here.stop)
+        return numbers.map(lambda replica: share(replica, batch))
 
     return strategy.distribute_datasets_from_function(lambda context: batches.flat_map(shares))

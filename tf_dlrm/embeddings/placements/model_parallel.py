@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.placements.all_to_all import AllToAll
+from tf_dlrm.embeddings.placements.direct import batch_of, columns, gather_directly, join_columns
 from tf_dlrm.embeddings.placements.placement import Lookup
 from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack, shard_tables
 from tf_dlrm.embeddings.placements.sharded_table import ShardedTable
@@ -44,7 +45,7 @@ class ModelParallelPlacement:
         features: Sequence[FeatureConfig],
         plan: Plan,
         all_to_all: AllToAll,
-        devices: Sequence[str],
+        devices: Mapping[int, str],
         seed: int = 0,
         dtype: tf.DType = tf.float32,
     ) -> None:
@@ -54,7 +55,8 @@ class ModelParallelPlacement:
             features: The features and their tables.
             plan: Where each table is; its devices are the replicas.
             all_to_all: How tensors move between the replicas.
-            devices: The device of each replica.
+            devices: The device of each replica of this process, by number. Of the others' pieces
+                there is nothing here.
             seed: Seed of the first values.
             dtype: In which type vectors and gradients travel: float32 or bfloat16.
 
@@ -67,7 +69,9 @@ class ModelParallelPlacement:
                 f"{all_to_all.world} replica(s)."
             )
 
-        def make_stack(device: int, pieces: Sequence[Piece]) -> Stack:
+        def make_stack(device: int, pieces: Sequence[Piece]) -> Stack | None:
+            if device not in devices:
+                return None
             with tf.device(devices[device]):
                 return Stack(pieces, seed)
 
@@ -75,10 +79,11 @@ class ModelParallelPlacement:
         self._all_to_all = all_to_all
         self._dtype = dtype
         self._features = [feature.name for feature in features]
-        counters = []
-        for device in devices:
+        self._all_here = len(devices) == plan.devices
+        self._counters = {}
+        for replica, device in devices.items():
             with tf.device(device):
-                counters.append(update_counter())
+                self._counters[replica] = update_counter()
         tables = []
         for config in tables_of(features):
             held = [h for s in self.stacks for h in s.held if h.piece.table.name == config.name]
@@ -91,7 +96,7 @@ class ModelParallelPlacement:
             if stack is not None
             for variable in stack.variables
         ]
-        self.tables = TableSet(tables, variables, counters)
+        self.tables = TableSet(tables, variables, tuple(self._counters.values()))
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`.
@@ -113,14 +118,14 @@ class ModelParallelPlacement:
                 "strategy.run only, which Keras's fit uses."
             )
         requests: list[_Request] = lookup.residuals
-        counter = self.tables.counters[replica]
+        counter = self._counters[replica]
         step = counter.read_value()
         weight_gradients: dict[str, tf.Tensor] = {}
         pieces, sizes = [], []
         for request in requests:
             stack = request.stack
             parts = {
-                view.name: _columns(gradients[view.feature], view.first_column, view.columns)
+                view.name: columns(gradients[view.feature], view.first_column, view.columns)
                 for view in stack.views
             }
             of_weights = request.batch.weight_gradients(request.rows, parts)
@@ -193,27 +198,18 @@ class ModelParallelPlacement:
                 rows = tf.cast(rows, tf.float32)
             request.rows = rows
             vectors.update(request.batch.pool(rows))
-        return Lookup(self._joined(vectors), requests)
+        return Lookup(join_columns(self.stacks, self._features, vectors), requests)
 
     def _lookup_directly(self, bags: Mapping[str, Bags]) -> Lookup:
+        if not self._all_here:
+            raise ValueError(
+                "Tables that are cut over processes can be looked up within strategy.run only."
+            )
         vectors: dict[str, tf.Tensor] = {}
         for stack in self.stacks:
-            batch = _batch(stack, bags)
+            batch = batch_of(stack, bags)
             vectors.update(batch.pool(gather_directly(stack, batch.ids)))
-        return Lookup(self._joined(vectors), None)
-
-    def _joined(self, parts: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Puts the columns of each feature together."""
-        views = sorted(
-            (view for stack in self.stacks for view in stack.views), key=lambda v: v.first_column
-        )
-        found: dict[str, list[tf.Tensor]] = {name: [] for name in self._features}
-        for view in views:
-            found[view.feature].append(parts[view.name])
-        return {
-            name: columns[0] if len(columns) == 1 else tf.concat(columns, 1)
-            for name, columns in found.items()
-        }
+        return Lookup(join_columns(self.stacks, self._features, vectors), None)
 
     def _to_owners(self, request: _Request, values: tf.Tensor) -> tf.Tensor:
         """Lays out values of the unique ids in pieces, [world, size * width]."""
@@ -264,7 +260,7 @@ class _Request:
 
     def __init__(self, stack: ShardedStack, bags: Mapping[str, Bags], world: int) -> None:
         self.stack = stack
-        self.batch = _batch(stack, bags)
+        self.batch = batch_of(stack, bags)
         self.unique, self.index = tf.unique(self.batch.ids)
         if stack.data_parallel:
             self.local = self.unique
@@ -282,40 +278,3 @@ class _Request:
     def place(self) -> tf.Tensor:
         """Returns the place [u] of each unique row in what is sent and received, int32."""
         return self._device * self.size + self._rank
-
-
-def _batch(stack: ShardedStack, bags: Mapping[str, Bags]) -> StackBatch:
-    of_parts = {view.name: bags[view.feature] for view in stack.views}
-    return StackBatch(stack.features, of_parts, stack.rows, stack.dim)
-
-
-def gather_directly(stack: ShardedStack, ids: tf.Tensor) -> tf.Tensor:
-    """Gathers rows of a sharded stack from devices that this process can reach.
-
-    Args:
-        stack: The stack.
-        ids: int32 or int64 tensor [n] of its rows.
-
-    Returns:
-        float32 [n, dim].
-    """
-    if stack.data_parallel:
-        return tf.gather(stack.on(0).variable, ids)
-    route = stack.route(ids)
-    count = len(stack.stacks)
-    rows = tf.dynamic_partition(route.row, route.device, count)
-    places = tf.dynamic_partition(tf.range(tf.size(ids)), route.device, count)
-    found = []
-    for own, wanted in zip(stack.stacks, rows, strict=True):
-        if own is None:
-            found.append(tf.zeros([0, stack.dim]))
-            continue
-        with tf.device(own.variable.device):
-            found.append(tf.gather(own.variable, wanted))
-    return tf.ensure_shape(tf.dynamic_stitch(places, found), [None, stack.dim])
-
-
-def _columns(gradient: tf.Tensor, first: int, count: int) -> tf.Tensor:
-    if count == gradient.shape[1]:
-        return gradient
-    return gradient[:, first : first + count]

@@ -1,0 +1,149 @@
+"""A checkpoint that any placement wrote is continued by any other, to the same numbers."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings.plan import (
+    COLUMN_WISE,
+    DATA_PARALLEL,
+    ROW_WISE,
+    TABLE_WISE,
+    Plan,
+    TablePlan,
+)
+from tf_dlrm.training.run import train
+
+_IN_PROCESS = {
+    "local": {},
+    "mirrored_2": {"distribution": "mirrored", "virtual_devices": 2},
+    "mirrored_4": {"distribution": "mirrored", "virtual_devices": 4},
+}
+_CLUSTERS = {
+    "two_workers": {"distribution": "multi_worker_mirrored"},
+    "servers": {"distribution": "parameter_server"},
+}
+_ALL = _IN_PROCESS | _CLUSTERS
+_PLANS = {
+    "mirrored_2": Plan(
+        2,
+        {
+            "C1": TablePlan(ROW_WISE, (1, 0)),
+            "C2": TablePlan(COLUMN_WISE, (0, 1)),
+            "C3": TablePlan(DATA_PARALLEL),
+        },
+    ),
+    "two_workers": Plan(
+        2,
+        {
+            "C1": TablePlan(DATA_PARALLEL),
+            "C2": TablePlan(ROW_WISE, (0, 1)),
+            "C3": TablePlan(TABLE_WISE, (1,)),  # the first worker holds nothing of it
+        },
+    ),
+    "servers": Plan(
+        2,
+        {
+            "C1": TablePlan(COLUMN_WISE, (1, 0)),
+            "C2": TablePlan(TABLE_WISE, (1,)),
+            "C3": TablePlan(ROW_WISE, (0, 1)),
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("matrix")
+
+
+@pytest.fixture(scope="module")
+def config(tiny, folder):
+    def make(writer, reader=None):
+        placement = reader or writer
+        changes = dict(_ALL[placement])
+        if placement in _PLANS:
+            path = folder / f"{placement}.json"
+            path.write_text(_PLANS[placement].to_json())
+            changes["plan"] = str(path)
+        name = f"{writer}_then_{reader}" if reader else writer
+        if reader:
+            changes["export_dir"] = str(folder / f"{name}_export")
+        return tiny(folder / name, train_steps=20 if reader else 10, **changes)
+
+    return make
+
+
+def _continue_copy(folder, writer, reader):
+    shutil.copytree(folder / writer, folder / f"{writer}_then_{reader}")
+
+
+@pytest.fixture(scope="module")
+def runs(folder, config):
+    """Writes by all, continues by all; returns the folder."""
+    for name in _IN_PROCESS:
+        train(config(name))
+
+    def on_cluster(start, placement, writers, first):
+        for writer in writers:
+            if writer != placement:
+                _continue_copy(folder, writer, placement)
+        jobs = [config(placement)] if first else []
+        if first:  # its own checkpoint is written first, and then gone on with
+            jobs.append(config(placement, placement))
+        jobs += [config(writer, placement) for writer in writers if writer != placement]
+        path = folder / f"{placement}_{first}.jobs"
+        path.write_text(json.dumps([job.to_json() for job in jobs]))
+        servers = ["--parameter_servers=2"] if placement == "servers" else []
+        workers = 1 if servers else 2
+        cluster = start(f"--workers={workers}", *servers, "--module=cluster_jobs", "--", str(path))
+        code, _ = cluster.finish()
+        assert code == 0, cluster.text()
+
+    return on_cluster
+
+
+def test_every_placement_continues_every_checkpoint(
+    runs, folder, config, start, checkpoint_tables, last_metrics
+):
+    runs(start, "servers", ["servers", *_IN_PROCESS], True)
+    runs(start, "two_workers", ["two_workers", *_IN_PROCESS, "servers"], True)
+    runs(start, "servers", ["two_workers"], False)
+    for reader in _IN_PROCESS:
+        for writer in _ALL:
+            _continue_copy(folder, writer, reader)
+            train(config(writer, reader))
+    tables_at_10, tables_at_20 = (
+        checkpoint_tables(folder / name) for name in ("local", "local_then_local")
+    )
+    metrics = last_metrics(folder / "local_then_local")
+    assert metrics[0] == 20
+    inputs = {
+        "dense": tf.ones((3, 4)),
+        **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},
+    }
+
+    def answers(name):
+        loaded = tf.saved_model.load(str(folder / f"{name}_export"))
+        outputs = loaded.signatures["serving_default"](**inputs)
+        return next(iter(outputs.values())).numpy()
+
+    expected = answers("local_then_local")
+    for writer in _ALL:
+        for name, array in checkpoint_tables(folder / writer).items():
+            np.testing.assert_allclose(
+                array, tables_at_10[name], rtol=1e-3, atol=1e-5, err_msg=f"{writer} {name}"
+            )
+        for reader in _ALL:
+            name = f"{writer}_then_{reader}"
+            np.testing.assert_allclose(
+                last_metrics(folder / name), metrics, rtol=1e-5, err_msg=name
+            )
+            for key, array in checkpoint_tables(folder / name).items():
+                np.testing.assert_allclose(
+                    array, tables_at_20[key], rtol=1e-3, atol=1e-5, err_msg=f"{name} {key}"
+                )
+            np.testing.assert_allclose(answers(name), expected, rtol=1e-4, err_msg=name)

@@ -1,0 +1,169 @@
+"""Tables on parameter servers: with one worker they learn what tables on one device learn.
+
+Logical CPUs stand for the servers here; tests/distributed has real ones.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings import (
+    FTRL,
+    SGD,
+    Adagrad,
+    FeatureConfig,
+    LazyAdam,
+    LocalPlacement,
+    RowWiseAdagrad,
+    TableConfig,
+    make_bags,
+)
+from tf_dlrm.embeddings.placements.choice import server_plan
+from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
+from tf_dlrm.embeddings.plan import (
+    COLUMN_WISE,
+    DATA_PARALLEL,
+    ROW_WISE,
+    TABLE_WISE,
+    Plan,
+    TablePlan,
+)
+
+_OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "adagrad": Adagrad(0.1),
+    "row_wise_adagrad": RowWiseAdagrad(0.1),
+    "lazy_adam": LazyAdam(0.1),
+    "ftrl": FTRL(0.1),
+}
+_BATCH = 13
+
+
+def _ids(rng, form, rows):
+    if form == "one":
+        return tf.constant(rng.integers(0, rows, _BATCH))
+    if form == "fixed":
+        return tf.constant(rng.integers(0, rows, (_BATCH, 3)), tf.int32)
+    lengths = rng.integers(0, 4, _BATCH)
+    values = rng.integers(0, rows, lengths.sum())
+    return tf.RaggedTensor.from_row_lengths(tf.constant(values, tf.int64), lengths)
+
+
+def _step(placement, ids, weights, targets):
+    bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
+    lookup = placement.lookup(bags)
+    gradients = {name: lookup.vectors[name] - targets[name] for name in ids}
+    return lookup.vectors, placement.update(lookup, gradients)
+
+
+def _features(optimizer, servers):
+    """Tables of two widths and every sharding, several features of different forms on each."""
+    features, tables = [], {}
+    for number, sharding in enumerate((TABLE_WISE, ROW_WISE, COLUMN_WISE)):
+        if sharding == COLUMN_WISE and optimizer == "row_wise_adagrad":
+            continue
+        for dim in (5, 8):
+            table = TableConfig(
+                f"{sharding}_{dim}",
+                1 if dim == 8 and sharding == ROW_WISE else 30 + 7 * number,
+                dim,
+                optimizer=_OPTIMIZERS[optimizer],
+                combiner=("sum", "mean", "sqrtn")[number],
+            )
+            holders = tuple((number + k) % servers for k in range(servers))
+            tables[table.name] = TablePlan(
+                sharding, holders[:1] if sharding == TABLE_WISE else holders
+            )
+            for form in ("one", "ragged", "weighted") if dim == 5 else ("fixed",):
+                features.append(FeatureConfig(f"{table.name}_{form}", table))
+    return features, Plan(servers, tables)
+
+
+def _placements(features, plan):
+    servers = [f"/cpu:{k}" for k in range(plan.devices)]
+    return ParameterServerPlacement(features, plan, servers, 3), LocalPlacement(features, 3)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "servers"), [*((name, 2) for name in _OPTIMIZERS), ("adagrad", 3)]
+)
+def test_every_sharding_learns_what_one_device_learns(optimizer, servers):
+    rng = np.random.default_rng(0)
+    features, plan = _features(optimizer, servers)
+    on_servers, local = _placements(features, plan)
+    compiled = tf.function(lambda *columns: _step(on_servers, *columns), reduce_retracing=True)
+    for _ in range(3):
+        ids = {
+            f.name: _ids(rng, f.name.rsplit("_", 1)[1], f.table.vocabulary_size) for f in features
+        }
+        weights = {
+            name: tf.ragged.map_flat_values(
+                lambda v: tf.constant(rng.uniform(0.5, 2, len(v)), tf.float32), column
+            )
+            for name, column in ids.items()
+            if name.endswith("weighted")
+        }
+        targets = {
+            f.name: tf.constant(rng.normal(size=(_BATCH, f.table.dim)), tf.float32)
+            for f in features
+        }
+        vectors, of_weights = compiled(ids, weights, targets)
+        expected, expected_of_weights = _step(local, ids, weights, targets)
+        for name, vector in expected.items():
+            np.testing.assert_allclose(vectors[name], vector, rtol=1e-5, atol=1e-5)
+        assert set(of_weights) == set(weights) == set(expected_of_weights)
+        for name, gradient in expected_of_weights.items():
+            np.testing.assert_allclose(of_weights[name], gradient, rtol=1e-4, atol=1e-5)
+    found, arrays = on_servers.tables.to_arrays(), local.tables.to_arrays()
+    assert list(found) == list(arrays)
+    for key, array in arrays.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-5, atol=2e-6, err_msg=key)
+    assert int(on_servers.tables.updates) == 3
+
+
+def test_each_server_holds_its_part_and_a_ragged_lookup_finds_the_tables_rows():
+    tables = [TableConfig("large", 20_000, 4), TableConfig("small", 30, 4)]
+    features = [FeatureConfig(table.name, table) for table in tables]
+    plan = server_plan(features, 2)
+    assert plan.tables["large"] == TablePlan(ROW_WISE, (0, 1))
+    assert plan.tables["small"].sharding == TABLE_WISE
+    on_servers, _ = _placements(features, plan)
+    held = [
+        sum(stack.stacks[k].rows for stack in on_servers.stacks if stack.stacks[k]) for k in (0, 1)
+    ]
+    assert sum(held) == 20_030 and max(held) == 10_030
+    ids = tf.ragged.constant([[0, 19_999], [], [10_000]], dtype=tf.int64)
+    bags = {"large": make_bags("large", ids), "small": make_bags("small", tf.constant([1, 1, 29]))}
+    vectors = on_servers.lookup(bags).vectors
+    rows = on_servers.tables["large"].read_rows().numpy()
+    np.testing.assert_allclose(vectors["large"][0], rows[0] + rows[19_999], rtol=1e-6)
+    np.testing.assert_array_equal(vectors["large"][1], np.zeros(4))
+    np.testing.assert_array_equal(vectors["large"][2], rows[10_000])
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "row_wise_adagrad"])
+def test_a_checkpoint_goes_from_servers_to_one_device_and_to_other_servers(tmp_path, optimizer):
+    features, plan = _features(optimizer, 3)
+    written, local = _placements(features, plan)
+    rng = np.random.default_rng(1)
+    arrays = {
+        key: rng.normal(size=array.shape).astype(array.dtype)
+        for key, array in written.tables.to_arrays().items()
+    }
+    written.tables.assign_arrays(arrays)
+    path = tf.train.Checkpoint(tables=written.tables).write(str(tmp_path / "checkpoint"))
+    others, _ = _placements(*_features(optimizer, 2))
+    for reader in (local, others):
+        tf.train.Checkpoint(tables=reader.tables).read(path).assert_consumed()
+        for key, array in reader.tables.to_arrays().items():
+            np.testing.assert_array_equal(array, arrays[key], err_msg=key)
+
+
+def test_plans_that_servers_cannot_follow_are_refused():
+    features = [FeatureConfig("f", TableConfig("f", 30, 4))]
+    with pytest.raises(ValueError, match="copies table 'f' to all devices"):
+        _placements(features, Plan(2, {"f": TablePlan(DATA_PARALLEL)}))
+    with pytest.raises(ValueError, match=r"for 3 device\(s\), but there are 2 parameter server"):
+        ParameterServerPlacement(
+            features, Plan(3, {"f": TablePlan(ROW_WISE, (0, 1, 2))}), ["/cpu:0", "/cpu:1"]
+        )

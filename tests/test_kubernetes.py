@@ -1,0 +1,101 @@
+"""The Kubernetes manifests: parts that refer to each other do, and processes find each other."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+import yaml
+
+_FOLDER = pathlib.Path(__file__).parent.parent / "kubernetes"
+
+
+def _load(name):
+    return list(yaml.safe_load_all((_FOLDER / name).read_text()))
+
+
+def _container(workload):
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def _task(workload, index, tmp_path):
+    """Runs the command of a pod up to the training, which here shows its environment."""
+    container = _container(workload)
+    (script,) = container["args"]
+    name = workload["metadata"]["name"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    environment |= {"PATH": os.environ["PATH"], "HOSTNAME": f"{name}-{index}"}
+    if workload["kind"] == "Job":  # whose pods have names with a random end
+        environment |= {"JOB_COMPLETION_INDEX": str(index), "HOSTNAME": f"{name}-{index}-x7k2p"}
+    shown = script[: script.index("exec python")] + 'printf %s "$TF_CONFIG"'
+    output = subprocess.run(
+        [*container["command"], shown], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    return json.loads(output)
+
+
+def _pods(workload):
+    return workload["spec"].get("replicas") or workload["spec"]["completions"]
+
+
+@pytest.mark.parametrize("name", ["multi_worker.yaml", "parameter_server.yaml"])
+def test_parts_that_refer_to_each_other_exist(name):
+    service, *workloads = _load(name)
+    port = service["spec"]["ports"][0]["port"]
+    assert service["spec"]["clusterIP"] == "None"
+    for workload in workloads:
+        spec, template = workload["spec"], workload["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert spec.get("serviceName", template["spec"].get("subdomain")) == "tf-dlrm"
+        assert service["metadata"]["name"] == "tf-dlrm"
+        assert _container(workload)["ports"] == [{"containerPort": port}]
+        if workload["kind"] == "StatefulSet":
+            assert spec["selector"]["matchLabels"] == labels
+        else:
+            assert spec["completions"] == spec["parallelism"]
+            assert spec["completionMode"] == "Indexed"
+        mounted = {mount["name"] for mount in _container(workload)["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in template["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("multi_worker.yaml", {"worker": 2}),
+        ("parameter_server.yaml", {"chief": 1, "ps": 2, "worker": 2}),
+    ],
+)
+def test_every_pod_gets_its_place_in_one_cluster(name, counts, tmp_path):
+    _, *workloads = _load(name)
+    cluster = {
+        role: [f"tf-dlrm-{role}-{k}.tf-dlrm:2222" for k in range(count)]
+        for role, count in counts.items()
+    }
+    tasks = []
+    for workload in workloads:
+        for index in range(_pods(workload)):
+            found = _task(workload, index, tmp_path)
+            assert found["cluster"] == cluster
+            role = found["task"]["type"]
+            assert workload["metadata"]["name"] == f"tf-dlrm-{role}"
+            assert found["task"]["index"] == index
+            tasks.append((role, index))
+    assert sorted(tasks) == [(r, k) for r, count in counts.items() for k in range(count)]
+
+
+@pytest.mark.parametrize("name", ["multi_worker.yaml", "parameter_server.yaml"])
+def test_the_flags_exist(name):
+    from absl import flags
+
+    import tf_dlrm.train  # noqa: F401 - defines them
+
+    _, *workloads = _load(name)
+    for workload in workloads:
+        (script,) = _container(workload)["args"]
+        used = dict(re.findall(r"--(\w+)=(\S+)", script[script.index("exec python") :]))
+        assert used.keys() <= {*flags.FLAGS, "flagfile"}
+        flags.FLAGS["distribution"].parser.parse(used["distribution"])

@@ -1,0 +1,95 @@
+"""Training by workers that do not wait for each other, with all weights on parameter servers.
+
+One process, the chief, reads the examples and hands a batch at a time to whichever worker is free.
+So every batch is trained on once, also when workers come and go, and a run that was stopped goes
+on with the batch after the last one: workers have no state that could be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.keras_api import uses_legacy_keras
+from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.training.steps import make_step
+
+_ROLES = {"chief", "worker", "ps"}
+
+
+def is_server() -> bool:
+    """Returns whether TF_CONFIG makes this process a worker or a parameter server.
+
+    Raises:
+        UserError: if its cluster does not have one chief, parameter servers and workers.
+    """
+    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    cluster, role = config.get("cluster", {}), config.get("task", {}).get("type")
+    if set(cluster) != _ROLES or len(cluster["chief"]) != 1 or role not in _ROLES:
+        raise UserError(
+            "--distribution=parameter_server needs a TF_CONFIG whose cluster has one chief, and "
+            f"ps and workers; it has {sorted(cluster) or 'nothing'} and the task is {role!r}. "
+            "python -m tf_dlrm.launch --parameter_servers=2 starts them on this machine."
+        )
+    return bool(role != "chief")
+
+
+def serve() -> None:
+    """Holds weights, or computes, for the chief; ends by a signal only."""
+    _prepare()
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    server = tf.distribute.Server(
+        resolver.cluster_spec(),
+        job_name=resolver.task_type,
+        task_index=resolver.task_id,
+        protocol="grpc",
+    )
+    server.join()
+
+
+def make_parameter_server_strategy() -> tf.distribute.Strategy:
+    """Returns the strategy of the chief; waits until all processes of the cluster are there.
+
+    Raises:
+        UserError: under Keras 3, whose optimizers TensorFlow cannot put on parameter servers.
+    """
+    if not uses_legacy_keras():
+        raise UserError("--distribution=parameter_server needs Keras 2: set TF_USE_LEGACY_KERAS=1.")
+    _prepare()
+    return tf.distribute.ParameterServerStrategy(
+        tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    )
+
+
+def make_asynchronous_steps(
+    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+) -> Callable[[Iterator[Any], tf.Tensor], tf.Tensor]:
+    """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
+
+    As `make_training_steps`, but each batch goes to one of the workers, and their updates reach the
+    servers in any order. A batch whose worker is lost goes to another one. The function returns
+    when all `count` batches are done, so that evaluations and checkpoints see whole steps.
+    """
+    coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    step = make_step(model, optimizer, strategy)
+
+    @tf.function(reduce_retracing=True)
+    def train_on(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        return strategy.run(step, args=(features, labels))
+
+    def training_steps(batches: Iterator[Any], count: tf.Tensor) -> tf.Tensor:
+        losses = [coordinator.schedule(train_on, args=next(batches)) for _ in range(int(count))]
+        coordinator.join()
+        return tf.add_n([loss.fetch() for loss in losses])
+
+    return training_steps
+
+
+def _prepare() -> None:
+    # A process that is lost must be seen as lost, and not be waited for.
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
