@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,8 +11,8 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers import FTRL, Adagrad, LazyAdam, Optimizer
-from tf_dlrm.embeddings.stack import Stack
-from tf_dlrm.embeddings.tables import ROWS, Table
+from tf_dlrm.embeddings.stack import Stack, chunks
+from tf_dlrm.embeddings.tables import ROWS, Slice, Table
 
 # What `tf.tpu.experimental.embedding` calls the table and the slots of an optimizer.
 _PARAMETERS = "parameters"
@@ -46,7 +48,30 @@ def _nothing() -> None:
     """Does nothing."""
 
 
-class PartedTable(Table):
+class _WholeTable(Table):
+    """A table all of whose rows this process can read and write."""
+
+    @abc.abstractmethod
+    def _device(self) -> str:
+        """Returns the device from which a checkpoint reads the table."""
+
+    def slices(self, slot: str = ROWS) -> list[Slice]:
+        """See `Table.slices`."""
+        return [
+            Slice(
+                start,
+                count,
+                0,
+                self.size()[1],
+                self._device(),
+                functools.partial(self.read_rows, start, count, slot),
+                functools.partial(self.assign_rows, start=start, slot=slot),
+            )
+            for start, count in chunks(self.shape(slot))
+        ]
+
+
+class PartedTable(_WholeTable):
     """A table whose consecutive rows are in one variable after the other."""
 
     def __init__(
@@ -99,8 +124,7 @@ class PartedTable(Table):
                     place = part.offset + first - part.first_row
                     Stack.assign(copy, place, values[first - start : stop - start])
 
-    def device(self) -> str:
-        """See `Table.device`."""
+    def _device(self) -> str:
         return self._parts[ROWS][0].copies[0].device
 
 
@@ -124,7 +148,7 @@ class DealtLayout(NamedTuple):
     rotation: int
 
 
-class DealtTable(Table):
+class DealtTable(_WholeTable):
     """A table whose rows are dealt out to the SparseCores of several chips.
 
     Each chip has one variable: the rows of its first SparseCore, of its second, and so on. Its
@@ -181,8 +205,7 @@ class DealtTable(Table):
                     resource=shard.handle, indices=wanted, updates=rows
                 )
 
-    def device(self) -> str:
-        """See `Table.device`."""
+    def _device(self) -> str:
         return self._shards[ROWS][0].device
 
     def _places(self, start: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
