@@ -168,7 +168,7 @@ class TpuPlacement:
             What `receive` wants, as an argument of `strategy.run`.
         """
         if self._engine is None:
-            return None
+            return {}
         return self._engine.enqueue({name: ids[name] for name in self.hardware_features})
 
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
@@ -303,3 +303,25 @@ def _engine(
         f"This TPU has no embedding hardware for the tables {names}, which have "
         f"{plan.small_table_rows} rows or more; raise small_table_rows to keep them on its cores."
     )
+
+
+def make_tpu_placement(
+    features: Sequence[FeatureConfig], plan: Any = None, seed: int = 0
+) -> TpuPlacement:
+    """Creates the tables of the features under the current strategy, a TPUStrategy or one device.
+
+    Args:
+        features: The features and their tables.
+        plan: A `TpuPlan`, or None for the default one.
+        seed: Seed of the first values.
+
+    Raises:
+        ValueError: If the plan is one of devices, or see `TpuPlacement`.
+    """
+    if plan is not None and not isinstance(plan, TpuPlan):
+        kinds = sorted({table.sharding for table in plan.tables.values()})
+        raise ValueError(
+            "A TPU's embedding hardware cuts every table by rows over all of its chips, so a plan "
+            f"of devices (here with {', '.join(kinds)} tables) has no use; give a TpuPlan instead."
+        )
+    return TpuPlacement(features, plan, seed)

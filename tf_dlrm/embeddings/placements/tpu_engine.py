@@ -195,7 +195,7 @@ class EmbeddingUnitEngine:
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """See `Engine.enqueue`."""
         self._embedding.enqueue(dict(ids), training=True)
-        return None
+        return {}
 
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
         """See `Engine.receive`."""
