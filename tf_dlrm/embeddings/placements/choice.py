@@ -16,6 +16,7 @@ from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
 from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
+from tf_dlrm.embeddings.placements.tpu import TpuPlan, make_tpu_placement
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
 
 COMMUNICATION_DTYPES = ("float32", "bfloat16")
@@ -30,7 +31,7 @@ _ALL_TO_ALLS: dict[type, Callable[[tf.distribute.Strategy], AllToAll]] = {
 def make_placement(
     features: Sequence[FeatureConfig],
     seed: int = 0,
-    plan: Plan | None = None,
+    plan: Plan | TpuPlan | None = None,
     communication_dtype: str = "float32",
 ) -> Placement:
     """Creates the tables of the features under the current strategy.
@@ -39,7 +40,8 @@ def make_placement(
         features: The features and their tables.
         seed: Seed of the first values.
         plan: Where each table is, under a strategy of several replicas; None for a default: large
-            tables by rows over all replicas, a copy of small ones on each.
+            tables by rows over all replicas, a copy of small ones on each. For a TPU, a `TpuPlan`,
+            with which one device stands in for a TPU.
         communication_dtype: "float32" or "bfloat16".
 
     Raises:
@@ -52,6 +54,8 @@ def make_placement(
         )
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
+    if isinstance(plan, TpuPlan) or isinstance(strategy, tf.distribute.TPUStrategy):
+        return make_tpu_placement(features, plan, seed)
     if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         servers = server_devices()
         plan = plan or server_plan(features, len(servers))

@@ -1,0 +1,240 @@
+"""Training on a TPU: its strategy, its share of the batches, and its compiled steps.
+
+Not verified on hardware; under one device the host stands in for the embedding hardware, which is
+how it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.placements.tpu import TpuPlacement
+from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.models import DLRM, Ensemble
+
+# The label of a row that only fills up a batch.
+_NO_LABEL = -1.0
+
+
+class TpuOptions(Protocol):
+    """What of the options of a run says where the TPU is.
+
+    Attributes:
+        tpu: Name or address of the TPU, or "local" for one of this machine.
+    """
+
+    @property
+    def tpu(self) -> str:
+        """Name or address of the TPU, or "local" for one of this machine."""
+        ...
+
+
+def make_tpu_strategy(options: TpuOptions) -> tf.distribute.TPUStrategy:
+    """Connects to the TPU that the options name, initializes it, and returns its strategy.
+
+    Raises:
+        UserError: if there is no such TPU.
+    """
+    name = options.tpu
+    if not name:
+        raise UserError(
+            "--distribution=tpu needs --tpu: the name or address of a TPU, or local for one of "
+            "this machine."
+        )
+    if name == "local" and not tf.config.list_physical_devices("TPU"):
+        raise UserError(
+            "--tpu=local, but TensorFlow finds no TPU in this machine; on a TPU VM install "
+            "tensorflow-tpu in place of tensorflow."
+        )
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    # Of the resolver come errors of Google's client libraries too, which may not be installed.
+    except Exception as error:
+        raise UserError(f"--tpu={name} cannot be reached: {first_line(error)}.") from error
+
+
+def tpu_placement(model: DLRM | Ensemble) -> TpuPlacement:
+    """Returns where a model has its tables.
+
+    Raises:
+        ValueError: If they are elsewhere, or in several collections, for which a TPU has no room.
+    """
+    placements = [collection.placement for collection in model.collections]
+    if len(placements) > 1:
+        raise ValueError(
+            f"A TPU's embedding hardware serves one collection of tables, but the model has "
+            f"{len(placements)}; train the members of an ensemble one after the other."
+        )
+    if not isinstance(placements[0], TpuPlacement):
+        raise ValueError(
+            f"The model has its tables in a {type(placements[0]).__name__}, not on a TPU; build it "
+            "under a TPUStrategy, or with a TpuPlan."
+        )
+    return placements[0]
+
+
+def distribute_to_tpu(
+    strategy: tf.distribute.Strategy,
+    batches: tf.data.Dataset,
+    batch_size: int,
+    model: DLRM | Ensemble,
+) -> Any:
+    """Gives each replica its share of every batch, in shapes that never change.
+
+    Ids are checked here, because the TPU itself cannot. A batch that is too short is filled up with
+    copies of its first row that have no label: they count for nothing, and the rows of tables that
+    they touch are touched anyway.
+
+    Args:
+        strategy: The strategy.
+        batches: Batches ({"dense": [batch, n], feature: ids}, labels [batch]) of all replicas.
+        batch_size: Rows of a whole batch.
+        model: The model that will train on them.
+
+    Returns:
+        An iterable whose elements hold, for replica `k` of `n`, the rows `k`, `k + n`, ... of a
+        batch.
+
+    Raises:
+        UserError: if the replicas cannot have equal shares.
+    """
+    count = strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise UserError(
+            f"--batch_size={batch_size} must be a multiple of {count}, the number of the TPU's "
+            "replicas."
+        )
+    placement = tpu_placement(model)
+    names = [feature.name for feature in model.config.features]
+
+    def ready(features: dict[str, Any], labels: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
+        rows = tf.shape(labels)[0]
+        tf.debugging.assert_less_equal(
+            rows, batch_size, f"A batch has more rows than the batch size, {batch_size}."
+        )
+        place = tf.range(batch_size)
+        source = tf.where(place < rows, place, 0)
+        features = {name: _rows_of(column, source) for name, column in features.items()}
+        labels = tf.where(place < rows, tf.gather(labels, source), _NO_LABEL)
+        ids = placement.ready({name: features[name] for name in names})
+        return {**features, **ids}, labels
+
+    def share(replica: Any, features: dict[str, Any], labels: tf.Tensor) -> Any:
+        rows = tf.reshape(tf.range(batch_size), [batch_size // count, count])[:, replica]
+        return tf.nest.map_structure(lambda column: _rows_of(column, rows), (features, labels))
+
+    prepared = batches.map(ready, tf.data.AUTOTUNE)
+    if count == 1:
+        return prepared.prefetch(tf.data.AUTOTUNE)
+
+    def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        each = count // context.num_input_pipelines
+        first = context.input_pipeline_id * each
+
+        def shares(*batch: Any) -> tf.data.Dataset:
+            replicas = tf.data.Dataset.range(first, first + each)
+            return replicas.map(lambda replica: share(replica, *batch))
+
+        return prepared.flat_map(shares).prefetch(tf.data.AUTOTUNE)
+
+    # The embedding hardware gets its ids from the host.
+    options = tf.distribute.InputOptions(experimental_fetch_to_device=False)
+    return strategy.distribute_datasets_from_function(of_host, options)
+
+
+def _rows_of(column: Any, rows: tf.Tensor) -> Any:
+    """Returns rows of a dense or ragged column, whose number is known while tracing."""
+    found = tf.gather(column, rows)
+    if not isinstance(column, tf.RaggedTensor):
+        return found
+    splits = tf.ensure_shape(found.row_splits, [rows.shape[0] + 1])
+    return tf.RaggedTensor.from_row_splits(found.values, splits, validate=False)
+
+
+def make_tpu_training_steps(
+    model: DLRM | Ensemble,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+    """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
+
+    As `make_training_steps`, for batches of `distribute_to_tpu`. In each step the host enqueues the
+    ids; the embedding hardware looks them up; the dense part, all in one computation that XLA
+    compiles, makes vectors into gradients and trains the MLPs and the tables on the cores; the
+    hardware gets the gradients of its vectors and updates its tables.
+
+    Raises:
+        ValueError: If the model does not have its tables on a TPU.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    placement = tpu_placement(model)
+    dense_part = make_dense_part(model, optimizer, strategy)
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        # On a TPU, XLA compiles all that runs.
+        dense_part = tf.function(dense_part, jit_compile=True)
+
+    def step(queued: Any, features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        vectors, kept = placement.receive(queued)
+        loss, gradients = dense_part(vectors, features, labels)
+        placement.apply(gradients, kept)
+        return loss
+
+    @tf.function
+    def compiled_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            features, labels = next(iterator)
+            queued = placement.enqueue(
+                {name: features.pop(name) for name in placement.hardware_features}
+            )
+            losses = strategy.run(step, args=(queued, features, labels))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return total
+
+    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        placement.before_steps()
+        return compiled_steps(iterator, count)
+
+    return training_steps
+
+
+def make_dense_part(
+    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
+    """Returns the part of a step between the embedding hardware's vectors and their gradients.
+
+    The function takes `{feature: vectors [batch, dim]}` of the embedding hardware, all other
+    features, and labels [batch], negative where a row does not count. It returns the replica's part
+    of the mean loss over all replicas' rows, and the gradients of the vectors; on its way it trains
+    the MLPs and the tables on the cores.
+    """
+    placement = tpu_placement(model)
+
+    def dense_part(
+        vectors: dict[str, tf.Tensor], features: dict[str, tf.Tensor], labels: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        counts = labels >= 0
+        rows = tf.reduce_sum(tf.cast(counts, tf.float32))
+        if strategy.num_replicas_in_sync > 1:
+            rows = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
+        # The hardware has the ids of its features already; here they only have to be something.
+        nothing = tf.zeros_like(labels, tf.int32)
+        ids = dict.fromkeys(placement.hardware_features, nothing)
+        with placement.receiving(vectors) as received:
+            with tf.GradientTape() as tape:
+                logits = tf.reshape(model({**features, **ids}, training=True), [-1])
+                losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+                loss = tf.reduce_sum(tf.where(counts, losses, 0.0)) / rows
+            variables = model.trainable_variables
+            gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return loss, received.gradients
+
+    return dense_part
