@@ -65,6 +65,14 @@ RANDOM = DataOptions(data="random")
         (ModelOptions(interaction="concat", interaction_itself=True), "contradicts"),
         (ModelOptions(dropout=1.0), "--dropout=1.0"),
         (OptimizerOptions(embedding_learning_rate=0.0), "--embedding_learning_rate=0.0 must be"),
+        (
+            OptimizerOptions(embedding_initial_accumulator=0.1),
+            "--embedding_initial_accumulator=0.1 has no effect with --embedding_optimizer=sgd",
+        ),
+        (
+            OptimizerOptions("adagrad", embedding_initial_accumulator=-1.0),
+            "--embedding_initial_accumulator=-1.0 must be a number of 0 or more",
+        ),
         (OptimizerOptions(dense_optimizer="adamw"), "must be one of sgd, adagrad, adam"),
         (
             OptimizerOptions(warmup_steps=5, decay_start_step=4, decay_steps=1),

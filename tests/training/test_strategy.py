@@ -216,3 +216,51 @@ def test_the_chief_trains_and_the_others_serve(monkeypatch, role, serves):
 def test_options_that_several_processes_cannot_follow_are_refused(tiny, changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)
+
+
+def test_training_as_on_a_tpu_learns_what_one_device_learns_and_takes_turns_with_it(tiny, tmp_path):
+    common = {
+        "epochs": 1,
+        "batch_size": 99,
+        "eval_every_steps": 10,
+        "embedding_optimizer": "adagrad",
+        "embedding_initial_accumulator": 0.1,
+        "dense_optimizer": "adam",
+        "dense_learning_rate": 0.01,
+    }
+    # One table stays on the cores, and two do not.
+    tpu = {"distribution": "tpu", "tpu": "host", "tpu_small_table_rows": 55}
+    one, on_tpu, turns = (tmp_path / name for name in ("one", "tpu", "turns"))
+    train(tiny(**common, model_dir=str(one)))
+    result = train(
+        tiny(**common, **tpu, model_dir=str(on_tpu), export_dir=str(tmp_path / "export"))
+    )
+    assert result["step"] == 20
+    np.testing.assert_allclose(_metrics(on_tpu), _metrics(one), rtol=1e-5)
+    train(tiny(**common, model_dir=str(turns), train_steps=7))
+    train(tiny(**common, **tpu, model_dir=str(turns), train_steps=15))
+    train(tiny(**common, model_dir=str(turns)))
+    np.testing.assert_allclose(_metrics(turns)[-1], _metrics(one)[-1], rtol=1e-5)
+    expected = _tables(one)
+    for folder in (on_tpu, turns):
+        for name, array in _tables(folder).items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    inputs = {
+        "dense": tf.ones((2, 4)),
+        **{f"C{k}": tf.constant([0, 7], tf.int64) for k in (1, 2, 3)},
+    }
+    assert np.isfinite(next(iter(served(**inputs).values()))).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distribution": "tpu"}, "--distribution=tpu needs --tpu"),
+        ({"tpu": "local"}, "--tpu=local has no effect with --distribution=one_device"),
+        ({"distribution": "tpu", "tpu": "host", "plan": __file__}, "--plan=.* has no effect"),
+    ],
+)
+def test_options_of_a_tpu_are_for_a_tpu(tiny, changes, message):
+    with pytest.raises(UserError, match=message):
+        tiny(**changes)

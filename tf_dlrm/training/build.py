@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm import embeddings
+from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
@@ -37,7 +38,7 @@ def build_model(
     optimizer: OptimizerOptions,
     schema: Schema,
     seed: int,
-    plan: Plan | None = None,
+    plan: Plan | TpuPlan | None = None,
     communication_dtype: str = "float32",
 ) -> DLRM | Ensemble:
     """Builds the model with its variables, tables included, under the current strategy.
@@ -67,8 +68,11 @@ def build_features(
 ) -> tuple[embeddings.FeatureConfig, ...]:
     """Returns the categorical features, each with a table of its own."""
     initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
+    choices: dict[str, Any] = {}
+    if optimizer.embedding_initial_accumulator:
+        choices["initial_accumulator"] = optimizer.embedding_initial_accumulator
     table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
-        learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer)
+        learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer), **choices
     )
     return tuple(
         embeddings.FeatureConfig(

@@ -82,6 +82,10 @@ class OptimizerOptions:
 
     embedding_optimizer: str = option("sgd", "Optimizer of the tables.", EMBEDDING_OPTIMIZERS)
     embedding_learning_rate: float = option(0.1, "Learning rate of the tables.")
+    embedding_initial_accumulator: float = option(
+        0.0,
+        "First value of the tables' adagrad and rowwise_adagrad; on a TPU it must be above 0.",
+    )
     dense_optimizer: str = option("sgd", "Optimizer of the MLPs.", DENSE_OPTIMIZERS)
     dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.")
     warmup_steps: int = option(0, "Steps over which learning rates rise linearly to their value.")
@@ -99,6 +103,16 @@ class OptimizerOptions:
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
         check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
+        accumulator = self.embedding_initial_accumulator
+        if not 0 <= accumulator < math.inf:
+            raise UserError(
+                f"--embedding_initial_accumulator={accumulator} must be a number of 0 or more."
+            )
+        if accumulator and self.embedding_optimizer not in ("adagrad", "rowwise_adagrad"):
+            raise UserError(
+                f"--embedding_initial_accumulator={accumulator} has no effect with "
+                f"--embedding_optimizer={self.embedding_optimizer}."
+            )
         if not 0 <= self.final_learning_rate_fraction <= 1:
             raise UserError(
                 f"--final_learning_rate_fraction={self.final_learning_rate_fraction} must be "

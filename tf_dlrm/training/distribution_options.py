@@ -8,6 +8,16 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.option import check_at_least, check_choices, option
 from tfrecords import files
 
+_SYNCHRONOUS = ("mirrored", "multi_worker_mirrored")
+_USED_BY = {
+    "virtual_devices": ("mirrored",),
+    "plan": (*_SYNCHRONOUS, "parameter_server"),
+    "communication_dtype": _SYNCHRONOUS,
+    "tpu": ("tpu",),
+    "tpu_small_table_rows": ("tpu",),
+    "tpu_pipelining": ("tpu",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DistributionOptions:
@@ -19,8 +29,8 @@ class DistributionOptions:
         "tables cut over them and the MLPs copied; multi_worker_mirrored: the same over the "
         "processes that the environment variable TF_CONFIG names; parameter_server: the tables and "
         "MLPs on the servers that TF_CONFIG names, trained by workers that do not wait for each "
-        "other.",
-        ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server"),
+        "other; tpu: large tables in the embedding hardware of a TPU, all else on its cores.",
+        ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu"),
     )
     virtual_devices: int = option(
         0, "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs."
@@ -36,26 +46,34 @@ class DistributionOptions:
         ("float32", "bfloat16"),
     )
 
+    tpu: str = option(
+        "",
+        "With --distribution=tpu: name or address of the TPU, local for one of this machine, or "
+        "host to try without one, this machine doing what a TPU does.",
+    )
+    tpu_small_table_rows: int = option(
+        10_000, "With --distribution=tpu: tables of fewer rows stay on the cores."
+    )
+    tpu_pipelining: bool = option(
+        False,
+        "With --distribution=tpu: look up the next batch beside this one's step, missing its "
+        "update. Has no effect on --tpu=host.",
+    )
+
     def validate(self) -> None:
         """Raises UserError where an option has no effect or a file is not there."""
         check_choices(self)
-        check_at_least(self, 0, "virtual_devices")
-        if self.distribution == "one_device":
-            for field in dataclasses.fields(self)[1:]:
-                value = getattr(self, field.name)
-                if value != field.default:
-                    raise UserError(
-                        f"--{field.name}={value} has no effect with --distribution=one_device."
-                    )
-        if self.virtual_devices and self.distribution != "mirrored":
+        check_at_least(self, 0, "virtual_devices", "tpu_small_table_rows")
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default and self.distribution not in _USED_BY[field.name]:
+                raise UserError(
+                    f"--{field.name}={value} has no effect with --distribution={self.distribution}."
+                )
+        if self.distribution == "tpu" and not self.tpu:
             raise UserError(
-                f"--virtual_devices={self.virtual_devices} has no effect with "
-                f"--distribution={self.distribution}."
-            )
-        if self.communication_dtype != "float32" and self.distribution == "parameter_server":
-            raise UserError(
-                f"--communication_dtype={self.communication_dtype} has no effect with "
-                "--distribution=parameter_server, where rows travel as they are."
+                "--distribution=tpu needs --tpu: the name or address of a TPU, local for one of "
+                "this machine, or host to try without one."
             )
         if self.plan and not files.isfile(self.plan):
             raise UserError(f"--plan={self.plan} is no file.")

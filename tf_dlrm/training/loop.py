@@ -21,7 +21,6 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
-from tf_dlrm.training.strategy import distribute
 from tfrecords.data_service import through_service
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Loop:
         source: The examples; their order is a function of (seed, epoch).
         shuffle: Whether training rows are shuffled.
         data_service: Address of the tf.data service that reads the training rows, or empty.
-        strategy: Under which the model was built.
+        distribute: Gives each replica its share of every batch.
         training_steps: See `make_training_steps`.
         evaluate: Returns the metrics of the model as it is now.
         find_non_finite: Returns the name of weights that are not finite, or None.
@@ -53,7 +52,7 @@ class Loop:
     source: Source
     shuffle: bool
     data_service: str
-    strategy: tf.distribute.Strategy
+    distribute: Callable[[tf.data.Dataset], Any]
     training_steps: Callable[[Any, tf.Tensor], tf.Tensor]
     evaluate: Callable[[], dict[str, Any]]
     find_non_finite: Callable[[], str | None]
@@ -121,7 +120,7 @@ class Loop:
             )
             if self.data_service:
                 dataset = through_service(dataset, self.data_service)
-            batches = iter(distribute(self.strategy, dataset))
+            batches = iter(self.distribute(dataset))
         while position.row < rows and position.step < total:
             profile(position.step)
             count = min(

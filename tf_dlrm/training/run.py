@@ -8,13 +8,14 @@ import dataclasses
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
+from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
@@ -43,11 +44,18 @@ from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sources import Source, mean_hotness, open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits, make_training_steps
-from tf_dlrm.training.strategy import load_plan, make_strategy
+from tf_dlrm.training.strategy import distribute, load_plan, make_strategy
+from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
+
+# Where it is not make_training_steps.
+_MAKE_STEPS: dict[str, Callable[..., Callable[[Any, tf.Tensor], tf.Tensor]]] = {
+    "parameter_server": make_asynchronous_steps,
+    "tpu": make_tpu_training_steps,
+}
 
 # Given as null where there are no evaluation rows.
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
@@ -98,7 +106,7 @@ def _train(
     if options.model_dir:
         _check_same_run(options.model_dir, run)
     plan = _plan(config, source, strategy)
-    if plan:
+    if isinstance(plan, Plan):
         processes.check_equal(
             {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
         )
@@ -133,18 +141,24 @@ def _train(
     history = History(
         options.model_dir or None, options.tensorboard, position.step, processes.is_first
     )
-    logits = make_logits(model, strategy)
-    servers = config.distribution.distribution == "parameter_server"
-    make_steps = make_asynchronous_steps if servers else make_training_steps
+    distribution = config.distribution.distribution
+    make_steps = _MAKE_STEPS.get(distribution, make_training_steps)
+    up_to_date = _evaluator(config, schema, model, strategy)
+
+    def share_out(batches: tf.data.Dataset) -> Any:
+        if distribution == "tpu":
+            return distribute_to_tpu(strategy, batches, options.batch_size, model)
+        return distribute(strategy, batches)
+
     loop = Loop(
         options=options,
         source=source,
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
-        strategy=strategy,
+        distribute=share_out,
         training_steps=make_steps(model, optimizer, strategy),
         evaluate=lambda: evaluate(
-            logits, source, "evaluation", options.eval_batch_size, options.eval_steps
+            up_to_date(), source, "evaluation", options.eval_batch_size, options.eval_steps
         ),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
@@ -177,6 +191,27 @@ def _train(
     }
 
 
+def _evaluator(
+    config: TrainingConfig,
+    schema: Schema,
+    model: DLRM | Ensemble,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[], Callable[[dict[str, tf.Tensor]], tf.Tensor]]:
+    """Returns a function that returns the logits function of the model as it is at that moment."""
+    if config.distribution.distribution != "tpu":
+        logits = make_logits(model, strategy)
+        return lambda: logits
+    # The embedding hardware serves training only.
+    local = build_model(config.model, config.optimizer, schema, config.run.seed)
+    logits = make_logits(local)
+
+    def copied() -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+        copy_weights(model, local)
+        return logits
+
+    return copied
+
+
 def _local_copy(
     config: TrainingConfig,
     schema: Schema,
@@ -204,9 +239,17 @@ def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str
     return flags | {"the data's fingerprint": source.fingerprint}
 
 
-def _plan(config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy) -> Plan | None:
+def _plan(
+    config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+) -> Plan | TpuPlan | None:
     """Returns the plan that is given, or makes one; None on one device."""
     schema = source.schema
+    if config.distribution.distribution == "tpu":
+        return TpuPlan(
+            max(1, config.run.batch_size // strategy.num_replicas_in_sync),
+            config.distribution.tpu_small_table_rows,
+            config.distribution.tpu_pipelining,
+        )
     servers = config.distribution.distribution == "parameter_server"
     devices = len(server_devices()) if servers else strategy.num_replicas_in_sync
     if devices == 1 and not servers:

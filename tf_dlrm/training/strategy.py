@@ -13,6 +13,7 @@ from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.parameter_server import make_parameter_server_strategy
+from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
 
 
@@ -28,7 +29,9 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
         return make_parameter_server_strategy()
     if options.distribution == "multi_worker_mirrored":
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if options.distribution == "one_device":
+    if options.distribution == "tpu" and options.tpu != "host":
+        return make_tpu_strategy(options)
+    if options.distribution in ("one_device", "tpu"):
         return tf.distribute.get_strategy()
     if not options.virtual_devices:
         devices = tf.config.list_logical_devices("GPU")
