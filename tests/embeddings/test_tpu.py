@@ -221,6 +221,21 @@ def test_learns_what_local_learns(optimizer):
     assert both[0].tables.updates.numpy() == 5
 
 
+def test_layer_of_tfrs_with_the_converted_configs_looks_up_what_local_does():
+    tfrs = pytest.importorskip("tensorflow_recommenders", exc_type=ImportError)
+    features = _features(LazyAdam(0.1))
+    ids = _batch(np.random.default_rng(6))
+    # TFRS combines ragged and sparse ids only.
+    for name in ("three", "two"):
+        ids[name] = tf.RaggedTensor.from_tensor(tf.cast(ids[name], tf.int64))
+    configs = feature_configs(features, 3, tf.Variable(0, dtype=tf.int64))
+    layer = tfrs.layers.embedding.TPUEmbedding(configs, None)
+    found = layer(ids)
+    wanted = LocalPlacement(features, 3).lookup(_bags(ids)).vectors
+    for name, vector in wanted.items():
+        np.testing.assert_allclose(found[name], vector, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
 def test_sparse_ids_are_combined_as_local_does(combiner):
     features = [FeatureConfig("f", TableConfig("t", 30, 4, combiner=combiner))]

@@ -96,8 +96,13 @@ def optimizer_config(optimizer: Optimizer, step: tf.Variable | None = None) -> A
         ValueError: If a TPU has no such optimizer, or `step` is missing.
     """
     if isinstance(optimizer, LazyAdam):
-        return _adam_config(optimizer, step)
-    converted = optimizer.to_tpu(step)
+        converted = _adam_config(optimizer, step)
+    else:
+        converted = optimizer.to_tpu(step)
+    # TensorFlow writes this flag into a number of a protocol buffer, where Protobuf 7 takes none.
+    packing = "low_dimensional_packing_status"
+    if hasattr(converted, packing):
+        setattr(converted, packing, int(getattr(converted, packing)))
     if isinstance(optimizer, Adagrad):
         # The least that the root can be is that of the first value.
         root = optimizer.initial_accumulator**0.5
