@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -14,19 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.serving.export import check_exportable, export_model
 from tf_dlrm.training.build import (
     build_dense_optimizer,
-    build_features,
     build_model,
-    copy_weights,
 )
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
@@ -41,10 +35,11 @@ from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
+from tf_dlrm.training.placing import evaluated_logits, local_copy, plan_tables
 from tf_dlrm.training.processes import Processes
-from tf_dlrm.training.sources import Source, mean_hotness, open_source, rows_or_none
-from tf_dlrm.training.steps import make_logits, make_training_steps
-from tf_dlrm.training.strategy import distribute, load_plan, make_strategy
+from tf_dlrm.training.sources import Source, open_source, rows_or_none
+from tf_dlrm.training.steps import make_training_steps
+from tf_dlrm.training.strategy import distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.schema import Schema
@@ -105,7 +100,7 @@ def _train(
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
-    plan = _plan(config, source, strategy)
+    plan = plan_tables(config, source, strategy)
     if isinstance(plan, Plan):
         processes.check_equal(
             {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
@@ -143,7 +138,7 @@ def _train(
     )
     distribution = config.distribution.distribution
     make_steps = _MAKE_STEPS.get(distribution, make_training_steps)
-    up_to_date = _evaluator(config, schema, model, strategy)
+    up_to_date = evaluated_logits(config, schema, model, strategy)
 
     def share_out(batches: tf.data.Dataset) -> Any:
         if distribution == "tpu":
@@ -177,7 +172,7 @@ def _train(
         if processes.is_first:
             local = model
             if config.distribution.distribution != "one_device":  # an export is for one device
-                local = _local_copy(config, schema, model, checkpoints)
+                local = local_copy(config, schema, model, checkpoints)
             export_model(local, schema, options.export_dir, run | {"step": position.step})
             _LOG.info("exported to %s", options.export_dir)
         processes.least(0)  # nobody ends before the export is written
@@ -191,44 +186,6 @@ def _train(
     }
 
 
-def _evaluator(
-    config: TrainingConfig,
-    schema: Schema,
-    model: DLRM | Ensemble,
-    strategy: tf.distribute.Strategy,
-) -> Callable[[], Callable[[dict[str, tf.Tensor]], tf.Tensor]]:
-    """Returns a function that returns the logits function of the model as it is at that moment."""
-    if config.distribution.distribution != "tpu":
-        logits = make_logits(model, strategy)
-        return lambda: logits
-    # The embedding hardware serves training only.
-    local = build_model(config.model, config.optimizer, schema, config.run.seed)
-    logits = make_logits(local)
-
-    def copied() -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
-        copy_weights(model, local)
-        return logits
-
-    return copied
-
-
-def _local_copy(
-    config: TrainingConfig,
-    schema: Schema,
-    model: DLRM | Ensemble,
-    checkpoints: Checkpoints | None,
-) -> DLRM | Ensemble:
-    """Returns the model with all tables in this process, for an export."""
-    local = build_model(config.model, config.optimizer, schema, config.run.seed)
-    if config.distribution.distribution == "multi_worker_mirrored":
-        # Other processes hold rows, and have just written them.
-        assert checkpoints is not None and checkpoints.latest is not None
-        Checkpoints(config.run.model_dir, config.run.keep_checkpoints, model=local).restore()
-    else:
-        copy_weights(model, local)
-    return local
-
-
 def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
     """Returns what all processes of a run have to agree on, by what a message calls it."""
     flags = {
@@ -237,37 +194,6 @@ def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str
         for field in dataclasses.fields(part)
     }
     return flags | {"the data's fingerprint": source.fingerprint}
-
-
-def _plan(
-    config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
-) -> Plan | TpuPlan | None:
-    """Returns the plan that is given, or makes one; None on one device."""
-    schema = source.schema
-    if config.distribution.distribution == "tpu":
-        return TpuPlan(
-            max(1, config.run.batch_size // strategy.num_replicas_in_sync),
-            config.distribution.tpu_small_table_rows,
-            config.distribution.tpu_pipelining,
-        )
-    servers = config.distribution.distribution == "parameter_server"
-    devices = len(server_devices()) if servers else strategy.num_replicas_in_sync
-    if devices == 1 and not servers:
-        return None
-    plan = load_plan(config.distribution)
-    if plan is None and servers:
-        plan = server_plan(build_features(config.model, config.optimizer, schema), devices)
-    elif plan is None:
-        features = build_features(config.model, config.optimizer, schema)
-        try:
-            plan = make_plan(features, devices, config.run.batch_size, mean_hotness(source))
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    counts = collections.Counter(table.sharding for table in plan.tables.values())
-    _LOG.info(
-        "%d devices; tables: %s", devices, ", ".join(f"{n} {name}" for name, n in counts.items())
-    )
-    return plan
 
 
 def _check_splits(options: RunOptions, source: Source) -> None:
