@@ -129,37 +129,3 @@ def test_initial_values_have_the_distribution():
     np.testing.assert_allclose(rows.std(), 0.005 / 3**0.5, rtol=0.01)
     normal = TableConfig("t", 40_000, 4, Normal(1.0, 0.1)).initial_rows(0, 0, 40_000).numpy()
     np.testing.assert_allclose([normal.mean(), normal.std()], [1.0, 0.1], rtol=0.01)
-
-
-def test_to_tpu():
-    table = TableConfig("t", 10, 4, optimizer=Adagrad(0.1, 0.2), combiner="mean")
-    feature = FeatureConfig("f", table).to_tpu()
-    assert (feature.name, feature.table.name, feature.table.combiner) == ("f", "t", "mean")
-    assert (feature.table.vocabulary_size, feature.table.dim) == (10, 4)
-    optimizer = feature.table.optimizer
-    assert isinstance(optimizer, tf.tpu.experimental.embedding.Adagrad)
-    assert (optimizer.learning_rate, optimizer.initial_accumulator_value) == (0.1, 0.2)
-    values = feature.table.initializer((10, 4), dtype=tf.float32)
-    np.testing.assert_array_equal(values, table.initial_rows(0, 0, 10))
-    shared = table.to_tpu()
-    assert FeatureConfig("g", table).to_tpu(shared).table is shared
-
-
-def test_optimizers_to_tpu():
-    tpu = tf.tpu.experimental.embedding
-    assert isinstance(SGD(0.1).to_tpu(), tpu.SGD)
-    adam = LazyAdam(0.1, 0.8, 0.9, 1e-5).to_tpu()
-    assert isinstance(adam, tpu.Adam) and adam.lazy_adam and not adam.sum_inside_sqrt
-    assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.8, 0.9, 1e-5)
-    ftrl = FTRL(0.1, -0.4, 0.01, 0.02, 0.3, 0.5).to_tpu()
-    assert isinstance(ftrl, tpu.FTRL)
-    assert (ftrl.learning_rate_power, ftrl.l1_regularization_strength) == (-0.4, 0.01)
-    assert (ftrl.l2_regularization_strength, ftrl.beta) == (0.02, 0.5)
-    step = tf.Variable(3, dtype=tf.int64)
-    assert float(SGD(SCHEDULE).to_tpu(step).learning_rate()) == 2.0
-    with pytest.raises(ValueError, match="needs `step`"):
-        SGD(SCHEDULE).to_tpu()
-    with pytest.raises(ValueError, match="no row-wise Adagrad"):
-        RowWiseAdagrad(0.1).to_tpu()
-    with pytest.raises(ValueError, match="initial_accumulator must be above 0"):
-        Adagrad(0.1).to_tpu()

@@ -89,29 +89,6 @@ class TableConfig:
             count=count,
         )
 
-    def to_tpu(self, seed: int = 0, step: tf.Variable | None = None) -> Any:
-        """Returns the `tf.tpu.experimental.embedding.TableConfig` of the same table.
-
-        Args:
-            seed: Seed of the first values.
-            step: Where the learning rate is a schedule, the variable that counts the updates.
-
-        Raises:
-            ValueError: If the optimizer has no counterpart on a TPU.
-        """
-
-        def initializer(shape: Any, dtype: tf.DType = tf.float32, **_: Any) -> tf.Tensor:
-            return tf.cast(self.initial_rows(seed, 0, int(shape[0])), dtype)
-
-        return tf.tpu.experimental.embedding.TableConfig(
-            vocabulary_size=self.vocabulary_size,
-            dim=self.dim,
-            initializer=initializer,
-            optimizer=self.optimizer.to_tpu(step),
-            combiner=self.combiner,
-            name=self.name,
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -149,17 +126,6 @@ class FeatureConfig:
             raise ValueError(
                 f"table of feature '{self.name}' must be a TableConfig, but is {self.table!r}."
             )
-
-    def to_tpu(self, table: Any = None) -> Any:
-        """Returns the `tf.tpu.experimental.embedding.FeatureConfig` of the same feature.
-
-        Args:
-            table: The converted table; features that share a table must be given the same object.
-                None converts the feature's own.
-        """
-        return tf.tpu.experimental.embedding.FeatureConfig(
-            table=self.table.to_tpu() if table is None else table, name=self.name
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""

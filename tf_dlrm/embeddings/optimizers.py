@@ -97,28 +97,6 @@ class Optimizer(abc.ABC):
     ) -> None:
         """Updates distinct rows."""
 
-    @abc.abstractmethod
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Returns the `tf.tpu.experimental.embedding` optimizer of the same update.
-
-        Args:
-            step: Where the learning rate is a schedule, the variable that counts the updates.
-
-        Raises:
-            ValueError: If the TPU has no such optimizer, or a schedule comes without `step`.
-        """
-
-    def _tpu_rate(self, step: tf.Variable | None) -> Any:
-        schedule = self.learning_rate
-        if not isinstance(schedule, LearningRateSchedule):
-            return schedule
-        if step is None:
-            raise ValueError(
-                "The learning rate is a schedule, so to_tpu needs `step`, the variable that counts "
-                "the updates."
-            )
-        return lambda: schedule(step)
-
 
 @dataclasses.dataclass(frozen=True)
 class SGD(Optimizer):
@@ -144,10 +122,6 @@ class SGD(Optimizer):
         step: tf.Tensor,
     ) -> None:
         table.scatter_sub(tf.IndexedSlices(self.rate(step) * gradients, ids))
-
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Returns `tf.tpu.experimental.embedding.SGD`."""
-        return tf.tpu.experimental.embedding.SGD(learning_rate=self._tpu_rate(step))
 
 
 def _check_at_least_zero(**values: float) -> None:
@@ -197,21 +171,6 @@ class Adagrad(Optimizer):
             indices=ids,
         )
 
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Returns `tf.tpu.experimental.embedding.Adagrad`, which has no epsilon.
-
-        Raises:
-            ValueError: If `initial_accumulator` is 0, which the TPU would divide by.
-        """
-        if not self.initial_accumulator > 0:
-            raise ValueError(
-                "Adagrad on a TPU has no epsilon, so initial_accumulator must be above 0, but is "
-                f"{self.initial_accumulator}."
-            )
-        return tf.tpu.experimental.embedding.Adagrad(
-            learning_rate=self._tpu_rate(step), initial_accumulator_value=self.initial_accumulator
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class RowWiseAdagrad(Optimizer):
@@ -247,10 +206,6 @@ class RowWiseAdagrad(Optimizer):
         slot.scatter_update(tf.IndexedSlices(total, ids))
         factor = self.rate(step) / (tf.sqrt(total) + self.epsilon)
         table.scatter_sub(tf.IndexedSlices(factor[:, tf.newaxis] * gradients, ids))
-
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Always fails, because the TPU has no row-wise Adagrad."""
-        raise ValueError("A TPU has no row-wise Adagrad; use Adagrad for the table instead.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,17 +260,6 @@ class LazyAdam(Optimizer):
         )
         rate = self.rate(step) * tf.cast(correction, tf.float32)
         table.scatter_sub(tf.IndexedSlices(rate * m / (tf.sqrt(v) + self.epsilon), ids))
-
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Returns `tf.tpu.experimental.embedding.Adam` with lazy updates."""
-        return tf.tpu.experimental.embedding.Adam(
-            learning_rate=self._tpu_rate(step),
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            lazy_adam=True,
-            sum_inside_sqrt=False,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,17 +328,6 @@ class FTRL(Optimizer):
             # The op knows no beta; beta / rate in the denominator is an l2 of half of it.
             l2=self.l2 + self.beta / (2.0 * rate),
             lr_power=tf.constant(self.learning_rate_power, tf.float32),
-        )
-
-    def to_tpu(self, step: tf.Variable | None = None) -> Any:
-        """Returns `tf.tpu.experimental.embedding.FTRL`."""
-        return tf.tpu.experimental.embedding.FTRL(
-            learning_rate=self._tpu_rate(step),
-            learning_rate_power=self.learning_rate_power,
-            l1_regularization_strength=self.l1,
-            l2_regularization_strength=self.l2,
-            beta=self.beta,
-            initial_accumulator_value=self.initial_accumulator,
         )
 
 

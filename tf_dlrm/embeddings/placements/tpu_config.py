@@ -15,7 +15,15 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
-from tf_dlrm.embeddings.optimizers import Adagrad, LazyAdam, Optimizer
+from tf_dlrm.embeddings.optimizers import (
+    FTRL,
+    SGD,
+    Adagrad,
+    LazyAdam,
+    Optimizer,
+    RowWiseAdagrad,
+)
+from tf_dlrm.embeddings.schedules import LearningRateSchedule
 
 # Half the distance of two neighbouring float32 numbers around 1: a smaller part is lost anyway.
 _FLOAT32_ROUNDING = 2.0**-24
@@ -95,23 +103,66 @@ def optimizer_config(optimizer: Optimizer, step: tf.Variable | None = None) -> A
     Raises:
         ValueError: If a TPU has no such optimizer, or `step` is missing.
     """
-    if isinstance(optimizer, LazyAdam):
-        converted = _adam_config(optimizer, step)
-    else:
-        converted = optimizer.to_tpu(step)
+    converted = _converted(optimizer, step)
     # TensorFlow writes this flag into a number of a protocol buffer, where Protobuf 7 takes none.
     packing = "low_dimensional_packing_status"
     if hasattr(converted, packing):
         setattr(converted, packing, int(getattr(converted, packing)))
-    if isinstance(optimizer, Adagrad):
-        # The least that the root can be is that of the first value.
-        root = optimizer.initial_accumulator**0.5
-        if optimizer.epsilon > _FLOAT32_ROUNDING * root:
-            raise ValueError(
-                f"Adagrad on a TPU has no epsilon, but epsilon is {optimizer.epsilon}, which beside"
-                f" an accumulator of {optimizer.initial_accumulator} is not negligible."
-            )
     return converted
+
+
+def _converted(optimizer: Optimizer, step: tf.Variable | None) -> Any:
+    tpu = tf.tpu.experimental.embedding
+    if isinstance(optimizer, SGD):
+        return tpu.SGD(learning_rate=_rate(optimizer, step))
+    if isinstance(optimizer, Adagrad):
+        _check_adagrad(optimizer)
+        return tpu.Adagrad(
+            learning_rate=_rate(optimizer, step),
+            initial_accumulator_value=optimizer.initial_accumulator,
+        )
+    if isinstance(optimizer, LazyAdam):
+        return _adam_config(optimizer, step)
+    if isinstance(optimizer, FTRL):
+        return tpu.FTRL(
+            learning_rate=_rate(optimizer, step),
+            learning_rate_power=optimizer.learning_rate_power,
+            l1_regularization_strength=optimizer.l1,
+            l2_regularization_strength=optimizer.l2,
+            beta=optimizer.beta,
+            initial_accumulator_value=optimizer.initial_accumulator,
+        )
+    if isinstance(optimizer, RowWiseAdagrad):
+        raise ValueError("A TPU has no row-wise Adagrad; use Adagrad for the table instead.")
+    raise ValueError(f"A TPU has no {type(optimizer).__name__}.")
+
+
+def _rate(optimizer: Optimizer, step: tf.Variable | None) -> Any:
+    schedule = optimizer.learning_rate
+    if not isinstance(schedule, LearningRateSchedule):
+        return schedule
+    if step is None:
+        raise ValueError(
+            "The learning rate is a schedule, which on a TPU needs `step`, the variable that "
+            "counts the updates."
+        )
+    return lambda: schedule(step)
+
+
+def _check_adagrad(optimizer: Adagrad) -> None:
+    """Refuses what would need an epsilon, which a TPU's Adagrad does not have."""
+    first = optimizer.initial_accumulator
+    if not first > 0:
+        raise ValueError(
+            "Adagrad on a TPU has no epsilon, so initial_accumulator must be above 0, but is "
+            f"{first}."
+        )
+    # The least that the root can be is that of the first value.
+    if optimizer.epsilon > _FLOAT32_ROUNDING * first**0.5:
+        raise ValueError(
+            f"Adagrad on a TPU has no epsilon, but epsilon is {optimizer.epsilon}, which beside"
+            f" an accumulator of {first} is not negligible."
+        )
 
 
 def _adam_config(optimizer: LazyAdam, step: tf.Variable | None) -> Any:
