@@ -28,6 +28,7 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.layers import EmbeddingCollection
 
 _OPTIMIZERS = {
     "sgd": SGD(0.1),
@@ -167,3 +168,26 @@ def test_plans_that_servers_cannot_follow_are_refused():
         ParameterServerPlacement(
             features, Plan(3, {"f": TablePlan(ROW_WISE, (0, 1, 2))}), ["/cpu:0", "/cpu:1"]
         )
+
+
+def test_ragged_rows_of_servers_are_the_exported_rows(tmp_path):
+    features = [FeatureConfig("f", TableConfig("f", 20_000, 4))]
+    on_servers, _ = _placements(features, server_plan(features, 2))
+    path = tf.train.Checkpoint(tables=on_servers.tables).write(str(tmp_path / "checkpoint"))
+    layer = EmbeddingCollection(features, seed=99)
+    layer.build()
+    tf.train.Checkpoint(tables=layer.tables).read(path).assert_consumed()
+    module = tf.Module()
+    module.layer = layer
+    module.look_up = tf.function(
+        lambda ids: layer({"f": ids}, training=False)["f"],
+        input_signature=[tf.RaggedTensorSpec([None, None], tf.int64, 1)],
+    )
+    tf.saved_model.save(module, str(tmp_path / "exported"))
+    ids = tf.ragged.constant([[k] for k in range(0, 20_000, 7)] + [[], [19_999, 0]], dtype=tf.int64)
+    loaded = tf.saved_model.load(str(tmp_path / "exported"))
+    exported = loaded.look_up(ids).numpy()
+    looked_up = on_servers.lookup({"f": make_bags("f", ids)}).vectors["f"].numpy()
+    rows = on_servers.tables["f"].read_rows().numpy()
+    np.testing.assert_array_equal(looked_up[:-2], rows[::7])
+    np.testing.assert_array_equal(exported, looked_up)
