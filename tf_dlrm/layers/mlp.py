@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
 
 
@@ -64,12 +65,7 @@ class MLP(keras.layers.Layer):
             dense = keras.layers.Dense(
                 size,
                 activation=self.final_activation if k == last else self.activation,
-                kernel_initializer=keras.initializers.VarianceScaling(
-                    scale=1.0,
-                    mode="fan_avg",
-                    distribution="untruncated_normal",
-                    seed=None if seed is None else seed + 3 * k,
-                ),
+                kernel_initializer=normal_by_fans(None if seed is None else seed + 3 * k),
                 bias_initializer=keras.initializers.RandomNormal(
                     stddev=size**-0.5, seed=None if seed is None else seed + 3 * k + 1
                 ),
