@@ -1,26 +1,19 @@
 """DLRM: the deep learning recommendation model of Naumov et al."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
-from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.mlp import MLP
+from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, flatten, layer_seed
 
 INTERACTIONS = ("dot", "concat")
-# The key of the dense features among the inputs.
-DENSE = "dense"
 
 
 @dataclasses.dataclass(frozen=True)
-class DLRMConfig:
+class DLRMConfig(RankingConfig):
     """What a DLRM is made of.
 
     Attributes:
@@ -34,33 +27,16 @@ class DLRMConfig:
         seed: Seed of all first values.
     """
 
-    dense_features: int
-    features: tuple[FeatureConfig, ...]
     bottom_mlp: tuple[int, ...]
     top_mlp: tuple[int, ...]
     interaction: str = "dot"
     self_interaction: bool = False
     dropout: float = 0.0
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("features", "bottom_mlp", "top_mlp"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        tables_of(self.features)
-        if any(feature.name == DENSE for feature in self.features):
-            raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
-        count = self.dense_features
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise ValueError(
-                f"dense_features must be a whole number of at least 0, but is {count!r}."
-            )
-        if bool(self.dense_features) != bool(self.bottom_mlp):
-            raise ValueError(
-                "bottom_mlp must have layers if and only if there are dense features, but "
-                f"dense_features is {self.dense_features} and bottom_mlp is {self.bottom_mlp}."
-            )
-        if not self.top_mlp or self.top_mlp[-1] != 1:
-            raise ValueError(f"top_mlp must end in 1, the logit, but is {self.top_mlp}.")
+        super().__post_init__()
+        self._check_bottom_mlp(self.bottom_mlp)
+        self._check_top_mlp(self.top_mlp)
         if self.interaction not in INTERACTIONS:
             raise ValueError(
                 f"interaction must be one of {INTERACTIONS}, but is {self.interaction!r}."
@@ -85,48 +61,12 @@ class DLRMConfig:
         if len(self.features) + bool(self.bottom_mlp) < 2 and not self.self_interaction:
             raise ValueError("interaction='dot' needs two vectors or more, but there is only one.")
 
-    def to_json(self) -> str:
-        """Returns JSON that `from_json` takes back."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "DLRMConfig":
-        """Returns the config that `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["features"] = [feature.to_dict() for feature in self.features]
-        values["bottom_mlp"] = list(self.bottom_mlp)
-        values["top_mlp"] = list(self.top_mlp)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DLRMConfig":
-        """Returns the config that `to_dict` described."""
-        features = tuple(FeatureConfig.from_dict(feature) for feature in values["features"])
-        return cls(**{**values, "features": features})
-
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
-class DLRM(keras.Model):
+class DLRM(RankingModel):
     """Bottom MLP and embeddings, their interaction, top MLP, one logit.
 
-    All weights exist once the model is constructed. The tables are trained by their own optimizers
-    (see `EmbeddingCollection`), the MLPs by the one that `compile` is given.
-
-    Args:
-        config: What the model is made of.
-        plan: Where each table is, under a strategy of several replicas; see `EmbeddingCollection`.
-        communication_dtype: "float32" or "bfloat16"; see `EmbeddingCollection`.
-
-    Call arguments:
-        inputs: `{"dense": floats [batch, dense_features], feature: ids, ...}`, where ids are
-            anything that `EmbeddingCollection` takes; no "dense" where `dense_features` is 0.
-
-    Returns:
-        Logits [batch, 1]. The loss is sigmoid cross-entropy from logits.
+    Arguments and inputs are those of `RankingModel`, with a `DLRMConfig`.
 
     Example:
         >>> table = TableConfig("item", 1000, 8, optimizer=SGD(0.1))
@@ -140,27 +80,17 @@ class DLRM(keras.Model):
         Systems, arXiv 1906.00091, section 2.
     """
 
-    def __init__(
-        self,
-        config: DLRMConfig | Mapping[str, Any],
-        plan: Plan | None = None,
-        communication_dtype: str = "float32",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if isinstance(config, Mapping):
-            config = DLRMConfig.from_dict(config)
-        # Kept as JSON, because both Kerases take apart what they find in attributes.
-        self._config_json = config.to_json()
-        self.embeddings = EmbeddingCollection(
-            config.features, config.seed, plan, communication_dtype, name="embeddings"
-        )
-        self.embeddings.build()
-        widths = [feature.table.dim for feature in config.features]
+    config_class = DLRMConfig
+
+    def _build_layers(self, config: DLRMConfig) -> None:
+        widths = config.dims
         self.bottom_mlp = None
         if config.bottom_mlp:
             self.bottom_mlp = MLP(
-                config.bottom_mlp, final_activation="relu", seed=2 * config.seed, name="bottom_mlp"
+                config.bottom_mlp,
+                final_activation="relu",
+                seed=layer_seed(config, 0),
+                name="bottom_mlp",
             )
             self.bottom_mlp.build((None, config.dense_features))
             widths = [config.bottom_mlp[-1], *widths]
@@ -173,51 +103,19 @@ class DLRM(keras.Model):
             width = self.interaction.compute_output_shape(shapes)[1]
             width += widths[0] if config.bottom_mlp else 0
         self.top_mlp = MLP(
-            config.top_mlp, dropout=config.dropout, seed=2 * config.seed + 1000, name="top_mlp"
+            config.top_mlp, dropout=config.dropout, seed=layer_seed(config, 1), name="top_mlp"
         )
         self.top_mlp.build((None, width))
-        self.built = True
 
-    @property
-    def config(self) -> DLRMConfig:
-        """What the model is made of."""
-        return DLRMConfig.from_json(self._config_json)
-
-    @property
-    def collections(self) -> list[EmbeddingCollection]:
-        """The tables, in a list, as every model of this package has them."""
-        return [self.embeddings]
-
-    def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the constructor knows every shape."""
-        del input_shape
-        self.built = True
-
-    def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
-        """Returns logits [batch, 1]; see the class."""
-        ids = dict(inputs)
-        vectors = []
+    def _logits(
+        self, dense: tf.Tensor | None, vectors: list[tf.Tensor], training: bool | None
+    ) -> tf.Tensor:
+        bottom = None
         if self.bottom_mlp is not None:
-            if DENSE not in ids:
-                raise ValueError(
-                    f"The inputs of {self.name} have no '{DENSE}', the dense features, only "
-                    f"{sorted(ids)}."
-                )
-            vectors.append(self.bottom_mlp(ids.pop(DENSE), training=training))
-        embedded = self.embeddings(ids, training=training)
-        vectors += [embedded[feature.name] for feature in self.embeddings.features]
+            bottom = self.bottom_mlp(dense, training=training)
+            vectors = [bottom, *vectors]
         if self.interaction is None:
-            combined = tf.concat(vectors, 1)
+            combined = flatten(None, vectors)
         else:
-            combined = self.interaction(vectors)
-            if self.bottom_mlp is not None:
-                combined = tf.concat([vectors[0], combined], 1)
+            combined = flatten(bottom, [self.interaction(vectors)])
         return self.top_mlp(combined, training=training)
-
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
-        """Returns (batch, 1)."""
-        return (next(iter(input_shape.values()))[0], 1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal model."""
-        return {"name": self.name, "config": json.loads(self._config_json)}

@@ -9,7 +9,8 @@ import tensorflow as tf
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
-from tf_dlrm.models.dlrm import DLRM, DLRMConfig
+from tf_dlrm.models.dlrm import DLRM
+from tf_dlrm.models.ranking_model import RankingConfig, RankingModel
 
 # Between the seeds of two members: more than the layers of one model use.
 _SEED_STRIDE = 100_003
@@ -27,9 +28,12 @@ class Ensemble(keras.Model):
     Args:
         config: What each member is made of; member k has the seed `config.seed + 100003 * k`.
         size: Number of members.
+        plan: As of `RankingModel`.
+        communication_dtype: As of `RankingModel`.
+        model: The class of the members, whose config it is.
 
     Call arguments:
-        inputs: As of `DLRM`.
+        inputs: As of `RankingModel`.
         training: Whether each member's logits are wanted, for a loss of its own.
 
     Returns:
@@ -44,23 +48,25 @@ class Ensemble(keras.Model):
 
     def __init__(
         self,
-        config: DLRMConfig | Mapping[str, Any],
+        config: RankingConfig | Mapping[str, Any],
         size: int,
         plan: Plan | None = None,
         communication_dtype: str = "float32",
+        model: type[RankingModel] | str = DLRM,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # A name comes from get_config.
+        make: Any = keras.saving.get_registered_object(model) if isinstance(model, str) else model
         if isinstance(config, Mapping):
-            config = DLRMConfig.from_dict(config)
+            config = make.config_class.from_dict(config)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of at least 1, but is {size!r}.")
-        self._config_json = config.to_json()
         self.size = size
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):
             seed = config.seed + _SEED_STRIDE * k
-            member = DLRM(
+            member = make(
                 dataclasses.replace(config, seed=seed),
                 plan,
                 communication_dtype,
@@ -70,12 +76,12 @@ class Ensemble(keras.Model):
         self.built = True
 
     @property
-    def config(self) -> DLRMConfig:
-        """What each member is made of."""
-        return DLRMConfig.from_json(self._config_json)
+    def config(self) -> Any:
+        """What each member is made of; their seeds differ, and this is the first one's."""
+        return self.members[0].config
 
     @property
-    def members(self) -> list[DLRM]:
+    def members(self) -> list[RankingModel]:
         """The models."""
         return [getattr(self, f"member_{k}") for k in range(self.size)]
 
@@ -100,4 +106,9 @@ class Ensemble(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""
-        return {"name": self.name, "config": self.config.to_dict(), "size": self.size}
+        return {
+            "name": self.name,
+            "config": self.config.to_dict(),
+            "size": self.size,
+            "model": keras.saving.get_registered_name(type(self.members[0])),
+        }

@@ -1,0 +1,223 @@
+"""RankingModel: what all models share, from a dict of features to a logit."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.embedding_collection import EmbeddingCollection
+from tf_dlrm.layers.initial_weights import normal_by_fans
+
+# The key of the dense features among the inputs.
+DENSE = "dense"
+
+Config = TypeVar("Config", bound="RankingConfig")
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingConfig:
+    """What every model is made of; each has a config of its own with more fields.
+
+    Attributes:
+        dense_features: Number of dense features; 0 for none.
+        features: The categorical features and their tables.
+        seed: Seed of all first values.
+    """
+
+    dense_features: int
+    features: tuple[FeatureConfig, ...]
+    seed: int = dataclasses.field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        tables_of(self.features)
+        if any(feature.name == DENSE for feature in self.features):
+            raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
+        self._check_whole("dense_features", 0)
+
+    @property
+    def dims(self) -> list[int]:
+        """The width of each feature's vector."""
+        return [feature.table.dim for feature in self.features]
+
+    def _check_whole(self, field: str, least: int) -> None:
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{field} must be a whole number of at least {least}, but is {value!r}."
+            )
+
+    def _check_bottom_mlp(self, bottom_mlp: tuple[int, ...]) -> None:
+        if bool(self.dense_features) != bool(bottom_mlp):
+            raise ValueError(
+                "bottom_mlp must have layers if and only if there are dense features, but "
+                f"dense_features is {self.dense_features} and bottom_mlp is {bottom_mlp}."
+            )
+
+    def _check_top_mlp(self, top_mlp: tuple[int, ...]) -> None:
+        if not top_mlp or top_mlp[-1] != 1:
+            raise ValueError(f"top_mlp must end in 1, the logit, but is {top_mlp}.")
+
+    def to_json(self) -> str:
+        """Returns JSON that `from_json` takes back."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls: type[Config], text: str) -> Config:
+        """Returns the config that `to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        values["features"] = [feature.to_dict() for feature in self.features]
+        return values
+
+    @classmethod
+    def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+        """Returns the config that `to_dict` described."""
+        features = tuple(FeatureConfig.from_dict(feature) for feature in values["features"])
+        return cls(**{**values, "features": features})
+
+
+class RankingModel(keras.Model):
+    """Embeds the categorical features and makes one logit of them and the dense features.
+
+    All weights exist once the model is constructed. The tables are trained by their own optimizers
+    (see `EmbeddingCollection`), all other weights by the one that `compile` is given.
+
+    Models are subclasses that set `config_class` and define `_build_layers` and `_logits`.
+
+    Args:
+        config: What the model is made of.
+        plan: Where each table is, under a strategy of several replicas; see `EmbeddingCollection`.
+        communication_dtype: "float32" or "bfloat16"; see `EmbeddingCollection`.
+
+    Call arguments:
+        inputs: `{"dense": floats [batch, dense_features], feature: ids, ...}`, where ids are
+            anything that `EmbeddingCollection` takes; no "dense" where `dense_features` is 0.
+
+    Returns:
+        Logits [batch, 1]. The loss is sigmoid cross-entropy from logits.
+
+    Raises:
+        ValueError: If the config is of another model, or the inputs do not fit it.
+    """
+
+    config_class: type[RankingConfig]
+
+    def __init__(
+        self,
+        config: RankingConfig | Mapping[str, Any],
+        plan: Plan | None = None,
+        communication_dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(config, Mapping):
+            config = self.config_class.from_dict(config)
+        if type(config) is not self.config_class:
+            raise ValueError(
+                f"config of {type(self).__name__} must be a {self.config_class.__name__}, but is a "
+                f"{type(config).__name__}."
+            )
+        # Kept as JSON, because both Kerases take apart what they find in attributes.
+        self._config_json = config.to_json()
+        self._dense_features = config.dense_features
+        self.embeddings = EmbeddingCollection(
+            config.features, config.seed, plan, communication_dtype, name="embeddings"
+        )
+        self.embeddings.build()
+        self._build_layers(config)
+        self.built = True
+
+    def _build_layers(self, config: Any) -> None:
+        """Makes and builds all layers but the embeddings."""
+        raise NotImplementedError
+
+    def _logits(
+        self, dense: tf.Tensor | None, vectors: list[tf.Tensor], training: bool | None
+    ) -> tf.Tensor:
+        """Returns logits [batch, 1].
+
+        Args:
+            dense: Floats [batch, dense_features], or None where there are none.
+            vectors: One [batch, dim] a feature, in the order of the config.
+            training: Whether dropout drops.
+        """
+        raise NotImplementedError
+
+    @property
+    def config(self) -> Any:
+        """What the model is made of, a `config_class`."""
+        return self.config_class.from_json(self._config_json)
+
+    @property
+    def collections(self) -> list[EmbeddingCollection]:
+        """The tables, in a list, as every model of this package has them."""
+        return [self.embeddings]
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: the constructor knows every shape."""
+        del input_shape
+        self.built = True
+
+    def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Returns logits [batch, 1]; see the class."""
+        ids = dict(inputs)
+        dense = None
+        if self._dense_features:
+            if DENSE not in ids:
+                raise ValueError(
+                    f"The inputs of {self.name} have no '{DENSE}', the dense features, only "
+                    f"{sorted(ids)}."
+                )
+            dense = tf.cast(ids.pop(DENSE), self.compute_dtype)
+            if len(dense.shape) != 2 or dense.shape[1] != self._dense_features:
+                raise ValueError(
+                    f"'{DENSE}' of {self.name} must have the shape [batch, "
+                    f"{self._dense_features}], but has {tuple(dense.shape)}."
+                )
+        embedded = self.embeddings(ids, training=training)
+        vectors = [embedded[feature.name] for feature in self.embeddings.features]
+        # The loss needs all digits, whatever the layers compute in.
+        return tf.cast(self._logits(dense, vectors, training), tf.float32)
+
+    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
+        """Returns (batch, 1)."""
+        return (next(iter(input_shape.values()))[0], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal model."""
+        return {"name": self.name, "config": json.loads(self._config_json)}
+
+
+def layer_seed(config: RankingConfig, layer: int) -> int:
+    """Returns a seed for one of a model's layers, numbered from 0."""
+    return 2 * config.seed + 1000 * layer
+
+
+def built_logit_layer(width: int, seed: int, name: str) -> Any:
+    """Returns a layer from [batch, width] to a logit [batch, 1] that is added to another one.
+
+    Together with the last layer of an MLP, which has the bias, it is what papers describe as one
+    layer on top of both.
+    """
+    layer = keras.layers.Dense(
+        1, use_bias=False, kernel_initializer=normal_by_fans(seed), name=name
+    )
+    layer.build((None, width))
+    return layer
+
+
+def flatten(dense: tf.Tensor | None, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the dense features, if any, and all vectors side by side, [batch, width]."""
+    return tf.concat([*([] if dense is None else [dense]), *vectors], 1)
