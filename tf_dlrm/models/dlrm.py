@@ -6,8 +6,13 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
-from tf_dlrm.layers.mlp import MLP
-from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, flatten, layer_seed
+from tf_dlrm.models.ranking_model import (
+    RankingConfig,
+    RankingModel,
+    built_bottom_mlp,
+    built_top_mlp,
+    flatten,
+)
 
 INTERACTIONS = ("dot", "concat")
 
@@ -86,13 +91,7 @@ class DLRM(RankingModel):
         widths = config.dims
         self.bottom_mlp = None
         if config.bottom_mlp:
-            self.bottom_mlp = MLP(
-                config.bottom_mlp,
-                final_activation="relu",
-                seed=layer_seed(config, 0),
-                name="bottom_mlp",
-            )
-            self.bottom_mlp.build((None, config.dense_features))
+            self.bottom_mlp = built_bottom_mlp(config)
             widths = [config.bottom_mlp[-1], *widths]
         self.interaction = None
         width = sum(widths)
@@ -102,10 +101,7 @@ class DLRM(RankingModel):
             self.interaction.build(shapes)
             width = self.interaction.compute_output_shape(shapes)[1]
             width += widths[0] if config.bottom_mlp else 0
-        self.top_mlp = MLP(
-            config.top_mlp, dropout=config.dropout, seed=layer_seed(config, 1), name="top_mlp"
-        )
-        self.top_mlp.build((None, width))
+        self.top_mlp = built_top_mlp(config, width)
 
     def _logits(
         self, dense: tf.Tensor | None, vectors: list[tf.Tensor], training: bool | None

@@ -58,16 +58,15 @@ class Ensemble(keras.Model):
         super().__init__(**kwargs)
         # A name comes from get_config.
         make: Any = keras.saving.get_registered_object(model) if isinstance(model, str) else model
-        if isinstance(config, Mapping):
-            config = make.config_class.from_dict(config)
+        first = make.config_class.from_dict(config) if isinstance(config, Mapping) else config
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"size must be a whole number of at least 1, but is {size!r}.")
         self.size = size
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):
-            seed = config.seed + _SEED_STRIDE * k
+            seed = first.seed + _SEED_STRIDE * k
             member = make(
-                dataclasses.replace(config, seed=seed),
+                dataclasses.replace(first, seed=seed),
                 plan,
                 communication_dtype,
                 name=f"member_{k}",

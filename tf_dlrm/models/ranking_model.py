@@ -12,6 +12,7 @@ from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tf_dlrm.layers.mlp import MLP
 
 # The key of the dense features among the inputs.
 DENSE = "dense"
@@ -52,6 +53,15 @@ class RankingConfig:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(
                 f"{field} must be a whole number of at least {least}, but is {value!r}."
+            )
+
+    def _check_pair(self) -> None:
+        names = [feature.name for feature in self.features]
+        if len(names) != 2 or self.dense_features:
+            raise ValueError(
+                f"{type(self).__name__.removesuffix('Config')} reads two categorical features and "
+                f"no dense ones, but there are {len(names)} ({', '.join(names)}) and "
+                f"{self.dense_features} dense ones."
             )
 
     def _check_bottom_mlp(self, bottom_mlp: tuple[int, ...]) -> None:
@@ -203,6 +213,22 @@ class RankingModel(keras.Model):
 def layer_seed(config: RankingConfig, layer: int) -> int:
     """Returns a seed for one of a model's layers, numbered from 0."""
     return 2 * config.seed + 1000 * layer
+
+
+def built_bottom_mlp(config: Any) -> MLP:
+    """Returns the MLP on the dense features, ReLU throughout."""
+    mlp = MLP(
+        config.bottom_mlp, final_activation="relu", seed=layer_seed(config, 0), name="bottom_mlp"
+    )
+    mlp.build((None, config.dense_features))
+    return mlp
+
+
+def built_top_mlp(config: Any, width: int) -> MLP:
+    """Returns the MLP from [batch, width] to a logit [batch, 1]."""
+    mlp = MLP(config.top_mlp, dropout=config.dropout, seed=layer_seed(config, 1), name="top_mlp")
+    mlp.build((None, width))
+    return mlp
 
 
 def built_logit_layer(width: int, seed: int, name: str) -> Any:

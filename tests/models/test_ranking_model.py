@@ -1,0 +1,154 @@
+"""What holds for every model: learning, gradients of tables, saving, configs, ensembles."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm import models
+from tf_dlrm.embeddings import Adagrad
+from tf_dlrm.keras_api import keras
+
+# The class, the number of dense features and of categorical ones, and the rest of its config.
+MODELS = {
+    "dlrm": (models.DLRM, 3, 3, {"bottom_mlp": (8, 4), "top_mlp": (8, 1)}),
+    "dlrm_dcnv2": (
+        models.DLRMDCNv2,
+        3,
+        3,
+        {"bottom_mlp": (8, 4), "top_mlp": (8, 1), "cross_rank": 4},
+    ),
+    "dcn": (models.DCN, 3, 3, {"top_mlp": (8, 1)}),
+    "matrix_factorization": (models.MatrixFactorization, 0, 2, {}),
+    "fm": (models.FM, 3, 3, {}),
+    "neumf": (models.NeuMF, 0, 2, {"gmf_dim": 2, "top_mlp": (8, 1)}),
+    "wide_and_deep": (models.WideAndDeep, 3, 3, {"top_mlp": (8, 1)}),
+    "deepfm": (models.DeepFM, 3, 3, {"top_mlp": (8, 1)}),
+    "xdeepfm": (models.XDeepFM, 3, 3, {"top_mlp": (8, 1), "interaction_units": (4, 4)}),
+}
+
+
+@pytest.fixture(params=MODELS)
+def case(request, parts):
+    """The class of a model, its config, inputs of 256 rows, and labels that follow from them."""
+    model, dense, count, others = MODELS[request.param]
+    features = parts.features(*[4] * count, optimizer=Adagrad(0.1))
+    config = model.config_class(dense, features, seed=3, **others)
+    inputs = parts.inputs(dense, count, rows=256)
+    labels = ((inputs["C0"] % 3 == 0) | (inputs["C1"] % 2 == 0)).astype("f")[:, None]
+    return model, config, inputs, labels
+
+
+def test_fit_learns(case):
+    make, config, inputs, labels = case
+    model = make(config)
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.BinaryCrossentropy(from_logits=True))
+    losses = model.fit(inputs, labels, batch_size=32, epochs=25, verbose=0).history["loss"]
+    assert losses[-1] < 0.45 and losses[0] > losses[-1] + 0.1
+    assert model.predict(inputs, batch_size=100, verbose=0).shape == (256, 1)
+
+
+def test_a_step_moves_a_table_by_its_gradient(case, parts):
+    make, config, inputs, labels = case
+    features = parts.features(*config.dims)  # SGD(0.1)
+    model = parts.randomized(make(dataclasses.replace(config, features=features)))
+    table = model.embeddings.tables["T0"]
+    before = table.read_rows().numpy()
+
+    def loss():
+        logits = model(inputs)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    saved = model.embeddings.tables.to_arrays()
+    tape.gradient(value, model.trainable_variables)
+    gradient = (before - table.read_rows().numpy()) / 0.1
+    assert np.linalg.norm(gradient) > 0.01
+    model.embeddings.tables.assign_arrays(saved)
+    direction = gradient / np.linalg.norm(gradient)
+    ends = []
+    for sign in (1, -1):
+        table.assign_rows(before + sign * 1e-2 * direction, 0)
+        ends.append(float(loss()))
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-2, np.linalg.norm(gradient), rtol=0.02)
+
+
+def test_every_weight_has_a_gradient(case, parts):
+    make, config, inputs, labels = case
+    model = parts.randomized(make(config))
+    with tf.GradientTape() as tape:
+        logits = model(inputs)
+        loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
+    weights = [w for w in model.trainable_variables if len(w.shape)]
+    for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+        assert gradient is not None and np.abs(gradient).max() > 0, weight.name
+
+
+def test_batch_of_one_equals_the_batch(case):
+    make, config, inputs, _ = case
+    model = make(config)
+    whole = model(inputs).numpy()
+    one = model({name: value[7:8] for name, value in inputs.items()})
+    np.testing.assert_allclose(one, whole[7:8], rtol=1e-5, atol=1e-6)
+    assert np.std(whole) > 0
+
+
+def test_save_load_and_checkpoint(case, tmp_path):
+    make, config, inputs, labels = case
+    model = make(config, name="mine")
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    model.fit(inputs, labels, verbose=0)
+    expected = model.predict(inputs, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert type(loaded) is make and loaded.config == config and loaded.name == "mine"
+    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), expected)
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "c"))
+    other = make(dataclasses.replace(config, seed=4))
+    assert not np.allclose(other.predict(inputs, verbose=0), expected)
+    tf.train.Checkpoint(model=other).read(path).assert_existing_objects_matched()
+    np.testing.assert_array_equal(other.predict(inputs, verbose=0), expected)
+
+
+def test_config_round_trip_and_seeds(case):
+    make, config, inputs, _ = case
+    assert type(config).from_json(config.to_json()) == config
+    same, other = make(config), make(dataclasses.replace(config, seed=4))
+    np.testing.assert_array_equal(make(config)(inputs), same(inputs))
+    weights = zip(same.trainable_variables, other.trainable_variables, strict=True)
+    for ours, theirs in weights:
+        if len(ours.shape) > 1:
+            assert not np.array_equal(ours, theirs), ours.name
+
+
+def test_an_ensemble_is_the_mean_of_its_members(case, tmp_path):
+    make, config, inputs, _ = case
+    ensemble = models.Ensemble(config, 2, model=make)
+    alone = [make(dataclasses.replace(config, seed=3 + 100_003 * k))(inputs) for k in range(2)]
+    np.testing.assert_allclose(ensemble(inputs), np.mean(alone, axis=0), atol=1e-6)
+    ensemble.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert type(loaded.members[1]) is make
+    np.testing.assert_array_equal(loaded(inputs), ensemble(inputs))
+
+
+def test_bad_inputs_are_sentences(case):
+    make, config, inputs, _ = case
+    model = make(config)
+    with pytest.raises(ValueError, match=r"has entries \['C9'\]"):
+        model({**inputs, "C9": inputs["C0"]})
+    with pytest.raises(ValueError, match=r"ids has no entries \['C1'\]"):
+        model({k: v for k, v in inputs.items() if k != "C1"})
+    if config.dense_features:
+        with pytest.raises(ValueError, match=r"have no 'dense', the dense features, only \['C0'"):
+            model({k: v for k, v in inputs.items() if k != "dense"})
+        with pytest.raises(ValueError, match=r"shape \[batch, 3\], but has \(256, 2\)"):
+            model({**inputs, "dense": inputs["dense"][:, :2]})
+
+
+def test_a_config_of_another_model_is_a_sentence(parts):
+    config = models.FMConfig(0, parts.features(4, 4))
+    with pytest.raises(ValueError, match="config of DCN must be a DCNConfig, but is a FMConfig"):
+        models.DCN(config)
