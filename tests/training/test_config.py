@@ -58,7 +58,41 @@ RANDOM = DataOptions(data="random")
             "--norandom_repeats needs tables of at least --random_indices_per_lookup=4 rows, but "
             "one has 3",
         ),
-        (ModelOptions(model="bert"), "--model=bert must be one of dlrm"),
+        (
+            ModelOptions(model="bert"),
+            "--model=bert must be one of dlrm, dlrm_dcnv2, dcn, wide_and_d",
+        ),
+        (
+            ModelOptions(model="dcn", bottom_mlp=(8, 16)),
+            "--bottom_mlp=8,16 has no effect with --model=dcn; it is for dlrm, dlrm_dcnv2.",
+        ),
+        (ModelOptions(model="dcn", interaction="concat"), "--interaction=concat has no effect"),
+        (
+            ModelOptions(model="dlrm_dcnv2", interaction_itself=True),
+            "--interaction_itself=True has",
+        ),
+        (
+            ModelOptions(cross_layers=3),
+            "--cross_layers=3 has no effect with --model=dlrm; it is for",
+        ),
+        (ModelOptions(model="dcn", cross_rank=3), "it is for dlrm_dcnv2."),
+        (ModelOptions(model="deepfm", interaction_units=(3,)), "it is for xdeepfm."),
+        (ModelOptions(model="deepfm", gmf_dim=3), "it is for neural_collaborative_filtering."),
+        (ModelOptions(model="factorization_machine", dropout=0.5), "--dropout=0.5 has no effect"),
+        (ModelOptions(model="matrix_factorization", top_mlp=(1,)), "--top_mlp=1 has no effect"),
+        (ModelOptions(model="dcn", cross_layers=-1), "--cross_layers=-1 must be 0 or more"),
+        (ModelOptions(model="dlrm_dcnv2", cross_rank=0), "--cross_rank=0 must be 1 or more"),
+        (ModelOptions(model="dcn", top_mlp=()), "--top_mlp= must end in 1"),
+        (ModelOptions(model="xdeepfm", interaction_units=()), "--interaction_units= must have one"),
+        (ModelOptions(model="xdeepfm", interaction_units=(5, 0)), "must have positive sizes only"),
+        (
+            ModelOptions(model="neural_collaborative_filtering", gmf_dim=17),
+            "--gmf_dim=17 must be no more than --embedding_dim=16",
+        ),
+        (
+            ModelOptions(model="neural_collaborative_filtering", gmf_dim=16),
+            "--top_mlp=512,256,1 must be empty: --gmf_dim=16 leaves nothing of --embedding_dim",
+        ),
         (ModelOptions(top_mlp=(8, 2)), "--top_mlp=8,2 must end in 1"),
         (ModelOptions(bottom_mlp=(8, 2)), "--bottom_mlp=8,2 must end in --embedding_dim=16"),
         (ModelOptions(bottom_mlp=(-8, 16)), "--bottom_mlp=-8,16 must have positive"),
@@ -145,6 +179,12 @@ def test_no_dense_features_means_no_bottom_mlp():
     config = TrainingConfig(data=dataclasses.replace(RANDOM, random_dense_features=0))
     with pytest.raises(UserError, match="--bottom_mlp=512,256,64,16 must be empty"):
         config.validate()
+
+
+def test_models_without_a_bottom_mlp_take_any_number_of_dense_features():
+    for count in (0, 13):
+        data = dataclasses.replace(RANDOM, random_dense_features=count)
+        TrainingConfig(data=data, model=ModelOptions(model="dcn", embedding_dim=5)).validate()
 
 
 @pytest.mark.parametrize(("model", "export"), [("x", "x"), ("x", "x/export"), ("x/run", "x")])

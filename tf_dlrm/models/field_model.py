@@ -50,6 +50,8 @@ class FieldModel(RankingModel):
     Subclasses define `_build_interactions` and `_interactions`.
     """
 
+    first_order_columns = 1
+
     def _build_layers(self, config: FieldConfig) -> None:
         self.dense_vectors = None
         if config.dense_features:

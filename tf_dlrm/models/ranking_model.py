@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -104,7 +105,8 @@ class RankingModel(keras.Model):
     All weights exist once the model is constructed. The tables are trained by their own optimizers
     (see `EmbeddingCollection`), all other weights by the one that `compile` is given.
 
-    Models are subclasses that set `config_class` and define `_build_layers` and `_logits`.
+    Models are subclasses that set `config_class` and define `_build_layers` and `_logits`, and set
+    `first_order_columns` to 1 if the first column of a table is not part of the vectors.
 
     Args:
         config: What the model is made of.
@@ -123,11 +125,12 @@ class RankingModel(keras.Model):
     """
 
     config_class: type[RankingConfig]
+    first_order_columns = 0
 
     def __init__(
         self,
         config: RankingConfig | Mapping[str, Any],
-        plan: Plan | None = None,
+        plan: Plan | TpuPlan | None = None,
         communication_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:

@@ -62,6 +62,7 @@ class WideAndDeep(RankingModel):
     """
 
     config_class = WideAndDeepConfig
+    first_order_columns = 1
 
     def _build_layers(self, config: WideAndDeepConfig) -> None:
         self.top_mlp = built_top_mlp(config, config.deep_width)

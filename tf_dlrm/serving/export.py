@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.models import Ensemble, RankingModel
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.schema import Schema
@@ -21,7 +21,7 @@ SAVED_MODEL = "saved_model.pb"
 
 
 def export_model(
-    model: DLRM | Ensemble, schema: Schema, export_dir: str, run: dict[str, Any]
+    model: RankingModel | Ensemble, schema: Schema, export_dir: str, run: dict[str, Any]
 ) -> None:
     """Writes a SavedModel with the signatures `serving_default` and `serve_examples`.
 
@@ -67,7 +67,9 @@ def check_exportable(schema: Schema) -> None:
             )
 
 
-def _write(model: DLRM | Ensemble, schema: Schema, folder: str, run: dict[str, Any]) -> None:
+def _write(
+    model: RankingModel | Ensemble, schema: Schema, folder: str, run: dict[str, Any]
+) -> None:
     module = _ServingModule(model, schema)
     tf.saved_model.save(
         module,
@@ -86,7 +88,7 @@ class _ServingModule(tf.Module):
     """The model as functions over variables. The Keras model itself stays outside: were it an
     attribute, its configuration would be saved along."""
 
-    def __init__(self, model: DLRM | Ensemble, schema: Schema) -> None:
+    def __init__(self, model: RankingModel | Ensemble, schema: Schema) -> None:
         super().__init__()
 
         def probability(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm import embeddings
+from tf_dlrm import embeddings, models
 from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
-from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions, check_bottom_mlp
+from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tfrecords.schema import Schema
 
 _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
@@ -26,10 +25,16 @@ _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
     "ftrl": embeddings.FTRL,
 }
 
-_MODELS: dict[str, Callable[..., DLRM | Ensemble]] = {
-    "dlrm": lambda config, size, *placing: (
-        Ensemble(config, size, *placing) if size > 1 else DLRM(config, *placing)
-    ),
+_MODELS: dict[str, type[models.RankingModel]] = {
+    "dlrm": models.DLRM,
+    "dlrm_dcnv2": models.DLRMDCNv2,
+    "dcn": models.DCN,
+    "wide_and_deep": models.WideAndDeep,
+    "deepfm": models.DeepFM,
+    "xdeepfm": models.XDeepFM,
+    "neural_collaborative_filtering": models.NeuMF,
+    "factorization_machine": models.FM,
+    "matrix_factorization": models.MatrixFactorization,
 }
 
 
@@ -40,25 +45,30 @@ def build_model(
     seed: int,
     plan: Plan | TpuPlan | None = None,
     communication_dtype: str = "float32",
-) -> DLRM | Ensemble:
+) -> RankingModel | Ensemble:
     """Builds the model with its variables, tables included, under the current strategy.
 
     Raises:
         UserError: if the options do not fit the schema, or the plan does not fit the tables.
     """
-    check_bottom_mlp(options.bottom_mlp, len(schema.dense))
+    options.check_dense(len(schema.dense))
+    model = _MODELS[options.model]
+    sizes = options.sizes
+    if "interaction_itself" in sizes:
+        sizes["self_interaction"] = sizes.pop("interaction_itself")
+    if sizes.get("cross_layers") == 0:
+        del sizes["cross_layers"]  # the config has the model's own
     try:
-        config = DLRMConfig(
+        config = model.config_class(
             dense_features=len(schema.dense),
             features=build_features(options, optimizer, schema),
-            bottom_mlp=options.bottom_mlp,
-            top_mlp=options.top_mlp,
-            interaction=options.interaction,
-            self_interaction=options.interaction_itself,
-            dropout=options.dropout,
             seed=seed,
+            **sizes,
         )
-        return _MODELS[options.model](config, options.ensemble_size, plan, communication_dtype)
+        if options.ensemble_size > 1:
+            size = options.ensemble_size
+            return models.Ensemble(config, size, plan, communication_dtype, model=model)
+        return model(config, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -67,6 +77,7 @@ def build_features(
     options: ModelOptions, optimizer: OptimizerOptions, schema: Schema
 ) -> tuple[embeddings.FeatureConfig, ...]:
     """Returns the categorical features, each with a table of its own."""
+    dim = _MODELS[options.model].first_order_columns + options.embedding_dim
     initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
     choices: dict[str, Any] = {}
     if optimizer.embedding_initial_accumulator:
@@ -80,7 +91,7 @@ def build_features(
             embeddings.TableConfig(
                 name=column.name,
                 vocabulary_size=column.vocabulary_size,
-                dim=options.embedding_dim,
+                dim=dim,
                 initializer=initializer,
                 optimizer=table_optimizer,
                 out_of_vocabulary=column.out_of_vocabulary,
@@ -90,7 +101,7 @@ def build_features(
     )
 
 
-def copy_weights(source: DLRM | Ensemble, target: DLRM | Ensemble) -> None:
+def copy_weights(source: RankingModel | Ensemble, target: RankingModel | Ensemble) -> None:
     """Copies all weights and tables, but no optimizer's state, to an equal model placed anyhow."""
     target.set_weights(source.get_weights())
     for giver, taker in zip(source.collections, target.collections, strict=True):
@@ -99,7 +110,7 @@ def copy_weights(source: DLRM | Ensemble, target: DLRM | Ensemble) -> None:
                 taker.tables[name].assign_rows(giver.tables[name].read_rows(start, count), start)
 
 
-def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> Any:
+def build_dense_optimizer(options: OptimizerOptions, model: RankingModel | Ensemble) -> Any:
     """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
     optimizers = {

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.data_options import DataOptions
 from tf_dlrm.training.distribution_options import DistributionOptions
+from tf_dlrm.training.model_options import ModelOptions
 from tf_dlrm.training.option import check_at_least, check_choices, commas, option
 from tfrecords import files
 
@@ -24,56 +25,6 @@ Options = TypeVar(
 
 EMBEDDING_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "ftrl")
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """The model, apart from what the data set's schema says of its inputs."""
-
-    model: str = option("dlrm", "Model to train.", ("dlrm",))
-    embedding_dim: int = option(16, "Width of every embedding row.")
-    bottom_mlp: tuple[int, ...] = option(
-        (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim."
-    )
-    top_mlp: tuple[int, ...] = option((512, 256, 1), "Units of the top MLP; the last is 1.")
-    interaction: str = option(
-        "dot", "How the vectors interact: all pairwise dot products, or none.", ("dot", "concat")
-    )
-    interaction_itself: bool = option(
-        False, "Whether the dot interaction includes each vector's product with itself."
-    )
-    dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
-    ensemble_size: int = option(
-        1, "Models of different seeds that are trained side by side, their logits averaged."
-    )
-    embedding_initializer_scale: float = option(
-        0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
-    )
-
-    def validate(self) -> None:
-        """Raises UserError when the sizes do not fit each other."""
-        check_choices(self)
-        check_at_least(self, 1, "embedding_dim", "ensemble_size")
-        if not 0 <= self.embedding_initializer_scale < math.inf:
-            raise UserError(
-                f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
-                "number of 0 or more."
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
-        for name in ("bottom_mlp", "top_mlp"):
-            units = getattr(self, name)
-            if any(unit < 1 for unit in units):
-                raise UserError(f"--{name}={commas(units)} must have positive sizes only.")
-        if not self.top_mlp or self.top_mlp[-1] != 1:
-            raise UserError(f"--top_mlp={commas(self.top_mlp)} must end in 1, the logit.")
-        if self.bottom_mlp and self.bottom_mlp[-1] != self.embedding_dim:
-            raise UserError(
-                f"--bottom_mlp={commas(self.bottom_mlp)} must end in "
-                f"--embedding_dim={self.embedding_dim}."
-            )
-        if self.interaction == "concat" and self.interaction_itself:
-            raise UserError("--interaction_itself contradicts --interaction=concat.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +191,7 @@ class TrainingConfig:
         for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
             part.validate()
         if self.data.data == "random":
-            check_bottom_mlp(self.model.bottom_mlp, self.data.random_dense_features)
+            self.model.check_dense(self.data.random_dense_features)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values; `from_json` is the inverse."""
@@ -256,13 +207,3 @@ class TrainingConfig:
             for field in dataclasses.fields(cls)
         }
         return cls(**parts)
-
-
-def check_bottom_mlp(bottom_mlp: tuple[int, ...], dense_features: int) -> None:
-    """Raises UserError unless there is a bottom MLP just where there are dense features."""
-    if bool(bottom_mlp) != bool(dense_features):
-        must = "have layers" if dense_features else "be empty"
-        raise UserError(
-            f"--bottom_mlp={commas(bottom_mlp)} must {must}: the data has {dense_features} dense "
-            "features."
-        )

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
-from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.steps import make_step
 
 _ROLES = {"chief", "worker", "ps"}
@@ -67,7 +67,7 @@ def make_parameter_server_strategy() -> tf.distribute.Strategy:
 
 
 def make_asynchronous_steps(
-    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+    model: RankingModel | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
 ) -> Callable[[Iterator[Any], tf.Tensor], tf.Tensor]:
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 

@@ -13,7 +13,7 @@ from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
-from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.build import build_features, build_model, copy_weights
 from tf_dlrm.training.checkpoints import Checkpoints
 from tf_dlrm.training.config import TrainingConfig
@@ -59,7 +59,7 @@ def plan_tables(
 def evaluated_logits(
     config: TrainingConfig,
     schema: Schema,
-    model: DLRM | Ensemble,
+    model: RankingModel | Ensemble,
     strategy: tf.distribute.Strategy,
 ) -> Callable[[], Callable[[dict[str, tf.Tensor]], tf.Tensor]]:
     """Returns a function that returns the logits function of the model as it is at that moment."""
@@ -80,9 +80,9 @@ def evaluated_logits(
 def local_copy(
     config: TrainingConfig,
     schema: Schema,
-    model: DLRM | Ensemble,
+    model: RankingModel | Ensemble,
     checkpoints: Checkpoints | None,
-) -> DLRM | Ensemble:
+) -> RankingModel | Ensemble:
     """Returns the model with all tables in this process, for an export."""
     local = build_model(config.model, config.optimizer, schema, config.run.seed)
     if config.distribution.distribution == "multi_worker_mirrored":

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
-from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.serving.export import check_exportable, export_model
 from tf_dlrm.training.build import (
     build_dense_optimizer,
@@ -245,7 +245,7 @@ def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
 
 def restore_model(
     model_dir: str, checkpoint: str = ""
-) -> tuple[DLRM | Ensemble, dict[str, Any], Position]:
+) -> tuple[RankingModel | Ensemble, dict[str, Any], Position]:
     """Rebuilds the model of a model directory from a checkpoint, the newest by default.
 
     Returns:
@@ -266,7 +266,7 @@ def restore_model(
     return model, run, position
 
 
-def find_non_finite(model: DLRM | Ensemble, optimizer: Any) -> str | None:
+def find_non_finite(model: RankingModel | Ensemble, optimizer: Any) -> str | None:
     """Returns the name of the first table or weight with a NaN or infinity, or None."""
     for collection in model.collections:
         table = collection.tables.find_non_finite()
@@ -279,7 +279,7 @@ def find_non_finite(model: DLRM | Ensemble, optimizer: Any) -> str | None:
     return None
 
 
-def count_parameters(model: DLRM | Ensemble) -> int:
+def count_parameters(model: RankingModel | Ensemble) -> int:
     """Returns the number of trained numbers, tables included."""
     tables = {f.table.name: f.table for f in model.config.features}.values()
     dense = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.shape.rank)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.models import Ensemble, RankingModel
 
 # The label of a row that only fills up a batch.
 _NO_LABEL = -1.0
@@ -60,7 +60,7 @@ def make_tpu_strategy(options: TpuOptions) -> tf.distribute.TPUStrategy:
         raise UserError(f"--tpu={name} cannot be reached: {first_line(error)}.") from error
 
 
-def tpu_placement(model: DLRM | Ensemble) -> TpuPlacement:
+def tpu_placement(model: RankingModel | Ensemble) -> TpuPlacement:
     """Returns where a model has its tables.
 
     Raises:
@@ -84,7 +84,7 @@ def distribute_to_tpu(
     strategy: tf.distribute.Strategy,
     batches: tf.data.Dataset,
     batch_size: int,
-    model: DLRM | Ensemble,
+    model: RankingModel | Ensemble,
 ) -> Any:
     """Gives each replica its share of every batch, in shapes that never change.
 
@@ -159,7 +159,7 @@ def _rows_of(column: Any, rows: tf.Tensor) -> Any:
 
 
 def make_tpu_training_steps(
-    model: DLRM | Ensemble,
+    model: RankingModel | Ensemble,
     optimizer: Any,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
@@ -206,7 +206,7 @@ def make_tpu_training_steps(
 
 
 def make_dense_part(
-    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+    model: RankingModel | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """Returns the part of a step between the embedding hardware's vectors and their gradients.
 

@@ -1,0 +1,110 @@
+"""Every --model trains, evaluates and exports like every other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm import models
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.assessment import assess
+from tf_dlrm.training.build import build_model
+from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.run import open_source, restore_model, train
+from tfrecords.schema import CategoricalColumn, Schema
+
+BOTTOM = ModelOptions().bottom_mlp
+PAIR = {"random_tables": ("50", "60"), "random_dense_features": 0}
+# For each model its class, its options, and its parameters: 3 tables of 180 rows in all and 4 dense
+# features, or 2 tables of 110 rows.
+MODELS = {
+    "dlrm": (models.DLRM, {"bottom_mlp": (8, 4)}, 180 * 4 + 40 + 36 + 11 * 8 + 9),
+    "dlrm_dcnv2": (
+        models.DLRMDCNv2,
+        {"bottom_mlp": (8, 4), "cross_rank": 2},
+        180 * 4 + 40 + 36 + 3 * (2 * 2 * 16 + 16) + 17 * 8 + 9,
+    ),
+    "dcn": (models.DCN, {}, 180 * 4 + 6 * 2 * 16 + 16 + 17 * 8 + 9),
+    "wide_and_deep": (models.WideAndDeep, {}, 180 * 5 + 17 * 8 + 9),
+    "deepfm": (models.DeepFM, {}, 184 * 5 + 29 * 8 + 9),
+    "xdeepfm": (
+        models.XDeepFM,
+        {"interaction_units": (3, 2)},
+        184 * 5 + 29 * 8 + 9 + 3 * 49 + 2 * 21 + 5,
+    ),
+    "factorization_machine": (models.FM, {"top_mlp": (512, 256, 1)}, 184 * 5 + 1),
+    "neural_collaborative_filtering": (models.NeuMF, {**PAIR, "gmf_dim": 1}, 110 * 4 + 1 + 56 + 9),
+    "matrix_factorization": (
+        models.MatrixFactorization,
+        {**PAIR, "top_mlp": (512, 256, 1)},
+        110 * 5 + 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_evaluation_and_export(tiny, tmp_path, name):
+    make, options, parameters = MODELS[name]
+    common = {"bottom_mlp": BOTTOM, **options, "model": name}
+    common |= {"embedding_optimizer": "adagrad", "dense_optimizer": "adam"}
+    common |= {"embedding_initializer_scale": 0.1, "dense_learning_rate": 0.01}
+    result = train(tiny(**common, export_dir=str(tmp_path / "export")))
+    assert result["parameters"] == parameters
+    assert result["step"] == 20
+    model, _, _ = restore_model(str(tmp_path / "run"))
+    assert type(model) is make
+    features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"](**ids)
+    expected = tf.sigmoid(model(features))[:, 0]
+    np.testing.assert_allclose(served["probability"], expected, atol=1e-6)
+    assert np.std(expected) > 0.01
+    for finished in (
+        {"model_dir": str(tmp_path / "run")},
+        {"saved_model": str(tmp_path / "export")},
+    ):
+        asked = {"model_dir": "", "checkpoint": "", "saved_model": "", "data_dir": ""} | finished
+        found = assess(**asked, split="evaluation", batch_size=256, steps=0, predictions=0)
+        assert found["log_loss"] == pytest.approx(result["log_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["deepfm", "dcn"])
+def test_two_replicas_learn_as_one_device(tiny, tmp_path, name):
+    common = {"bottom_mlp": BOTTOM, "model": name, "embedding_optimizer": "adagrad"}
+    mirrored = {"distribution": "mirrored", "virtual_devices": 2}
+    one = train(tiny(**common, model_dir=str(tmp_path / "one")))
+    two = train(tiny(**common, **mirrored, model_dir=str(tmp_path / "two")))
+    assert two["log_loss"] == pytest.approx(one["log_loss"], rel=1e-5)
+
+
+def test_an_ensemble_of_another_model(tiny):
+    common = {"bottom_mlp": BOTTOM, "model": "dcn", "train_steps": 2}
+    one = train(tiny(**common, model_dir=""))
+    result = train(tiny(**common, ensemble_size=2))
+    assert result["parameters"] == 2 * one["parameters"]
+    model, _, _ = restore_model(tiny(**common).run.model_dir)
+    assert [type(member) for member in model.members] == [models.DCN, models.DCN]
+
+
+def test_data_that_a_model_cannot_read():
+    schema = Schema(("x",), (CategoricalColumn("a", 5), CategoricalColumn("b", 5)))
+    options = ModelOptions(model="matrix_factorization")
+    with pytest.raises(UserError, match=r"there are 2 \(a, b\) and 1 dense ones\.$"):
+        build_model(options, OptimizerOptions(), schema, seed=0)
+
+
+def test_sizes_that_depend_on_the_model():
+    schema = Schema((), (CategoricalColumn("a", 5), CategoricalColumn("b", 5)))
+
+    def config(**options):
+        model = ModelOptions(embedding_dim=4, **options)
+        model.validate()
+        return build_model(model, OptimizerOptions(), schema, seed=7).config
+
+    assert config(model="dcn").cross_layers == 6
+    assert config(model="dcn", cross_layers=2).cross_layers == 2
+    dcnv2 = config(model="dlrm_dcnv2", bottom_mlp=())
+    assert (dcnv2.cross_layers, dcnv2.cross_rank, dcnv2.seed) == (3, 512, 7)
+    assert config(model="dlrm", bottom_mlp=(), interaction_itself=True).self_interaction
+    gmf = config(model="neural_collaborative_filtering", gmf_dim=4, top_mlp=())
+    assert gmf.dims == [4, 4] and not gmf.top_mlp
+    assert config(model="factorization_machine").dims == [5, 5]

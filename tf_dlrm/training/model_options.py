@@ -1,0 +1,133 @@
+"""The options of the model: which one, and of what size."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.option import check_at_least, check_choices, commas, option
+
+# For each model, those of the options on sizes that it reads; all models read all other options.
+_SIZES: dict[str, tuple[str, ...]] = {
+    "dlrm": ("bottom_mlp", "top_mlp", "dropout", "interaction", "interaction_itself"),
+    "dlrm_dcnv2": ("bottom_mlp", "top_mlp", "dropout", "cross_layers", "cross_rank"),
+    "dcn": ("top_mlp", "dropout", "cross_layers"),
+    "wide_and_deep": ("top_mlp", "dropout"),
+    "deepfm": ("top_mlp", "dropout"),
+    "xdeepfm": ("top_mlp", "dropout", "interaction_units"),
+    "neural_collaborative_filtering": ("top_mlp", "dropout", "gmf_dim"),
+    "factorization_machine": (),
+    "matrix_factorization": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The model, apart from what the data set's schema says of its inputs."""
+
+    model: str = option("dlrm", "Model to train.", tuple(_SIZES))
+    embedding_dim: int = option(
+        16,
+        "Size of every vector. Where a model has a weight for each id too, rows are one number "
+        "longer: in wide_and_deep, deepfm, xdeepfm, factorization_machine, matrix_factorization.",
+    )
+    bottom_mlp: tuple[int, ...] = option(
+        (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim."
+    )
+    top_mlp: tuple[int, ...] = option(
+        (512, 256, 1), "Units of the top MLP, or of the deep part of the model; the last is 1."
+    )
+    interaction: str = option(
+        "dot", "How the vectors interact: all pairwise dot products, or none.", ("dot", "concat")
+    )
+    interaction_itself: bool = option(
+        False, "Whether the dot interaction includes each vector's product with itself."
+    )
+    cross_layers: int = option(
+        0, "Number of cross layers; 0 for the papers', 6 of dcn and 3 of dlrm_dcnv2."
+    )
+    cross_rank: int = option(512, "Rank of the matrices of the cross layers of dlrm_dcnv2.")
+    interaction_units: tuple[int, ...] = option(
+        (200, 200, 200), "Vectors of each layer of xdeepfm's compressed interaction."
+    )
+    gmf_dim: int = option(
+        8,
+        "How much of --embedding_dim neural_collaborative_filtering has for the generalised matrix "
+        "factorization; the rest is for its MLP. 0 for the MLP alone; with all of it, for GMF "
+        "alone, --top_mlp is empty.",
+    )
+    dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
+    ensemble_size: int = option(
+        1, "Models of different seeds that are trained side by side, their logits averaged."
+    )
+    embedding_initializer_scale: float = option(
+        0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
+    )
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The options on sizes that this model reads, by name."""
+        return {name: getattr(self, name) for name in _SIZES[self.model]}
+
+    def validate(self) -> None:
+        """Raises UserError when the model has no use for an option, or sizes do not fit."""
+        check_choices(self)
+        self._check_use()
+        check_at_least(self, 1, "embedding_dim", "ensemble_size", "cross_rank")
+        check_at_least(self, 0, "cross_layers", "gmf_dim")
+        if not 0 <= self.embedding_initializer_scale < math.inf:
+            raise UserError(
+                f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
+                "number of 0 or more."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
+        for name in ("bottom_mlp", "top_mlp", "interaction_units"):
+            units = getattr(self, name)
+            if any(unit < 1 for unit in units):
+                raise UserError(f"--{name}={commas(units)} must have positive sizes only.")
+        sizes = self.sizes
+        if sizes.get("gmf_dim", 0) > self.embedding_dim:
+            raise UserError(
+                f"--gmf_dim={self.gmf_dim} must be no more than "
+                f"--embedding_dim={self.embedding_dim}."
+            )
+        if sizes.get("gmf_dim") == self.embedding_dim:
+            if self.top_mlp:
+                raise UserError(
+                    f"--top_mlp={commas(self.top_mlp)} must be empty: --gmf_dim={self.gmf_dim} "
+                    "leaves nothing of --embedding_dim for it."
+                )
+        elif "top_mlp" in sizes and (not self.top_mlp or self.top_mlp[-1] != 1):
+            raise UserError(f"--top_mlp={commas(self.top_mlp)} must end in 1, the logit.")
+        if sizes.get("bottom_mlp") and self.bottom_mlp[-1] != self.embedding_dim:
+            raise UserError(
+                f"--bottom_mlp={commas(self.bottom_mlp)} must end in "
+                f"--embedding_dim={self.embedding_dim}."
+            )
+        if not sizes.get("interaction_units", True):
+            raise UserError("--interaction_units= must have one layer or more.")
+        if self.interaction == "concat" and self.interaction_itself:
+            raise UserError("--interaction_itself contradicts --interaction=concat.")
+
+    def _check_use(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            users = [model for model, names in _SIZES.items() if field.name in names]
+            if users and self.model not in users and value != field.default:
+                text = commas(value) if isinstance(value, tuple) else str(value)
+                raise UserError(
+                    f"--{field.name}={text} has no effect with --model={self.model}; it is for "
+                    f"{', '.join(users)}."
+                )
+
+    def check_dense(self, dense_features: int) -> None:
+        """Raises UserError unless there is a bottom MLP just where there are dense features."""
+        if bool(self.sizes.get("bottom_mlp", dense_features)) != bool(dense_features):
+            must = "have layers" if dense_features else "be empty"
+            raise UserError(
+                f"--bottom_mlp={commas(self.bottom_mlp)} must {must}: the data has "
+                f"{dense_features} dense features."
+            )
