@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.placements.placement import Lookup
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.stack import Piece, Stack, group_tables
@@ -58,19 +59,37 @@ class LocalPlacement:
         residuals = []
         for stack, features in zip(self.stacks, self._features, strict=True):
             batch = StackBatch(features, bags, stack.rows, stack.dim)
-            rows = tf.gather(stack.variable, batch.ids)
-            vectors.update(batch.pool(rows))
-            residuals.append((batch, rows))
+            if native.are_used(stack.optimizer, stack.variable.device):
+                sums = native.pool(stack.variable, batch.ids, *batch.bags())
+                vectors.update(batch.vectors_of(sums))
+            else:
+                vectors.update(batch.pool(tf.gather(stack.variable, batch.ids)))
+            residuals.append(batch)
         return Lookup(vectors, residuals)
 
     def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """See `Placement.update`; one update for each stack."""
         step = self.tables.updates.read_value()
         weight_gradients: dict[str, tf.Tensor] = {}
-        for stack, (batch, rows) in zip(self.stacks, lookup.residuals, strict=True):
-            weight_gradients.update(batch.weight_gradients(rows, gradients))
-            stack.optimizer.apply(
-                stack.variable, stack.slots, batch.ids, batch.unpool(gradients), step
-            )
+        for stack, batch in zip(self.stacks, lookup.residuals, strict=True):
+            if batch.has_weights:
+                rows = tf.gather(stack.variable, batch.ids)
+                weight_gradients.update(batch.weight_gradients(rows, gradients))
+            if native.are_used(stack.optimizer, stack.variable.device):
+                bag_of, weights, _ = batch.bags()
+                native.update(
+                    stack.optimizer,
+                    stack.variable,
+                    stack.slots,
+                    batch.ids,
+                    bag_of,
+                    weights,
+                    batch.gradients_of_sums(gradients),
+                    step,
+                )
+            else:
+                stack.optimizer.apply(
+                    stack.variable, stack.slots, batch.ids, batch.unpool(gradients), step
+                )
         self.tables.updates.assign_add(1)
         return weight_gradients
