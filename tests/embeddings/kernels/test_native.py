@@ -1,0 +1,194 @@
+"""The native kernels: the numbers of TensorFlow's own operations."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.ops import resource_variable_ops
+
+from tf_dlrm.embeddings import (
+    FTRL,
+    SGD,
+    Adagrad,
+    FeatureConfig,
+    LazyAdam,
+    LocalPlacement,
+    RowWiseAdagrad,
+    TableConfig,
+    make_bags,
+)
+from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings.kernels.build import library
+
+_OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "adagrad": Adagrad(0.1),
+    "row_wise_adagrad": RowWiseAdagrad(0.1),
+    "lazy_adam": LazyAdam(0.1),
+    "ftrl": FTRL(0.1, l1=0.01, l2=0.02, beta=0.3),
+    "ftrl_other_power": FTRL(0.1, learning_rate_power=-0.4),
+}
+_BATCH = 13
+
+
+@pytest.fixture(autouse=True)
+def _wanted(monkeypatch):
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+
+
+def _ids(rng, form, rows):
+    if form == "one":
+        return tf.constant(rng.integers(0, rows, _BATCH))
+    if form == "fixed":
+        return tf.constant(rng.integers(0, rows, (_BATCH, 3)), tf.int32)
+    lengths = rng.integers(0, 4, _BATCH)
+    values = rng.integers(0, rows, lengths.sum())
+    return tf.RaggedTensor.from_row_lengths(tf.constant(values, tf.int64), lengths)
+
+
+def _step(placement, ids, weights, targets):
+    bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
+    lookup = placement.lookup(bags)
+    gradients = {name: lookup.vectors[name] - targets[name] for name in ids}
+    return lookup.vectors, placement.update(lookup, gradients)
+
+
+@pytest.mark.parametrize("optimizer", _OPTIMIZERS)
+@pytest.mark.parametrize(
+    "forms", [("one",), ("fixed",), ("ragged",), ("one", "fixed", "ragged", "weighted")]
+)
+def test_a_placement_learns_the_same_with_kernels_and_without(optimizer, forms):
+    rng = np.random.default_rng(0)
+    features = []
+    for number, dim in enumerate((1, 8, 17)):
+        table = TableConfig(
+            f"t{dim}",
+            20 + number,
+            dim,
+            optimizer=_OPTIMIZERS[optimizer],
+            combiner=("sum", "mean", "sqrtn")[number],
+        )
+        features += [FeatureConfig(f"t{dim}_{form}", table) for form in forms]
+    fast = LocalPlacement(features, 3)
+    compiled = tf.function(lambda *columns: _step(fast, *columns), reduce_retracing=True)
+    plain = LocalPlacement(features, 3)
+    for _ in range(3):
+        ids = {
+            f.name: _ids(rng, f.name.rsplit("_", 1)[1], f.table.vocabulary_size) for f in features
+        }
+        weights = {
+            name: tf.ragged.map_flat_values(
+                lambda v: tf.constant(rng.uniform(0.5, 2, len(v)), tf.float32), column
+            )
+            for name, column in ids.items()
+            if name.endswith("weighted")
+        }
+        targets = {
+            f.name: tf.constant(rng.normal(size=(_BATCH, f.table.dim)), tf.float32)
+            for f in features
+        }
+        vectors, of_weights = compiled(ids, weights, targets)
+        with native.plain_tensorflow():
+            expected, expected_of_weights = _step(plain, ids, weights, targets)
+        for name, vector in expected.items():
+            np.testing.assert_allclose(vectors[name], vector, rtol=1e-5, atol=1e-5)
+        assert set(of_weights) == set(weights)
+        for name, gradient in expected_of_weights.items():
+            np.testing.assert_allclose(of_weights[name], gradient, rtol=1e-4, atol=1e-5)
+    arrays = plain.tables.to_arrays()
+    for key, array in fast.tables.to_arrays().items():
+        np.testing.assert_allclose(array, arrays[key], rtol=1e-4, atol=1e-5, err_msg=key)
+    names = {
+        op.type
+        for op in compiled.get_concrete_function(ids, weights, targets).graph.get_operations()
+    }
+    assert {"TfDlrmPool", "TfDlrmUpdate"} <= names
+
+
+def _large(optimizer):
+    """Updates in which ids repeat often; returns the table and its slots."""
+    rng = np.random.default_rng(1)
+    rows, dim, count = 3000, 24, 200_000
+    ids = np.minimum(rng.zipf(1.2, count) - 1, rows - 1)
+    bags = np.sort(rng.integers(0, 5000, count)).astype(np.int32)
+    gradients = rng.normal(size=(5000, dim)).astype(np.float32)
+    make = resource_variable_ops.ResourceVariable
+    table = make(tf.constant(rng.normal(size=(rows, dim)), tf.float32))
+    slots = {
+        s.name: make(tf.fill([rows] if s.row_wise else [rows, dim], s.initial_value))
+        for s in optimizer.slots
+    }
+    for step in range(2):
+        native.update(
+            optimizer, table, slots, ids, bags, None, gradients, tf.constant(step, tf.int64)
+        )
+    return ids, bags, gradients, [v.numpy() for v in (table, *slots.values())]
+
+
+def test_equal_ids_are_summed_first_and_results_repeat_to_the_bit():
+    ids, bags, gradients, found = _large(Adagrad(0.1))
+    for array, again in zip(found, _large(Adagrad(0.1))[-1], strict=True):
+        np.testing.assert_array_equal(array, again)
+    summed = np.zeros((3000, 24))
+    np.add.at(summed, ids, gradients[bags].astype(np.float64))
+    np.testing.assert_allclose(found[1], 2 * summed**2, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["avx2", "portable"])
+def test_every_instruction_set_gives_the_same(path):
+    expected = [array for name in ("adagrad", "ftrl") for array in _large(_OPTIMIZERS[name])[-1]]
+    code = (
+        "import sys, pathlib, importlib.util, numpy as np\n"
+        f"spec = importlib.util.spec_from_file_location('t', {__file__!r})\n"
+        "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)\n"
+        "arrays = [a for n in ('adagrad', 'ftrl') for a in t._large(t._OPTIMIZERS[n])[-1]]\n"
+        "np.savez(sys.argv[1], *arrays)\n"
+    )
+    output = f"{os.path.dirname(library())}/{path}_{os.getpid()}.npz"
+    environment = os.environ | {"TF_DLRM_KERNEL_PATH": path, "TF_DLRM_KERNELS": "native"}
+    try:
+        subprocess.run([sys.executable, "-c", code, output], env=environment, check=True)
+        for array, other in zip(expected, np.load(output).values(), strict=True):
+            np.testing.assert_allclose(other, array, rtol=1e-3, atol=1e-4)
+    finally:
+        if os.path.exists(output):
+            os.remove(output)
+
+
+def test_without_a_compiler_tensorflow_serves_after_one_line_of_log(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("TF_DLRM_CACHE", str(tmp_path))
+    monkeypatch.setenv("TF_DLRM_KERNELS", "auto")
+    monkeypatch.delenv("CXX", raising=False)
+    native._load.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert not native.are_used(SGD(0.1), "/device:CPU:0")
+            assert not native.are_used(SGD(0.1), "/device:CPU:0")
+        assert caplog.text.count("there is no g++") == 1
+        monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+        with pytest.raises(ValueError, match="TF_DLRM_KERNELS is 'native', but there is no g"):
+            native.are_used(SGD(0.1), "/device:CPU:0")
+    finally:
+        native._load.cache_clear()
+
+
+def test_the_choice_is_checked(monkeypatch):
+    monkeypatch.setenv("TF_DLRM_KERNELS", "fast")
+    with pytest.raises(ValueError, match="must be one of"):
+        native.are_used(SGD(0.1), "/device:CPU:0")
+    monkeypatch.setenv("TF_DLRM_KERNELS", "tensorflow")
+    assert not native.are_used(SGD(0.1), "/device:CPU:0")
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    assert native.are_used(SGD(0.1), "/job:localhost/replica:0/task:0/device:CPU:1")
+    assert not native.are_used(SGD(0.1), "/device:GPU:0")
+
+
+def test_bags_and_ids_must_match():
+    table = resource_variable_ops.ResourceVariable(tf.zeros((4, 2)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a bag for each id"):
+        native.pool(table, tf.constant([1, 2]), tf.constant([0]), None, tf.constant(1))
