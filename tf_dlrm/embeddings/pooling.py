@@ -7,7 +7,7 @@ sparse, weighted), summed by one segment operation.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -81,11 +81,6 @@ class StackBatch:
         self.ids = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
         if self._general:
             self._prepare_general()
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether any id has a weight."""
-        return bool(self._general) and self._weights is not None
 
     def _prepare_general(self) -> None:
         """Computes segments, weights and the factor of each bag of the general group."""
@@ -195,64 +190,6 @@ class StackBatch:
         if self._factors is not None:
             stacked = stacked * self._factors[:, :, tf.newaxis]
         return tf.reshape(stacked, [-1, self._dim])
-
-    def bags(self) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
-        """Returns the bag of each id, the weight of each or None, and the number of bags.
-
-        The bags of all features are counted through, in the order of the ids.
-        """
-        parts, first = [], 0
-        if self._one_hot:
-            parts.append(tf.range(self._batch * len(self._one_hot)))
-            first = len(self._one_hot)
-        for feature in self._fixed:
-            parts.append(self._bags[feature.name].bag_indices() + self._batch * first)
-            first += 1
-        weights = None
-        if self._general:
-            parts.append(self._segments + self._batch * first)
-            first += len(self._general)
-            if self._weights is not None:
-                weights = tf.concat(
-                    [tf.ones(tf.shape(part)) for part in parts[:-1]] + [self._weights], 0
-                )
-        bag_of = parts[0] if len(parts) == 1 else tf.concat(parts, 0)
-        return bag_of, weights, self._batch * first
-
-    def vectors_of(self, sums: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns for each feature the vectors [batch, dim], from the sums of all bags."""
-        features = self._one_hot + self._fixed + self._general
-        matrix = tf.reshape(sums, [len(features), self._batch, self._dim])
-        vectors = {}
-        for k, (feature, vector) in enumerate(
-            zip(features, tf.unstack(matrix, num=len(features)), strict=True)
-        ):
-            factor = self._factor(k, feature)
-            vectors[feature.name] = vector if factor is None else vector * factor
-            vectors[feature.name].set_shape([self._static_batch, self._dim])
-        return vectors
-
-    def gradients_of_sums(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the gradients [bags, dim] of the sums of all bags from those of the vectors."""
-        features = self._one_hot + self._fixed + self._general
-        scaled = []
-        for k, feature in enumerate(features):
-            factor = self._factor(k, feature)
-            gradient = gradients[feature.name]
-            scaled.append(gradient if factor is None else gradient * factor)
-        return tf.concat(scaled, 0)
-
-    def _factor(self, place: int, feature: StackedFeature) -> Any:
-        """Returns by what the sums of a feature's bags are multiplied, or None."""
-        if place < len(self._one_hot):
-            return None
-        if place < len(self._one_hot) + len(self._fixed):
-            factor = self._fixed_factor(feature)
-            return None if factor == 1.0 else factor
-        if self._factors is None:
-            return None
-        number = place - len(self._one_hot) - len(self._fixed)
-        return self._factors[number][:, tf.newaxis]
 
     def weight_gradients(
         self, rows: tf.Tensor, gradients: Mapping[str, tf.Tensor]

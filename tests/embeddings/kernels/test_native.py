@@ -1,7 +1,10 @@
 """The native kernels: the numbers of TensorFlow's own operations."""
 
+import dataclasses
 import logging
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -21,8 +24,10 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
+from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.kernels.build import library
+from tf_dlrm.embeddings.pooling import StackedFeature
 
 _OPTIMIZERS = {
     "sgd": SGD(0.1),
@@ -106,7 +111,7 @@ def test_a_placement_learns_the_same_with_kernels_and_without(optimizer, forms):
         op.type
         for op in compiled.get_concrete_function(ids, weights, targets).graph.get_operations()
     }
-    assert {"TfDlrmPool", "TfDlrmUpdate"} <= names
+    assert {"TfDlrmLookup", "TfDlrmUpdate"} <= names
 
 
 def _large(optimizer):
@@ -122,9 +127,18 @@ def _large(optimizer):
         s.name: make(tf.fill([rows] if s.row_wise else [rows, dim], s.initial_value))
         for s in optimizer.slots
     }
+    config = TableConfig("table", rows, dim, optimizer=optimizer)
+    feature = StackedFeature("feature", config, 0)
+    of_ids = Bags(tf.constant(ids), tf.constant(5000), 5000, None, tf.constant(bags))
     for step in range(2):
         native.update(
-            optimizer, table, slots, ids, bags, None, gradients, tf.constant(step, tf.int64)
+            optimizer,
+            table,
+            slots,
+            [feature],
+            {"feature": of_ids},
+            {"feature": tf.constant(gradients)},
+            tf.constant(step, tf.int64),
         )
     return ids, bags, gradients, [v.numpy() for v in (table, *slots.values())]
 
@@ -188,7 +202,79 @@ def test_the_choice_is_checked(monkeypatch):
     assert not native.are_used(SGD(0.1), "/device:GPU:0")
 
 
-def test_bags_and_ids_must_match():
-    table = resource_variable_ops.ResourceVariable(tf.zeros((4, 2)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a bag for each id"):
-        native.pool(table, tf.constant([1, 2]), tf.constant([0]), None, tf.constant(1))
+def _lookup(ids, weights=None, batch=None, **table):
+    """Looks up one feature of a table of 4 rows, which are 10 times their number."""
+    variable = resource_variable_ops.ResourceVariable(tf.constant([[0.0], [10.0], [20.0], [30.0]]))
+    feature = StackedFeature("f", TableConfig("t", 3, 1, **table), 1)
+    bags = make_bags("f", ids, weights)
+    bags = bags if batch is None else dataclasses.replace(bags, batch=tf.constant(batch))
+    return native.lookup(variable, [feature], {"f": bags})["f"].numpy()[:, 0].tolist()
+
+
+@pytest.mark.parametrize("bad", [3, -1, 2**31 - 1, -(2**31), 2**32, 2**40 + 1, -(2**63)])
+def test_an_id_outside_its_table_is_named_or_sent_to_the_row_for_such(bad):
+    ids = tf.RaggedTensor.from_row_lengths(tf.constant([0, 1, bad, 2, bad], tf.int64), [1, 0, 3, 1])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=rf"Feature f has the id {bad} at row 2 of the batch, place 1 of its bag, but ids of "
+        r"table t must be in \[0, 3\). Set out_of_vocabulary",
+    ):
+        _lookup(ids)
+    assert _lookup(ids, out_of_vocabulary=2) == [10.0, 0.0, 20.0 + 30.0 + 30.0, 30.0]
+
+
+def test_nothing_is_updated_where_an_id_is_outside():
+    variable = resource_variable_ops.ResourceVariable(tf.zeros((3, 1)))
+    feature = StackedFeature("f", TableConfig("t", 3, 1, optimizer=SGD(1.0)), 0)
+    bags = {"f": make_bags("f", [0, 1, 3])}
+    arguments = {"f": tf.ones((3, 1))}, tf.constant(0, tf.int64)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has the id 3 at row 2"):
+        native.update(SGD(1.0), variable, {}, [feature], bags, *arguments)
+    np.testing.assert_array_equal(variable, np.zeros((3, 1)))
+
+
+def test_a_sparse_tensor_may_be_in_any_order():
+    ids = tf.SparseTensor(
+        [[2, 0], [0, 1], [2, 1], [0, 0]], tf.constant([1, 2, 0, 1], tf.int32), [3, 2]
+    )
+    weights = tf.sparse.map_values(lambda v: tf.cast(v, tf.float32) + 1, ids)
+    assert _lookup(ids) == [30.0 + 20.0, 0.0, 20.0 + 10.0]
+    assert _lookup(ids, weights) == [3 * 30.0 + 2 * 20.0, 0.0, 2 * 20.0 + 10.0]
+    mean = [(3 * 30.0 + 2 * 20.0) / 5, 0.0, (2 * 20.0 + 10.0) / 3]
+    np.testing.assert_allclose(_lookup(ids, weights, combiner="mean"), mean, rtol=1e-6)
+
+
+def test_ids_that_do_not_make_up_the_bags_are_refused():
+    splits = tf.constant([0, 2, 1], tf.int64)
+    broken = tf.RaggedTensor.from_row_splits(tf.constant([1]), splits, validate=False)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must ascend from 0 to 1, the number"):
+        _lookup(broken)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has 2 ids, but the batch has 3 rows"):
+        _lookup([1, 2], batch=3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has 1 bags, but the batch has 3"):
+        _lookup(tf.ragged.constant([[1]]), batch=3)
+    sparse = tf.SparseTensor([[5, 0]], [1], [2, 1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="an id of row 5, but the batch has 2"):
+        _lookup(sparse)
+
+
+def test_an_empty_batch_and_empty_bags_are_fine():
+    assert _lookup(tf.zeros([0], tf.int32)) == []
+    assert _lookup(tf.ragged.constant([[], []], dtype=tf.int32), combiner="sqrtn") == [0.0, 0.0]
+
+
+def test_memory_is_asked_for_in_huge_pages():
+    before = _huge_kilobytes()
+    filled = native.filled((1 << 20, 16), 3.0)
+    assert _huge_kilobytes() >= before + 60 * 1024 or not _huge_pages_may_be_asked_for()
+    assert float(tf.reduce_min(filled)) == float(tf.reduce_max(filled)) == 3.0
+
+
+def _huge_kilobytes():
+    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
+    return int(re.search(r"AnonHugePages:\s+(\d+)", text)[1])
+
+
+def _huge_pages_may_be_asked_for():
+    path = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.exists() and "[never]" not in path.read_text()

@@ -8,10 +8,11 @@ import functools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.kernels.build import BuildError, library
 from tf_dlrm.embeddings.optimizers import (
     FTRL,
@@ -23,9 +24,15 @@ from tf_dlrm.embeddings.optimizers import (
     adam_correction,
 )
 
+if TYPE_CHECKING:
+    from tf_dlrm.embeddings.pooling import StackedFeature
+
 _LOG = logging.getLogger(__name__)
 
 KERNELS = ("auto", "native", "tensorflow")
+# As the C++ numbers them.
+_COMBINERS = ("sum", "mean", "sqrtn")
+_BY_SPLITS, _BY_BAG, _NO_ROW = 0, -1, -1
 _OPTIMIZERS = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL)
 _plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain_tensorflow", default=False)
 
@@ -62,64 +69,94 @@ def are_used(optimizer: Optimizer, device: str) -> bool:
     return loaded is not None
 
 
-def pool(
-    table: tf.Variable,
-    ids: tf.Tensor,
-    bags: tf.Tensor,
-    weights: tf.Tensor | None,
-    bag_count: tf.Tensor,
-) -> tf.Tensor:
-    """Returns the sums of the rows of each bag, float32 [bag_count, dim].
+def lookup(
+    table: tf.Variable, features: Sequence[StackedFeature], bags: Mapping[str, Bags]
+) -> dict[str, tf.Tensor]:
+    """Returns for each feature the combined rows of its bags, float32 [batch, dim].
 
     Args:
         table: Resource variable [rows, dim].
-        ids: int32 or int64 [n], rows of the table, all in range.
-        bags: int32 [n], the bag of each id, ascending.
-        weights: float32 [n], or None for ones.
-        bag_count: int32 scalar, number of bags.
+        features: The features, and where their tables begin in `table`.
+        bags: The bags of each feature by name.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
+            has no out-of-vocabulary row, or the ids do not make up the bags.
     """
-    vectors = _ops().tf_dlrm_pool(
-        table=table.handle,
-        ids=ids,
-        bags=bags,
-        weights=tf.zeros([0]) if weights is None else weights,
-        bag_count=bag_count,
-    )
-    return tf.ensure_shape(vectors, [None, table.shape[1]])
+    inputs = _inputs(features, bags)
+    vectors = _ops().tf_dlrm_lookup(table=table.handle, N=len(features), **inputs)
+    static_batch = bags[features[0].name].static_batch
+    for vector in vectors:
+        vector.set_shape([static_batch, table.shape[1]])
+    return dict(zip((f.name for f in features), vectors, strict=True))
 
 
 def update(
     optimizer: Optimizer,
     table: tf.Variable,
     slots: Mapping[str, tf.Variable],
-    ids: tf.Tensor,
-    bags: tf.Tensor,
-    weights: tf.Tensor | None,
-    gradients: tf.Tensor,
+    features: Sequence[StackedFeature],
+    bags: Mapping[str, Bags],
+    gradients: Mapping[str, tf.Tensor],
     step: tf.Tensor,
 ) -> None:
-    """Updates each row once by the summed gradients of its bags.
+    """Updates each row that was looked up once, by the sum of its gradients.
 
     Args:
         optimizer: The optimizer of the table.
         table: Resource variable [rows, dim].
         slots: By name, those of the optimizer.
-        ids: int32 or int64 [n], rows of the table, all in range.
-        bags: int32 [n], the bag of each id.
-        weights: float32 [n], or None for ones.
-        gradients: float32 [bags, dim], the gradients of the sums of `pool`.
+        features: Those of the lookup.
+        bags: Those of the lookup.
+        gradients: For each feature, the gradient [batch, dim] of its vectors.
         step: Scalar int64, the number of updates made before this one.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, as `lookup`; then nothing is updated.
     """
     _ops().tf_dlrm_update(
         table=table.handle,
         slots=[slots[spec.name].handle for spec in optimizer.slots],
-        ids=ids,
-        bags=bags,
-        weights=tf.zeros([0]) if weights is None else weights,
-        gradients=gradients,
+        gradients=[gradients[f.name] for f in features],
         numbers=tf.stack(_numbers(optimizer, step)),
         kind=type(optimizer).__name__,
+        **_inputs(features, bags),
     )
+
+
+def filled(shape: Sequence[int], value: float) -> tf.Tensor:
+    """Returns a float32 tensor of one value, in huge pages where the system has them."""
+    return _ops().tf_dlrm_fill(tf.constant(shape, tf.int64), value)
+
+
+def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dict[str, Any]:
+    """Returns what both operations are told about the ids."""
+    entries = [bags[f.name] for f in features]
+    hotness, structures = [], []
+    for entry in entries:
+        if entry.hotness is not None:
+            hotness.append(entry.hotness)
+        elif entry.splits is not None:
+            hotness.append(_BY_SPLITS)
+            structures.append(entry.splits)
+        else:
+            hotness.append(_BY_BAG)
+            structures.append(entry.bag_of)
+    rows = [f.table.out_of_vocabulary for f in features]
+    return {
+        "ids": [entry.ids for entry in entries],
+        "structures": structures,
+        "weights": [entry.weights for entry in entries if entry.weights is not None],
+        "batch": entries[0].batch,
+        "hotness": hotness,
+        "weighted": [entry.weights is not None for entry in entries],
+        "offsets": [f.offset for f in features],
+        "sizes": [f.table.vocabulary_size for f in features],
+        "out_of_vocabulary": [_NO_ROW if row is None else row for row in rows],
+        "combiners": [_COMBINERS.index(f.table.combiner) for f in features],
+        "names": [f.name for f in features],
+        "tables": [f.table.name for f in features],
+    }
 
 
 def _numbers(optimizer: Optimizer, step: tf.Tensor) -> Sequence[Any]:

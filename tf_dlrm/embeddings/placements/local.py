@@ -1,6 +1,7 @@
 """All tables on one device, in the process that looks into them."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -56,40 +57,47 @@ class LocalPlacement:
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`; one gather for each stack."""
         vectors: dict[str, tf.Tensor] = {}
-        residuals = []
+        batches: list[StackBatch | None] = []
         for stack, features in zip(self.stacks, self._features, strict=True):
-            batch = StackBatch(features, bags, stack.rows, stack.dim)
             if native.are_used(stack.optimizer, stack.variable.device):
-                sums = native.pool(stack.variable, batch.ids, *batch.bags())
-                vectors.update(batch.vectors_of(sums))
+                vectors.update(native.lookup(stack.variable, features, bags))
+                batches.append(None)
             else:
+                batch = StackBatch(features, bags, stack.rows, stack.dim)
                 vectors.update(batch.pool(tf.gather(stack.variable, batch.ids)))
-            residuals.append(batch)
-        return Lookup(vectors, residuals)
+                batches.append(batch)
+        return Lookup(vectors, _Residuals(bags, batches))
 
     def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """See `Placement.update`; one update for each stack."""
         step = self.tables.updates.read_value()
+        residuals: _Residuals = lookup.residuals
         weight_gradients: dict[str, tf.Tensor] = {}
-        for stack, batch in zip(self.stacks, lookup.residuals, strict=True):
-            if batch.has_weights:
-                rows = tf.gather(stack.variable, batch.ids)
-                weight_gradients.update(batch.weight_gradients(rows, gradients))
-            if native.are_used(stack.optimizer, stack.variable.device):
-                bag_of, weights, _ = batch.bags()
+        for stack, features, batch in zip(
+            self.stacks, self._features, residuals.batches, strict=True
+        ):
+            if any(residuals.bags[f.name].weights is not None for f in features):
+                whole = batch or StackBatch(features, residuals.bags, stack.rows, stack.dim)
+                rows = tf.gather(stack.variable, whole.ids)
+                weight_gradients.update(whole.weight_gradients(rows, gradients))
+            variables = stack.variable, stack.slots
+            if batch is None:
                 native.update(
-                    stack.optimizer,
-                    stack.variable,
-                    stack.slots,
-                    batch.ids,
-                    bag_of,
-                    weights,
-                    batch.gradients_of_sums(gradients),
-                    step,
+                    stack.optimizer, *variables, features, residuals.bags, gradients, step
                 )
             else:
-                stack.optimizer.apply(
-                    stack.variable, stack.slots, batch.ids, batch.unpool(gradients), step
-                )
+                stack.optimizer.apply(*variables, batch.ids, batch.unpool(gradients), step)
         self.tables.updates.assign_add(1)
         return weight_gradients
+
+
+class _Residuals(NamedTuple):
+    """What an update needs of its lookup.
+
+    Attributes:
+        bags: The bags of each feature by name.
+        batches: The ids of each stack; None where the kernels looked them up.
+    """
+
+    bags: Mapping[str, Bags]
+    batches: Sequence[StackBatch | None]
