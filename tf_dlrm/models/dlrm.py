@@ -209,7 +209,7 @@ class DLRM(keras.Model):
         if self.interaction is None:
             combined = tf.concat(vectors, 1)
         else:
-            combined = self.interaction(vectors)
+            combined = self.interaction(vectors, training=training)
             if self.bottom_mlp is not None:
                 combined = tf.concat([vectors[0], combined], 1)
         return self.top_mlp(combined, training=training)

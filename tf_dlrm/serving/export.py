@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.native import plain_tensorflow
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import DLRM, Ensemble
 from tfrecords.errors import DataError
@@ -46,8 +45,7 @@ def export_model(
     """
     check_exportable(schema)
     try:
-        whole = WholeFolder(export_dir, SAVED_MODEL, "SavedModel")
-        with plain_tensorflow(), whole as folder:
+        with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
             _write(model, schema, folder.work, run)
             folder.commit()
     except (tf.errors.OpError, OSError) as error:

@@ -16,6 +16,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions, check_bottom_mlp
+from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tfrecords.schema import Schema
 
 _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
@@ -102,14 +103,13 @@ def copy_weights(source: DLRM | Ensemble, target: DLRM | Ensemble) -> None:
 def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> Any:
     """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
+    # As the paper's code has it, Adagrad has nothing accumulated at first.
     optimizers = {
-        "sgd": lambda: keras.optimizers.SGD(rate, jit_compile=False),
-        # As the paper's code has it: nothing accumulated at first, and an epsilon of 1e-10 outside
-        # the root, which Keras has inside.
-        "adagrad": lambda: keras.optimizers.Adagrad(
-            rate, initial_accumulator_value=0.0, epsilon=1e-20, jit_compile=False
+        "sgd": lambda: FusedSGD(rate, jit_compile=False),
+        "adagrad": lambda: FusedAdagrad(
+            rate, initial_accumulator_value=0.0, epsilon=1e-10, jit_compile=False
         ),
-        "adam": lambda: keras.optimizers.Adam(rate, jit_compile=False),
+        "adam": lambda: FusedAdam(rate, jit_compile=False),
     }
     optimizer = optimizers[options.dense_optimizer]()
     optimizer.build(model.trainable_variables)

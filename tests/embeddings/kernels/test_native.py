@@ -25,8 +25,9 @@ from tf_dlrm.embeddings import (
     make_bags,
 )
 from tf_dlrm.embeddings.bags import Bags
-from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings.kernels import choice, native
 from tf_dlrm.embeddings.kernels.build import library
+from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.pooling import StackedFeature
 
 _OPTIMIZERS = {
@@ -43,6 +44,8 @@ _BATCH = 13
 @pytest.fixture(autouse=True)
 def _wanted(monkeypatch):
     monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    with kernels_allowed(True):
+        yield
 
 
 def _ids(rng, form, rows):
@@ -97,7 +100,7 @@ def test_a_placement_learns_the_same_with_kernels_and_without(optimizer, forms):
             for f in features
         }
         vectors, of_weights = compiled(ids, weights, targets)
-        with native.plain_tensorflow():
+        with kernels_allowed(False):
             expected, expected_of_weights = _step(plain, ids, weights, targets)
         for name, vector in expected.items():
             np.testing.assert_allclose(vectors[name], vector, rtol=1e-5, atol=1e-5)
@@ -162,7 +165,7 @@ def test_every_instruction_set_gives_the_same(path):
         "arrays = [a for n in ('adagrad', 'ftrl') for a in t._large(t._OPTIMIZERS[n])[-1]]\n"
         "np.savez(sys.argv[1], *arrays)\n"
     )
-    output = f"{os.path.dirname(library())}/{path}_{os.getpid()}.npz"
+    output = f"{os.path.dirname(library(native._FOLDER))}/{path}_{os.getpid()}.npz"
     environment = os.environ | {"TF_DLRM_KERNEL_PATH": path, "TF_DLRM_KERNELS": "native"}
     try:
         subprocess.run([sys.executable, "-c", code, output], env=environment, check=True)
@@ -178,7 +181,7 @@ def test_without_a_compiler_tensorflow_serves_after_one_line_of_log(monkeypatch,
     monkeypatch.setenv("TF_DLRM_CACHE", str(tmp_path))
     monkeypatch.setenv("TF_DLRM_KERNELS", "auto")
     monkeypatch.delenv("CXX", raising=False)
-    native._load.cache_clear()
+    choice._load.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             assert not native.are_used(SGD(0.1), "/device:CPU:0")
@@ -188,7 +191,7 @@ def test_without_a_compiler_tensorflow_serves_after_one_line_of_log(monkeypatch,
         with pytest.raises(ValueError, match="TF_DLRM_KERNELS is 'native', but there is no g"):
             native.are_used(SGD(0.1), "/device:CPU:0")
     finally:
-        native._load.cache_clear()
+        choice._load.cache_clear()
 
 
 def test_the_choice_is_checked(monkeypatch):

@@ -7,6 +7,7 @@ would break it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import fcntl
 import hashlib
 import os
@@ -18,13 +19,14 @@ import tempfile
 
 import tensorflow as tf
 
-_SOURCES = pathlib.Path(__file__).parent
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
-# Instruction sets by the name that the sources have for them; each is chosen when it runs.
+# Instruction sets by the name that the sources have for them; each is chosen when it runs. They are
+# linked in this order, the least first: of a function of the C++ library that all of them compiled,
+# the linker keeps the first, which every processor must be able to run.
 _PATHS = {
-    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
-    "avx2": ("-march=x86-64-v3",),
     "portable": (),
+    "avx2": ("-march=x86-64-v3",),
+    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
 _TIMEOUT_SECONDS = 300
 
@@ -33,11 +35,16 @@ class BuildError(Exception):
     """The kernels cannot be compiled here; the message says why."""
 
 
-def library() -> str:
-    """Returns the path of the compiled kernels, compiling them first if need be.
+def library(sources: pathlib.Path) -> str:
+    """Returns the path of the compiled kernels of a folder, compiling them first if need be.
 
-    They are in the folder that the environment variable TF_DLRM_CACHE names, by default
-    ~/.cache/tf_dlrm. Several processes may ask at once: one compiles, the others wait.
+    The folder has `path.cc`, which is compiled for each instruction set, and `ops.cc`, TensorFlow's
+    operations around it. Libraries are in the folder that the environment variable TF_DLRM_CACHE
+    names, by default ~/.cache/tf_dlrm. Several processes may ask at once: one compiles, the others
+    wait.
+
+    Args:
+        sources: The folder.
 
     Raises:
         BuildError: If there is no compiler, or it fails.
@@ -48,40 +55,40 @@ def library() -> str:
     if not compiler:
         raise BuildError("there is no g++, and the environment variable CXX names no compiler")
     folder = pathlib.Path(os.environ.get("TF_DLRM_CACHE") or "~/.cache/tf_dlrm").expanduser()
-    path = folder / f"kernels-{_fingerprint(compiler)}.so"
+    path = folder / f"{sources.parent.name}-{_fingerprint(sources, compiler)}.so"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                _compile(compiler, path)
+                _compile(compiler, sources, path)
     except OSError as error:
         raise BuildError(f"the cache {folder} cannot be written ({error})") from error
     return str(path)
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(sources: pathlib.Path, compiler: str) -> str:
     """Returns a text that changes with the sources, the flags, the compiler and TensorFlow."""
     digest = hashlib.sha256()
     for part in (tf.version.VERSION, tf.version.GIT_VERSION, compiler, repr((_FLAGS, _PATHS))):
         digest.update(part.encode())
-    for source in sorted(_SOURCES.glob("*.[ch]*")):
+    for source in sorted(sources.glob("*.[ch]*")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _compile(compiler: str, path: pathlib.Path) -> None:
+def _compile(compiler: str, sources: pathlib.Path, path: pathlib.Path) -> None:
+    # TensorFlow's headers use much that they themselves call deprecated.
+    common = [compiler, *_FLAGS, "-w", *tf.sysconfig.get_compile_flags()]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        objects = []
+        objects = [f"{folder}/ops.o"]
+        commands = [[*common, "-c", str(sources / "ops.cc"), "-o", objects[0]]]
         for name, flags in _PATHS.items():
             objects.append(f"{folder}/{name}.o")
-            source = str(_SOURCES / "path.cc")
-            command = [*_FLAGS, *flags, f"-DTF_DLRM_PATH={name}", "-c", source, "-o", objects[-1]]
-            _run([compiler, *command])
-        objects.append(f"{folder}/ops.o")
-        # TensorFlow's headers use much that they themselves call deprecated.
-        flags = [*_FLAGS, "-w", *tf.sysconfig.get_compile_flags()]
-        _run([compiler, *flags, "-c", str(_SOURCES / "ops.cc"), "-o", objects[-1]])
+            flags = (*flags, f"-DTF_DLRM_PATH={name}")
+            commands.append([*common, *flags, "-c", str(sources / "path.cc"), "-o", objects[-1]])
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_run, commands))
         whole = f"{folder}/kernels.so"
         _run([compiler, "-shared", "-o", whole, *objects, *tf.sysconfig.get_link_flags()])
         os.replace(whole, path)

@@ -1,19 +1,15 @@
-"""The native kernels as functions of tensors, and the choice between them and TensorFlow's ops."""
+"""The native kernels of tables, as functions of tensors."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import functools
-import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
-from tf_dlrm.embeddings.kernels.build import BuildError, library
+from tf_dlrm.embeddings.kernels.choice import load
 from tf_dlrm.embeddings.optimizers import (
     FTRL,
     SGD,
@@ -27,46 +23,26 @@ from tf_dlrm.embeddings.optimizers import (
 if TYPE_CHECKING:
     from tf_dlrm.embeddings.pooling import StackedFeature
 
-_LOG = logging.getLogger(__name__)
-
-KERNELS = ("auto", "native", "tensorflow")
+_FOLDER = pathlib.Path(__file__).parent
 # As the C++ numbers them.
 _COMBINERS = ("sum", "mean", "sqrtn")
 _BY_SPLITS, _BY_BAG, _NO_ROW = 0, -1, -1
 _OPTIMIZERS = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL)
-_plain: contextvars.ContextVar[bool] = contextvars.ContextVar("plain_tensorflow", default=False)
-
-
-@contextlib.contextmanager
-def plain_tensorflow() -> Iterator[None]:
-    """What is traced within uses TensorFlow's own operations only, and so runs anywhere."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
 
 
 def are_used(optimizer: Optimizer, device: str) -> bool:
-    """Returns whether lookups and updates of tables on a device go through the kernels.
-
-    The environment variable TF_DLRM_KERNELS says which are wanted: "auto", the default, takes the
-    kernels where they can be compiled; "native" fails where they cannot; "tensorflow" does without.
+    """Returns whether tables of an optimizer on a device can be worked on by the kernels.
 
     Raises:
-        ValueError: If TF_DLRM_KERNELS is another text, or is "native" and they cannot be compiled.
+        ValueError: See `choice.load`.
     """
-    wish = os.environ.get("TF_DLRM_KERNELS") or "auto"
-    if wish not in KERNELS:
-        raise ValueError(f"TF_DLRM_KERNELS must be one of {KERNELS}, but is {wish!r}.")
-    if _plain.get() or wish == "tensorflow" or type(optimizer) not in _OPTIMIZERS:
+    if type(optimizer) not in _OPTIMIZERS:
         return False
-    if tf.DeviceSpec.from_string(device).device_type not in (None, "CPU"):
+    spec = tf.DeviceSpec.from_string(device)
+    # Servers of parameters have TensorFlow's operations only.
+    if spec.device_type not in (None, "CPU") or spec.job == "ps":
         return False
-    loaded, reason = _load()
-    if loaded is None and wish == "native":
-        raise ValueError(f"TF_DLRM_KERNELS is 'native', but {reason}.")
-    return loaded is not None
+    return load(_FOLDER) is not None
 
 
 def lookup(
@@ -171,17 +147,7 @@ def _numbers(optimizer: Optimizer, step: tf.Tensor) -> Sequence[Any]:
 
 
 def _ops() -> Any:
-    loaded, reason = _load()
-    if loaded is None:
-        raise RuntimeError(f"There are no native kernels: {reason}.")
-    return loaded
-
-
-@functools.cache
-def _load() -> tuple[Any, str]:
-    """Returns TensorFlow's module of the operations, or None and why there is none."""
-    try:
-        return tf.load_op_library(library()), ""
-    except (BuildError, tf.errors.OpError, OSError) as error:
-        _LOG.warning("tables use TensorFlow's own operations, which are slower: %s", error)
-        return None, str(error)
+    operations = load(_FOLDER)
+    if operations is None:
+        raise RuntimeError("There are no native kernels here.")
+    return operations

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.placements.placement import Lookup
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.stack import Piece, Stack, group_tables
@@ -59,7 +60,7 @@ class LocalPlacement:
         vectors: dict[str, tf.Tensor] = {}
         batches: list[StackBatch | None] = []
         for stack, features in zip(self.stacks, self._features, strict=True):
-            if native.are_used(stack.optimizer, stack.variable.device):
+            if are_allowed() and native.are_used(stack.optimizer, stack.variable.device):
                 vectors.update(native.lookup(stack.variable, features, bags))
                 batches.append(None)
             else:
