@@ -212,7 +212,8 @@ class DLRM(keras.Model):
             combined = self.interaction(vectors, training=training)
             if self.bottom_mlp is not None:
                 combined = tf.concat([vectors[0], combined], 1)
-        return self.top_mlp(combined, training=training)
+        # The loss needs all digits, whatever the layers compute in.
+        return tf.cast(self.top_mlp(combined, training=training), tf.float32)
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
         """Returns (batch, 1)."""

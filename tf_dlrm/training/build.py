@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -59,9 +60,21 @@ def build_model(
             dropout=options.dropout,
             seed=seed,
         )
-        return _MODELS[options.model](config, options.ensemble_size, plan, communication_dtype)
+        with _computing_in(options.compute_dtype):
+            return _MODELS[options.model](config, options.ensemble_size, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _computing_in(dtype: str) -> Iterator[None]:
+    """Layers that are made within compute in a type; their weights are float32."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def build_features(

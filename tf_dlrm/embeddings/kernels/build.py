@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import fcntl
 import hashlib
+import logging
 import os
 import pathlib
 import platform
@@ -18,6 +19,8 @@ import subprocess
 import tempfile
 
 import tensorflow as tf
+
+_LOG = logging.getLogger(__name__)
 
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 # Instruction sets by the name that the sources have for them; each is chosen when it runs. They are
@@ -61,6 +64,7 @@ def library(sources: pathlib.Path) -> str:
         with open(folder / ".lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
+                _LOG.info("compiling native kernels into %s; this happens once", path)
                 _compile(compiler, sources, path)
     except OSError as error:
         raise BuildError(f"the cache {folder} cannot be written ({error})") from error

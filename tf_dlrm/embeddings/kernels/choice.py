@@ -23,7 +23,7 @@ from tf_dlrm.embeddings.kernels.build import BuildError, library
 _LOG = logging.getLogger(__name__)
 
 KERNELS = ("auto", "native", "tensorflow")
-VARIABLE = "TF_DLRM_KERNELS"
+_VARIABLE = "TF_DLRM_KERNELS"
 _allowed: contextvars.ContextVar[bool | None] = contextvars.ContextVar("allowed", default=None)
 
 
@@ -35,6 +35,20 @@ def kernels_allowed(allowed: bool) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+@contextlib.contextmanager
+def kernels_chosen(kernels: str) -> Iterator[None]:
+    """Within, TF_DLRM_KERNELS is `kernels`, but "auto" leaves it as it is."""
+    before = os.environ.get(_VARIABLE)
+    if kernels != "auto":
+        os.environ[_VARIABLE] = kernels
+    try:
+        yield
+    finally:
+        os.environ.pop(_VARIABLE, None)
+        if before is not None:
+            os.environ[_VARIABLE] = before
 
 
 def are_allowed(training: bool | None = None) -> bool:
@@ -52,14 +66,14 @@ def load(folder: pathlib.Path) -> Any:
     Raises:
         ValueError: If TF_DLRM_KERNELS is another text, or is "native" and they cannot be compiled.
     """
-    wish = os.environ.get(VARIABLE) or "auto"
+    wish = os.environ.get(_VARIABLE) or "auto"
     if wish not in KERNELS:
-        raise ValueError(f"{VARIABLE} must be one of {KERNELS}, but is {wish!r}.")
+        raise ValueError(f"{_VARIABLE} must be one of {KERNELS}, but is {wish!r}.")
     if wish == "tensorflow":
         return None
     operations, reason = _load(folder)
     if operations is None and wish == "native":
-        raise ValueError(f"{VARIABLE} is 'native', but {reason}.")
+        raise ValueError(f"{_VARIABLE} is 'native', but {reason}.")
     return operations
 
 

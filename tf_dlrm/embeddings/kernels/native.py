@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.kernels.choice import load
 from tf_dlrm.embeddings.optimizers import (
     FTRL,
@@ -19,9 +20,7 @@ from tf_dlrm.embeddings.optimizers import (
     RowWiseAdagrad,
     adam_correction,
 )
-
-if TYPE_CHECKING:
-    from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.embeddings.pooling import StackedFeature
 
 _FOLDER = pathlib.Path(__file__).parent
 # As the C++ numbers them.
@@ -43,6 +42,15 @@ def are_used(optimizer: Optimizer, device: str) -> bool:
     if spec.device_type not in (None, "CPU") or spec.job == "ps":
         return False
     return load(_FOLDER) is not None
+
+
+def check() -> None:
+    """Compiles the kernels, if they are wanted and were not.
+
+    Raises:
+        ValueError: See `choice.load`.
+    """
+    load(_FOLDER)
 
 
 def lookup(
@@ -98,6 +106,31 @@ def update(
         kind=type(optimizer).__name__,
         **_inputs(features, bags),
     )
+
+
+def update_rows(
+    optimizer: Optimizer,
+    table: tf.Variable,
+    slots: Mapping[str, tf.Variable],
+    rows: tf.Tensor,
+    gradients: tf.Tensor,
+    step: tf.Tensor,
+) -> None:
+    """Updates rows once each, by the sum of their gradients: what `Optimizer.apply` does.
+
+    Args:
+        optimizer: The optimizer of the table.
+        table: Resource variable [rows, dim].
+        slots: By name, those of the optimizer.
+        rows: int32 or int64 [n], in any order, with repetitions.
+        gradients: float32 [n, dim].
+        step: Scalar int64, the number of updates made before this one.
+    """
+    feature = StackedFeature(
+        "rows", TableConfig("stack", table.shape[0], table.shape[1], optimizer=optimizer), 0
+    )
+    bags = {"rows": Bags(rows, tf.size(rows), None, 1, None)}
+    update(optimizer, table, slots, [feature], bags, {"rows": gradients}, step)
 
 
 def filled(shape: Sequence[int], value: float) -> tf.Tensor:
