@@ -6,7 +6,7 @@
 Each system is a process of its own with batches ready in memory; ours and one peer take turns, so
 that both see the same machine. FOLDER gets `results.jsonl`, a line for each case and peer as soon
 as it is measured (run again, the command goes on where it stopped), and from all of them
-`results.md` and `results.svg`. Cases are in step_cases.py. Besides this package it needs matplotlib.
+`results.md` and `results.svg`. Cases are in step_cases.py. It needs matplotlib besides the package.
 """
 
 from __future__ import annotations

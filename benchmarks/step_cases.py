@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from step_rows import ALPHA, DENSE_FEATURES, TABLE_ROWS
@@ -86,7 +87,7 @@ class Case:
         rng = np.random.default_rng(seed)
         values, lengths = [], []
         for rows, most in zip(self.table_rows, self.ids, strict=True):
-            own = np.full(self.batch, most, np.int32)
+            own: np.ndarray = np.full(self.batch, most, np.int32)
             if self.ragged:
                 own = rng.integers(1, most + 1, self.batch, np.int32)
             count = int(own.sum())
@@ -107,8 +108,9 @@ class Case:
     @classmethod
     def from_json(cls, text: str) -> Case:
         """Returns the case that `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = json.loads(text)
+        lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        return cls(**(values | lists))
 
 
 _SAMPLE = Case(

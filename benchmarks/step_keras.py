@@ -93,12 +93,12 @@ def main(system: str, case: Case) -> None:
     model = _build(system, case, tf, keras)
     kind = keras.optimizers.SGD if case.optimizer == "sgd" else keras.optimizers.Adagrad
     columns, labels = _padded(case)
+    features: dict[str, Any] = dict(columns)
     if system == TFRS:
         dense = columns.pop("dense")
         features = {"dense_features": dense, "sparse_features": columns}
         model.compile(kind(LEARNING_RATE))
     else:
-        features = columns
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
         # XLA would update whole tables.
         model.compile(kind(LEARNING_RATE), loss, jit_compile=False)

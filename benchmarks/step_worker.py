@@ -13,6 +13,7 @@ class Worker:
     """A process that answers numbers of steps with milliseconds a step."""
 
     def __init__(self, command: list[str]) -> None:
+        self._command = command
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_HERE.parent
         )
@@ -34,7 +35,7 @@ class Worker:
         self._process.stdin.flush()
         answer = self._read()
         if not answer:
-            raise RuntimeError(f"{self._process.args} ended.")
+            raise RuntimeError(f"{self._command} ended.")
         return [float(number) for number in answer.split()]
 
     def peak_bytes(self) -> int:

@@ -117,7 +117,7 @@ def build_dense_optimizer(options: OptimizerOptions, model: DLRM | Ensemble) -> 
     """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
     # As the paper's code has it, Adagrad has nothing accumulated at first.
-    optimizers = {
+    optimizers: dict[str, Callable[[], Any]] = {
         "sgd": lambda: FusedSGD(rate, jit_compile=False),
         "adagrad": lambda: FusedAdagrad(
             rate, initial_accumulator_value=0.0, epsilon=1e-10, jit_compile=False

@@ -281,3 +281,20 @@ def _huge_kilobytes():
 def _huge_pages_may_be_asked_for():
     path = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return path.exists() and "[never]" not in path.read_text()
+
+
+def test_rows_may_be_bfloat16():
+    rng = np.random.default_rng(0)
+    rows = tf.cast(tf.constant(rng.normal(size=(9, 20)), tf.float32), tf.bfloat16)
+    half = resource_variable_ops.ResourceVariable(rows)
+    exact = resource_variable_ops.ResourceVariable(tf.cast(rows, tf.float32))
+    feature = StackedFeature("f", TableConfig("t", 9, 20), 0)
+    bags = {"f": make_bags("f", [[1, 2], [2, 8], [0, 0]])}
+    gradients = {"f": tf.constant(rng.normal(size=(3, 20)), tf.float32)}
+    found, wanted = (native.lookup(table, [feature], bags)["f"] for table in (half, exact))
+    np.testing.assert_array_equal(found, wanted)
+    for table in (half, exact):
+        native.update(SGD(0.5), table, {}, [feature], bags, gradients, tf.constant(0, tf.int64))
+    np.testing.assert_array_equal(
+        tf.cast(half, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32)
+    )
