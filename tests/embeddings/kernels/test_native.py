@@ -29,6 +29,7 @@ from tf_dlrm.embeddings.kernels import choice, native
 from tf_dlrm.embeddings.kernels.build import library
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.layers.kernels import pairs
 
 _OPTIMIZERS = {
     "sgd": SGD(0.1),
@@ -298,3 +299,19 @@ def test_rows_may_be_bfloat16():
     np.testing.assert_array_equal(
         tf.cast(half, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32)
     )
+
+
+def test_of_two_processes_one_compiles_and_both_get_the_library(tmp_path):
+    code = (
+        "import pathlib; from tf_dlrm.embeddings.kernels.build import library\n"
+        f"print(library(pathlib.Path({str(pairs._FOLDER)!r})))"
+    )
+    environment = os.environ | {"TF_DLRM_CACHE": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    paths = {process.communicate(timeout=300)[0].decode().splitlines()[-1] for process in processes}
+    (path,) = paths
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".lock", pathlib.Path(path)])
+    assert tf.load_op_library(path).tf_dlrm_products
