@@ -303,8 +303,9 @@ def test_rows_may_be_bfloat16():
 
 def test_of_two_processes_one_compiles_and_both_get_the_library(tmp_path):
     code = (
-        "import pathlib; from tf_dlrm.embeddings.kernels.build import library\n"
-        f"print(library(pathlib.Path({str(pairs._FOLDER)!r})))"
+        "import pathlib, tensorflow as tf; from tf_dlrm.embeddings.kernels.build import library\n"
+        f"path = library(pathlib.Path({str(pairs._FOLDER)!r}))\n"
+        "assert tf.load_op_library(path).tf_dlrm_products; print(path)"
     )
     environment = os.environ | {"TF_DLRM_CACHE": str(tmp_path)}
     processes = [
@@ -314,4 +315,3 @@ def test_of_two_processes_one_compiles_and_both_get_the_library(tmp_path):
     paths = {process.communicate(timeout=300)[0].decode().splitlines()[-1] for process in processes}
     (path,) = paths
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".lock", pathlib.Path(path)])
-    assert tf.load_op_library(path).tf_dlrm_products
