@@ -30,6 +30,8 @@ setup(
         "tomli-w>=1",
     ],
     package_data={
+        "tf_dlrm.embeddings.kernels": ["*.cc", "*.h"],
+        "tf_dlrm.layers.kernels": ["*.cc", "*.h"],
         "tf_dlrm.embeddings.planner": ["hardware/*.toml"],
         "tfrecords.conversion": ["descriptions/*.toml"],
     },

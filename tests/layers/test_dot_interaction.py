@@ -73,3 +73,29 @@ def test_functional_model_config_and_save(tmp_path):
 def test_bad_inputs_are_sentences(inputs, words):
     with pytest.raises(ValueError, match=words):
         DotInteraction()(inputs)
+
+
+@pytest.mark.parametrize("self_interaction", [False, True])
+@pytest.mark.parametrize(("count", "dim"), [(2, 1), (3, 5), (9, 64), (27, 16), (40, 20)])
+@pytest.mark.parametrize("batch", [1, 65])
+def test_kernels_compute_what_tensorflow_does(self_interaction, count, dim, batch, monkeypatch):
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    rng = np.random.default_rng(2)
+    vectors = [tf.constant(rng.normal(size=(batch, dim)).astype("f")) for _ in range(count)]
+    layer = DotInteraction(self_interaction)
+
+    def products_and_gradients(training):
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            products = layer(vectors, training=training)
+            loss = tf.reduce_sum(tf.sin(products))
+        return [products, *tape.gradient(loss, vectors)]
+
+    compiled = tf.function(products_and_gradients)
+    for ours, expected in zip(compiled(True), products_and_gradients(False), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+        assert ours.shape == expected.shape
+    operations = compiled.get_concrete_function(True).graph.get_operations()
+    assert {"TfDlrmProducts", "TfDlrmPull"} <= {op.type for op in operations}
+    plain = compiled.get_concrete_function(False).graph.get_operations()
+    assert not any(op.type.startswith("TfDlrm") for op in plain)

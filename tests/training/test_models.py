@@ -1,5 +1,7 @@
 """Every --model trains, evaluates and exports like every other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -108,3 +110,18 @@ def test_sizes_that_depend_on_the_model():
     gmf = config(model="neural_collaborative_filtering", gmf_dim=4, top_mlp=())
     assert gmf.dims == [4, 4] and not gmf.top_mlp
     assert config(model="factorization_machine").dims == [5, 5]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_gives_nearly_the_same_logits_as_float32(tiny, name):
+    _, options, _ = MODELS[name]
+    config = tiny(**{"bottom_mlp": BOTTOM, **options}, model=name, embedding_initializer_scale=0.5)
+    source = open_source(config.data)
+    features, _ = next(iter(source.batches("evaluation", 50)))
+    logits = []
+    for dtype in ("float32", "bfloat16"):
+        model_options = dataclasses.replace(config.model, compute_dtype=dtype)
+        model = build_model(model_options, config.optimizer, source.schema, seed=0)
+        logits.append(model(features))
+        assert logits[-1].dtype == tf.float32
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels import choice
 from tf_dlrm.errors import UserError
 from tf_dlrm.training import run as training_run
 from tf_dlrm.training.checkpoints import checkpoint_folder
@@ -373,3 +374,41 @@ def test_a_model_with_weights_that_are_not_finite_is_not_exported(tiny, tmp_path
     with pytest.raises(UserError, match="so nothing was exported"):
         train(tiny(model_dir="", export_dir=str(tmp_path / "export")))
     assert not (tmp_path / "export").exists()
+
+
+def test_kernels_and_tensorflow_go_on_from_each_others_checkpoints(tiny, tmp_path):
+    options = {"embedding_optimizer": "adagrad", "eval_every_steps": 20}
+    expected = train(tiny(**options, kernels="native", model_dir=str(tmp_path / "whole")))
+    half = {**options, "checkpoint_every_steps": 10}
+    train(tiny(**half, kernels="tensorflow", train_steps=10))
+    result = train(tiny(**half, kernels="native"))
+    assert result["step"] == expected["step"] == 20
+    assert result["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-5)
+    assert os.environ.get("TF_DLRM_KERNELS") is None
+
+
+def test_kernels_that_cannot_be_compiled_are_an_error_only_where_they_were_asked_for(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CXX", str(tmp_path / "no_compiler"))
+    monkeypatch.setenv("TF_DLRM_CACHE", str(tmp_path / "cache"))
+    choice._load.cache_clear()
+    try:
+        with pytest.raises(UserError, match="TF_DLRM_KERNELS is 'native', but .*no_compiler"):
+            train(tiny(kernels="native"))
+        assert train(tiny())["step"] == 20
+    finally:
+        choice._load.cache_clear()
+
+
+def test_a_model_that_computes_in_bfloat16_trains_and_exports_what_it_learned(tiny, tmp_path):
+    export = str(tmp_path / "export")
+    result = train(tiny(compute_dtype="bfloat16", export_dir=export))
+    exact = train(tiny(model_dir=str(tmp_path / "exact")))
+    assert result["log_loss"] == pytest.approx(exact["log_loss"], rel=1e-3)
+    assert result["log_loss"] != exact["log_loss"]
+    model, _, _ = restore_model(tiny().run.model_dir)
+    features, _ = next(iter(training_run.open_source(tiny().data).batches("evaluation", 50)))
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = tf.saved_model.load(export).signatures["serving_default"](**ids)["probability"]
+    np.testing.assert_allclose(served, tf.sigmoid(model(features))[:, 0], atol=1e-2)

@@ -17,6 +17,8 @@ class Bags:
         hotness: The number of ids in every bag where it is one fixed number, else None.
         bag_of: int32 or int64 tensor [n], the bag of each id; None where `hotness` tells.
         weights: float32 tensor [n], or None: all ones.
+        splits: int32 or int64 tensor [batch + 1], where each bag begins in `ids` and the last one
+            ends; None where `hotness` tells or only `bag_of` is known.
     """
 
     ids: tf.Tensor
@@ -25,6 +27,7 @@ class Bags:
     hotness: int | None
     bag_of: tf.Tensor | None
     weights: tf.Tensor | None = None
+    splits: tf.Tensor | None = None
 
     def bag_indices(self) -> tf.Tensor:
         """Returns an int32 tensor [n], the bag of each id."""
@@ -87,12 +90,13 @@ def _from_dense(feature: str, ids: tf.Tensor) -> Bags:
     hotness = 1 if ids.shape.rank == 1 else ids.shape[1]
     static_batch = ids.shape[0]
     batch = tf.shape(ids)[0]
-    bag_of = None
+    bag_of = splits = None
     if not hotness:  # None or zero: the number of ids does not tell the number of bags
         hotness = None
         width = tf.shape(ids)[1]
         bag_of = tf.reshape(tf.tile(tf.range(batch)[:, tf.newaxis], [1, width]), [-1])
-    return Bags(tf.reshape(ids, [-1]), batch, static_batch, hotness, bag_of)
+        splits = tf.range(batch + 1) * width
+    return Bags(tf.reshape(ids, [-1]), batch, static_batch, hotness, bag_of, splits=splits)
 
 
 def _from_ragged(feature: str, ids: tf.RaggedTensor) -> Bags:
@@ -101,7 +105,14 @@ def _from_ragged(feature: str, ids: tf.RaggedTensor) -> Bags:
             f"Ragged ids of feature '{feature}' must have the shape [batch, None], but have "
             f"{ids.shape}."
         )
-    return Bags(ids.values, tf.cast(ids.nrows(), tf.int32), ids.shape[0], None, ids.value_rowids())
+    return Bags(
+        ids.values,
+        tf.cast(ids.nrows(), tf.int32),
+        ids.shape[0],
+        None,
+        ids.value_rowids(),
+        splits=ids.row_splits,
+    )
 
 
 def _from_sparse(feature: str, ids: tf.SparseTensor) -> Bags:

@@ -253,13 +253,18 @@ class LazyAdam(Optimizer):
         v = self.beta_2 * tf.gather(slots["v"], ids) + (1.0 - self.beta_2) * tf.square(gradients)
         slots["m"].scatter_update(tf.IndexedSlices(m, ids))
         slots["v"].scatter_update(tf.IndexedSlices(v, ids))
-        # float64, because 1 - beta_2 ** t has few digits left in float32 at small t.
-        t = tf.cast(step + 1, tf.float64)
-        correction = tf.sqrt(1.0 - tf.constant(self.beta_2, tf.float64) ** t) / (
-            1.0 - tf.constant(self.beta_1, tf.float64) ** t
-        )
-        rate = self.rate(step) * tf.cast(correction, tf.float32)
+        rate = self.rate(step) * adam_correction(self, step)
         table.scatter_sub(tf.IndexedSlices(rate * m / (tf.sqrt(v) + self.epsilon), ids))
+
+
+def adam_correction(optimizer: LazyAdam, step: tf.Tensor) -> tf.Tensor:
+    """Returns by what Adam's learning rate is multiplied in update number `step`, float32."""
+    # float64, because 1 - beta_2 ** t has few digits left in float32 at small t.
+    t = tf.cast(step + 1, tf.float64)
+    correction = tf.sqrt(1.0 - tf.constant(optimizer.beta_2, tf.float64) ** t) / (
+        1.0 - tf.constant(optimizer.beta_1, tf.float64) ** t
+    )
+    return tf.cast(correction, tf.float32)
 
 
 @dataclasses.dataclass(frozen=True)

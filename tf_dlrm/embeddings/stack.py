@@ -10,6 +10,7 @@ from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
+from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.optimizers import Optimizer
 
 # Elements that are read at once where a table is swept: 64 MB of float32.
@@ -73,9 +74,10 @@ class Stack:
         self.optimizer = pieces[0].table.optimizer
         *offsets, self.rows = itertools.accumulate((piece.rows for piece in pieces), initial=0)
         self.offsets: tuple[int, ...] = tuple(offsets)
-        self.variable = _variable((self.rows, self.dim), 0.0, "rows")
+        self.variable = _variable(self.optimizer, (self.rows, self.dim), 0.0, "rows")
         self.slots = {
             slot.name: _variable(
+                self.optimizer,
                 (self.rows,) if slot.row_wise else (self.rows, self.dim),
                 slot.initial_value,
                 slot.name,
@@ -112,11 +114,15 @@ class Stack:
             )
 
 
-def _variable(shape: tuple[int, ...], value: float, name: str) -> tf.Variable:
+def _variable(optimizer: Optimizer, shape: tuple[int, ...], value: float, name: str) -> tf.Variable:
+    device = tf.zeros([]).device
+    if native.are_used(optimizer, device):
+        with tf.device(device):
+            initial = native.filled(shape, value)
+    else:
+        initial = tf.fill(shape, tf.constant(value, tf.float32))
     # Not tf.Variable, which under a strategy would make a copy on every device.
-    return resource_variable_ops.ResourceVariable(
-        tf.fill(shape, tf.constant(value, tf.float32)), trainable=False, name=name
-    )
+    return resource_variable_ops.ResourceVariable(initial, trainable=False, name=name)
 
 
 def chunks(shape: Sequence[int]) -> Iterator[tuple[int, int]]:

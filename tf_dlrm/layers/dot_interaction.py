@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.kernels import pairs
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -45,9 +46,11 @@ class DotInteraction(keras.layers.Layer):
         self._check(input_shape)
         self.built = True
 
-    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, pairs]."""
         self._check([vector.shape for vector in inputs])
+        if pairs.are_used(training, inputs[0].dtype.name):
+            return pairs.dot_products(inputs, self.self_interaction)
         return _lower_triangle_products(tf.stack(inputs, 1), self.self_interaction)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:

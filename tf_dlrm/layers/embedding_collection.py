@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.placements.choice import make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.tpu import TpuPlan
@@ -139,11 +140,13 @@ class EmbeddingCollection(keras.layers.Layer):
         weighted = [name for name, entry in bags.items() if entry.weights is not None]
         names = list(bags)
         placement = self.placement
+        allowed = are_allowed(training)
 
         @tf.custom_gradient
         def lookup(trap: tf.Tensor, *weight_values: tf.Tensor) -> tuple[Any, Any]:
             del trap
-            found = placement.lookup(bags)
+            with kernels_allowed(allowed):
+                found = placement.lookup(bags)
 
             def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
@@ -152,7 +155,8 @@ class EmbeddingCollection(keras.layers.Layer):
             return tuple(found.vectors[name] for name in names), gradient
 
         if training is False or not self.trainable:
-            found = placement.lookup(bags).vectors
+            with kernels_allowed(allowed):
+                found = placement.lookup(bags).vectors
             vectors = tuple(found[name] for name in names)
         else:
             vectors = lookup(

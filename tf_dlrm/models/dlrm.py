@@ -113,5 +113,5 @@ class DLRM(RankingModel):
         if self.interaction is None:
             combined = flatten(None, vectors)
         else:
-            combined = flatten(bottom, [self.interaction(vectors)])
+            combined = flatten(bottom, [self.interaction(vectors, training=training)])
         return self.top_mlp(combined, training=training)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +17,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tfrecords.schema import Schema
 
 _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
@@ -65,12 +68,24 @@ def build_model(
             seed=seed,
             **sizes,
         )
-        if options.ensemble_size > 1:
-            size = options.ensemble_size
-            return models.Ensemble(config, size, plan, communication_dtype, model=model)
-        return model(config, plan, communication_dtype)
+        with _computing_in(options.compute_dtype):
+            if options.ensemble_size > 1:
+                size = options.ensemble_size
+                return models.Ensemble(config, size, plan, communication_dtype, model=model)
+            return model(config, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _computing_in(dtype: str) -> Iterator[None]:
+    """Layers that are made within compute in a type; their weights are float32."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def build_features(
@@ -113,14 +128,13 @@ def copy_weights(source: RankingModel | Ensemble, target: RankingModel | Ensembl
 def build_dense_optimizer(options: OptimizerOptions, model: RankingModel | Ensemble) -> Any:
     """Returns the Keras optimizer of the MLPs, its slots made, so that it can be restored."""
     rate = _KerasSchedule(learning_rate(options.dense_learning_rate, options))
-    optimizers = {
-        "sgd": lambda: keras.optimizers.SGD(rate, jit_compile=False),
-        # As the paper's code has it: nothing accumulated at first, and an epsilon of 1e-10 outside
-        # the root, which Keras has inside.
-        "adagrad": lambda: keras.optimizers.Adagrad(
-            rate, initial_accumulator_value=0.0, epsilon=1e-20, jit_compile=False
+    # As the paper's code has it, Adagrad has nothing accumulated at first.
+    optimizers: dict[str, Callable[[], Any]] = {
+        "sgd": lambda: FusedSGD(rate, jit_compile=False),
+        "adagrad": lambda: FusedAdagrad(
+            rate, initial_accumulator_value=0.0, epsilon=1e-10, jit_compile=False
         ),
-        "adam": lambda: keras.optimizers.Adam(rate, jit_compile=False),
+        "adam": lambda: FusedAdam(rate, jit_compile=False),
     }
     optimizer = optimizers[options.dense_optimizer]()
     optimizer.build(model.trainable_variables)

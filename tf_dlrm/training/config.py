@@ -97,6 +97,13 @@ class RunOptions:
     target_auc: float = option(0.0, "Stop when an evaluation reaches this AUC; 0 for never.")
     seed: int = option(0, "Seed of the initial weights, of dropout and of the order of rows.")
     deterministic: bool = option(False, "Whether a rerun repeats every bit, at some speed.")
+    kernels: str = option(
+        "auto",
+        "What looks up and updates tables and computes the dot interaction in training: native "
+        "kernels, compiled on first use, TensorFlow's own operations, or whichever there is; auto "
+        "follows the environment variable TF_DLRM_KERNELS.",
+        ("auto", "native", "tensorflow"),
+    )
     tensorboard: bool = option(True, "Whether to write TensorBoard logs into --model_dir.")
     profile_steps: tuple[int, ...] = option(
         (), "FIRST,LAST: profile these steps for TensorBoard, into --model_dir."
@@ -104,6 +111,7 @@ class RunOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers and on options without their folder."""
+        check_choices(self)
         check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
         check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
         check_at_least(self, 0, "checkpoint_every_steps")

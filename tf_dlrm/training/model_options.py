@@ -65,6 +65,11 @@ class ModelOptions:
     embedding_initializer_scale: float = option(
         0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
     )
+    compute_dtype: str = option(
+        "float32",
+        "In what the MLPs and the interaction compute; weights and tables are float32 anyway.",
+        ("float32", "bfloat16"),
+    )
 
     @property
     def sizes(self) -> dict[str, Any]:

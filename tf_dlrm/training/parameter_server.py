@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
@@ -78,9 +79,14 @@ def make_asynchronous_steps(
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     step = make_step(model, optimizer, strategy)
 
+    def plain_step(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        # It runs in a worker, which knows TensorFlow's own operations only.
+        with kernels_allowed(False):
+            return step(features, labels)
+
     @tf.function(reduce_retracing=True)
     def train_on(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        return strategy.run(step, args=(features, labels))
+        return strategy.run(plain_step, args=(features, labels))
 
     def training_steps(batches: Iterator[Any], count: tf.Tensor) -> tf.Tensor:
         losses = [coordinator.schedule(train_on, args=next(batches)) for _ in range(int(count))]

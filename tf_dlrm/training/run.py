@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings.kernels.choice import kernels_chosen
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
@@ -86,7 +88,14 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     processes = Processes(strategy)
     processes.check_equal(_what_must_be_equal(config, source))
     # The first process has the lock for all.
-    with _only_process(options.model_dir if processes.is_first else ""):
+    with (
+        _only_process(options.model_dir if processes.is_first else ""),
+        kernels_chosen(options.kernels),
+    ):
+        try:
+            native.check()
+        except ValueError as error:
+            raise UserError(str(error)) from error
         return _train(config, source, strategy, processes)
 
 

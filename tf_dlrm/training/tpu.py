@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import Ensemble, RankingModel
@@ -229,7 +230,9 @@ def make_dense_part(
         ids = dict.fromkeys(placement.hardware_features, nothing)
         with placement.receiving(vectors) as received:
             with tf.GradientTape() as tape:
-                logits = tf.reshape(model({**features, **ids}, training=True), [-1])
+                # XLA compiles TensorFlow's own operations only.
+                with kernels_allowed(False):
+                    logits = tf.reshape(model({**features, **ids}, training=True), [-1])
                 losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
                 loss = tf.reduce_sum(tf.where(counts, losses, 0.0)) / rows
             variables = model.trainable_variables

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.placements.all_to_all import AllToAll
 from tf_dlrm.embeddings.placements.direct import batch_of, columns, gather_directly, join_columns
 from tf_dlrm.embeddings.placements.placement import Lookup
@@ -147,7 +150,10 @@ class ModelParallelPlacement:
                 continue
             shape = [self._all_to_all.world, request.size, own.dim]
             there = tf.sequence_mask(request.counts, request.size)
-            own.optimizer.apply(
+            apply = own.optimizer.apply
+            if request.by_kernels:
+                apply = functools.partial(native.update_rows, own.optimizer)
+            apply(
                 own.variable,
                 own.slots,
                 tf.boolean_mask(request.asked, there),
@@ -236,6 +242,7 @@ class _Request:
     """What one replica asks of the others for one stack, and they of it.
 
     Attributes:
+        by_kernels: Whether kernels update the rows of this replica.
         batch: The bags of the stack's features.
         unique: The different rows [u] of the stack that are looked up.
         index: Which of them each id of the batch is, [n].
@@ -248,6 +255,7 @@ class _Request:
     """
 
     stack: ShardedStack
+    by_kernels: bool
     batch: StackBatch
     unique: tf.Tensor
     index: tf.Tensor
@@ -260,6 +268,10 @@ class _Request:
 
     def __init__(self, stack: ShardedStack, bags: Mapping[str, Bags], world: int) -> None:
         self.stack = stack
+        self.by_kernels = are_allowed() and any(
+            own is not None and native.are_used(own.optimizer, own.variable.device)
+            for own in stack.stacks
+        )
         self.batch = batch_of(stack, bags)
         self.unique, self.index = tf.unique(self.batch.ids)
         if stack.data_parallel:

@@ -1,0 +1,142 @@
+// TensorFlow's operations around the kernels. All are pure: what nobody reads is not computed.
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "interface.h"
+#include "tensorflow/core/framework/op.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/shape_inference.h"
+#include "tensorflow/core/util/work_sharder.h"
+
+namespace tf_dlrm {
+namespace {
+
+using tensorflow::OpInputList;
+using tensorflow::OpKernel;
+using tensorflow::OpKernelConstruction;
+using tensorflow::OpKernelContext;
+using tensorflow::Tensor;
+using tensorflow::TensorShape;
+using tensorflow::errors::InvalidArgument;
+using tensorflow::shape_inference::InferenceContext;
+
+// TF_DLRM_KERNEL_PATH asks for a smaller instruction set, for tests.
+const Path& ChosenPath() {
+  static const Path* const chosen = [] {
+    const char* wish = std::getenv("TF_DLRM_KERNEL_PATH");
+    const std::string wanted = wish == nullptr ? "" : wish;
+    const bool has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    const bool has2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (has512 && (wanted.empty() || wanted == "avx512")) return &avx512::kPath;
+    if (has2 && wanted != "portable") return &avx2::kPath;
+    return &portable::kPath;
+  }();
+  return *chosen;
+}
+
+// TensorFlow's own threads of the device.
+ForEach ThreadsOf(OpKernelContext* context) {
+  const auto* workers = context->device()->tensorflow_cpu_worker_threads();
+  return [workers](int64_t pieces, int64_t cost, const std::function<void(int64_t)>& work) {
+    tensorflow::Shard(workers->num_threads, workers->workers, pieces, cost,
+                      [&](int64_t begin, int64_t end) {
+                        for (int64_t k = begin; k < end; ++k) work(k);
+                      });
+  };
+}
+
+const float* DataOf(const Tensor& tensor) { return tensor.flat<float>().data(); }
+
+class PairsOp : public OpKernel {
+ public:
+  explicit PairsOp(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("diagonal", &diagonal_));
+  }
+
+ protected:
+  tensorflow::Status ReadPairs(OpKernelContext* context, Pairs* pairs, int64_t* rows) const {
+    OpInputList vectors;
+    TF_RETURN_IF_ERROR(context->input_list("vectors", &vectors));
+    for (const Tensor& vector : vectors) {
+      if (vector.dims() != 2 || vector.shape() != vectors[0].shape()) {
+        return InvalidArgument("Vectors of one batch must all have the shape [batch, dim], but have ",
+                               vectors[0].shape().DebugString(), " and ",
+                               vector.shape().DebugString(), ".");
+      }
+      pairs->vectors.push_back(DataOf(vector));
+    }
+    pairs->dim = vectors[0].dim_size(1);
+    pairs->diagonal = diagonal_;
+    *rows = vectors[0].dim_size(0);
+    return tensorflow::OkStatus();
+  }
+
+ private:
+  bool diagonal_ = false;
+};
+
+class ProductsOp : public PairsOp {
+ public:
+  using PairsOp::PairsOp;
+  void Compute(OpKernelContext* context) override {
+    Pairs pairs;
+    int64_t rows;
+    OP_REQUIRES_OK(context, ReadPairs(context, &pairs, &rows));
+    Tensor* products = nullptr;
+    OP_REQUIRES_OK(context,
+                   context->allocate_output(0, TensorShape({rows, pairs.count()}), &products));
+    ChosenPath().products(pairs, rows, products->flat<float>().data(), ThreadsOf(context));
+  }
+};
+
+class PullOp : public PairsOp {
+ public:
+  using PairsOp::PairsOp;
+  void Compute(OpKernelContext* context) override {
+    Pairs pairs;
+    int64_t rows;
+    OP_REQUIRES_OK(context, ReadPairs(context, &pairs, &rows));
+    const Tensor& gradient = context->input(0);
+    OP_REQUIRES(context, gradient.shape() == TensorShape({rows, pairs.count()}),
+                InvalidArgument("The gradient of the products must have the shape [", rows, ", ",
+                                pairs.count(), "], but has ", gradient.shape().DebugString(), "."));
+    std::vector<float*> gradients;
+    for (size_t k = 0; k < pairs.vectors.size(); ++k) {
+      Tensor* out = nullptr;
+      OP_REQUIRES_OK(context,
+                     context->allocate_output(k, TensorShape({rows, pairs.dim}), &out));
+      gradients.push_back(out->flat<float>().data());
+    }
+    ChosenPath().pull(pairs, DataOf(gradient), rows, gradients, ThreadsOf(context));
+  }
+};
+
+// Shapes are set where the operations are called.
+tensorflow::Status Unknown(InferenceContext* c) {
+  for (int k = 0; k < c->num_outputs(); ++k) c->set_output(k, c->UnknownShape());
+  return tensorflow::OkStatus();
+}
+
+REGISTER_OP("TfDlrmProducts")
+    .Input("vectors: N * float")
+    .Output("products: float")
+    .Attr("N: int >= 1")
+    .Attr("diagonal: bool")
+    .SetShapeFn(Unknown);
+REGISTER_OP("TfDlrmPull")
+    .Input("gradient: float")
+    .Input("vectors: N * float")
+    .Output("gradients: N * float")
+    .Attr("N: int >= 1")
+    .Attr("diagonal: bool")
+    .SetShapeFn(Unknown);
+
+#define TF_DLRM_REGISTER(NAME, OP) \
+  REGISTER_KERNEL_BUILDER(Name(NAME).Device(tensorflow::DEVICE_CPU), OP)
+TF_DLRM_REGISTER("TfDlrmProducts", ProductsOp);
+TF_DLRM_REGISTER("TfDlrmPull", PullOp);
+
+}  // namespace
+}  // namespace tf_dlrm
