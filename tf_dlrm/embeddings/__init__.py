@@ -13,6 +13,14 @@ from tf_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, Optimize
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Placement
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.embeddings.storage import (
+    MixedDimension,
+    MultipleHashing,
+    QuotientRemainder,
+    WeightedRows,
+    mixed_dimensions,
+)
+from tf_dlrm.embeddings.stored_features import stored_features
 from tf_dlrm.embeddings.tables import Table, TableSet
 
 __all__ = [
@@ -26,16 +34,22 @@ __all__ = [
     "LearningRateSchedule",
     "LocalPlacement",
     "Lookup",
+    "MixedDimension",
+    "MultipleHashing",
     "Normal",
     "Optimizer",
     "Placement",
+    "QuotientRemainder",
     "RowWiseAdagrad",
     "Table",
     "TableConfig",
     "TableSet",
     "Uniform",
+    "WeightedRows",
     "features_from_json",
     "features_to_json",
     "make_bags",
+    "mixed_dimensions",
+    "stored_features",
     "tables_of",
 ]

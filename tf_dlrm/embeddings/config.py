@@ -15,6 +15,7 @@ from tf_dlrm.embeddings.initializers import (
     initializer_to_dict,
 )
 from tf_dlrm.embeddings.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_to_dict
+from tf_dlrm.embeddings.storage import Storage, storage_from_dict, storage_to_dict
 
 COMBINERS = ("sum", "mean", "sqrtn")
 
@@ -31,6 +32,8 @@ class TableConfig:
         optimizer: How the rows learn.
         combiner: How the vectors of one bag become one: "sum", "mean" or "sqrtn".
         out_of_vocabulary: The row for ids outside [0, vocabulary_size); None makes them errors.
+        storage: None for a row of `dim` numbers for each id; or `QuotientRemainder`,
+            `MixedDimension`, `MultipleHashing` for smaller tables, or `WeightedRows`.
     """
 
     name: str
@@ -40,6 +43,7 @@ class TableConfig:
     optimizer: Optimizer = SGD(0.01)
     combiner: str = "sum"
     out_of_vocabulary: int | None = None
+    storage: Storage | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -76,6 +80,13 @@ class TableConfig:
                 f"out_of_vocabulary of table '{self.name}' must be a row of the table, in "
                 f"[0, {self.vocabulary_size}), but is {row}."
             )
+        if self.storage is not None:
+            if not isinstance(self.storage, Storage):
+                raise ValueError(
+                    f"storage of table '{self.name}' must be None, QuotientRemainder, "
+                    f"MixedDimension, MultipleHashing or WeightedRows, but is {self.storage!r}."
+                )
+            self.storage.parts(self)  # says what does not fit
 
     def initial_rows(self, seed: int, start: int, count: int) -> tf.Tensor:
         """Returns the first values [count, dim] of the rows from `start` on."""
@@ -94,6 +105,7 @@ class TableConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["initializer"] = initializer_to_dict(self.initializer)
         values["optimizer"] = optimizer_to_dict(self.optimizer)
+        values["storage"] = storage_to_dict(self.storage)
         return values
 
     @classmethod
@@ -102,6 +114,7 @@ class TableConfig:
         fields = dict(values)
         fields["initializer"] = initializer_from_dict(fields["initializer"])
         fields["optimizer"] = optimizer_from_dict(fields["optimizer"])
+        fields["storage"] = storage_from_dict(fields.get("storage"))
         return cls(**fields)
 
 

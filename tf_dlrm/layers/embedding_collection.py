@@ -12,8 +12,10 @@ from tf_dlrm.embeddings.placements.choice import make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.keras_api import keras, only_shapes_are_wanted
+from tf_dlrm.layers.initial_weights import normal_by_fans
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -26,6 +28,9 @@ class EmbeddingCollection(keras.layers.Layer):
     weights of the layer and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0,
     makes the gradient come by. With `trainable = False`, or called with
     `training=False`, the tables stay as they are.
+
+    A table whose config has a `storage` is kept as other tables, under names of their own, and
+    perhaps as a matrix, which is a weight of the layer.
 
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
     optimizer slots and the number of updates; `get_weights` and Keras 2's old `.h5` do not.
@@ -78,6 +83,7 @@ class EmbeddingCollection(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_jit = False
         configs = [FeatureConfig.from_dict(f) if isinstance(f, Mapping) else f for f in features]
+        tables_of(stored_features(configs))
         tables_of(configs)
         if self.compute_dtype == "float16":
             raise ValueError(
@@ -122,9 +128,21 @@ class EmbeddingCollection(keras.layers.Layer):
         with tf.init_scope():
             self._placement = _Opaque(
                 make_placement(
-                    self.features, self._seed, self._plan.value, self._communication_dtype
+                    stored_features(self.features),
+                    self._seed,
+                    self._plan.value,
+                    self._communication_dtype,
                 )
             )
+        for k, (name, shape) in enumerate(projected_tables(self.features).items()):
+            # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
+            matrix = self.add_weight(
+                name=f"projection_of_{name}",
+                shape=shape,
+                initializer=normal_by_fans(self._seed + k),
+                trainable=True,
+            )
+            setattr(self, f"projection_{k}", matrix)
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
         self._checkpoint_tables = self.tables
         self.built = True
@@ -136,7 +154,8 @@ class EmbeddingCollection(keras.layers.Layer):
         training: bool | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns `{feature: [batch, dim]}`; see the class."""
-        bags = self._bags(ids, weights or {})
+        of_features = StoredBags(self.features, self._bags(ids, weights or {}))
+        bags = of_features.bags
         weighted = [name for name, entry in bags.items() if entry.weights is not None]
         names = list(bags)
         placement = self.placement
@@ -156,16 +175,19 @@ class EmbeddingCollection(keras.layers.Layer):
 
         if training is False or not self.trainable:
             with kernels_allowed(allowed):
-                found = placement.lookup(bags).vectors
-            vectors = tuple(found[name] for name in names)
+                plain = placement.lookup(bags).vectors
+            vectors = tuple(plain[name] for name in names)
         else:
             vectors = lookup(
                 tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
             )
-        return {
-            name: tf.cast(vector, self.compute_dtype)
-            for name, vector in zip(names, vectors, strict=True)
-        }
+        found = of_features.join(dict(zip(names, vectors, strict=True)), self._projections())
+        return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
+
+    def _projections(self) -> dict[str, tf.Tensor]:
+        """Returns the matrices behind narrow tables by table."""
+        names = projected_tables(self.features)
+        return {name: getattr(self, f"projection_{k}") for k, name in enumerate(names)}
 
     def _bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Bags]:
         names = [feature.name for feature in self.features]
@@ -214,13 +236,28 @@ class EmbeddingCollection(keras.layers.Layer):
         return {**super().get_config(), "features": features, "seed": self._seed}
 
     def save_own_variables(self, store: Any) -> None:
-        """Writes the tables, their slots and the number of updates to a Keras file."""
+        """Writes the tables, their slots, the number of updates, and matrices to a Keras file."""
         for key, value in self.tables.to_arrays().items():
             store[key] = value
+        for name, matrix in self._projections().items():
+            store[_projection_key(name)] = tf.convert_to_tensor(matrix).numpy()
 
     def load_own_variables(self, store: Any) -> None:
         """Reads what `save_own_variables` wrote."""
+        matrices = self._projections()
+        for name, matrix in matrices.items():
+            try:
+                value = store[_projection_key(name)]
+            except KeyError as error:
+                raise ValueError(
+                    f"The saved weights hold no matrix for table '{name}'."
+                ) from error
+            matrix.assign(value)
         self.tables.assign_arrays(store)
+
+
+def _projection_key(table: str) -> str:
+    return f"{table}:projection"
 
 
 class _Opaque:

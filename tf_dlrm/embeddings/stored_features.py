@@ -1,0 +1,172 @@
+"""The tables that are really there, and the way from their vectors to those of the features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.config import FeatureConfig
+from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.embeddings.range_check import check_pieces
+from tf_dlrm.embeddings.storage import MixedDimension, MultipleHashing
+
+
+def stored_features(features: Sequence[FeatureConfig]) -> tuple[FeatureConfig, ...]:
+    """Returns the lookups that are really made, each into a table that is really there.
+
+    What a placement, a plan or a planner has to do with. Features of tables without a `storage` are
+    themselves.
+    """
+    stored = []
+    for feature in features:
+        storage = feature.table.storage
+        if storage is None:
+            stored.append(feature)
+        else:
+            for part in storage.parts(feature.table):
+                stored.append(FeatureConfig(feature.name + part.suffix, part.table))
+    return tuple(stored)
+
+
+def projected_tables(features: Sequence[FeatureConfig]) -> dict[str, tuple[int, int]]:
+    """Returns the shape of the matrix behind each table that needs one, by the table's name."""
+    return {
+        f.table.name: (f.table.storage.dim, f.table.dim)
+        for f in features
+        if isinstance(f.table.storage, MixedDimension) and f.table.storage.dim != f.table.dim
+    }
+
+
+class StoredBags:
+    """The bags of one batch, as the tables that are really there want them.
+
+    Attributes:
+        bags: For each of `stored_features`, its bags.
+    """
+
+    def __init__(self, features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> None:
+        """Divides the ids.
+
+        Args:
+            features: The features.
+            bags: For each feature, its bags.
+
+        Raises:
+            tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
+                table has no out-of-vocabulary row.
+        """
+        self._features = tuple(features)
+        self._given = dict(bags)
+        self._singly = {f.name for f in features if _is_read_singly(f, bags[f.name])}
+        count: tf.Tensor | None = None
+        if self._singly:
+            # All bags of a lookup are equally many, so what has fewer gets empty ones.
+            numbers = [tf.size(bags[name].ids) for name in self._singly]
+            count = tf.reduce_max([next(iter(bags.values())).batch, *numbers])
+        self.bags: dict[str, Bags] = {}
+        for feature in features:
+            own = bags[feature.name]
+            if feature.table.storage is None:
+                self.bags[feature.name] = own if count is None else _padded(own, count)
+                continue
+            ids = _checked(feature, own)
+            for part in feature.table.storage.parts(feature.table):
+                entry = dataclasses.replace(own, ids=part.rows_of(ids))
+                if feature.name in self._singly:
+                    entry = _singles(entry, count)
+                elif count is not None:
+                    entry = _padded(entry, count)
+                self.bags[feature.name + part.suffix] = entry
+
+    def join(
+        self, vectors: Mapping[str, tf.Tensor], projections: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Returns for each feature its vectors [batch, dim].
+
+        Args:
+            vectors: For each of `stored_features`, the vectors of its bags.
+            projections: For each of `projected_tables`, the matrix.
+        """
+        joined = {}
+        for feature in self._features:
+            given, table = self._given[feature.name], feature.table
+            parts = [""]
+            if table.storage is not None:
+                parts = [part.suffix for part in table.storage.parts(table)]
+            found = [vectors[feature.name + suffix] for suffix in parts]
+            if self._singly:
+                singly = feature.name in self._singly
+                wanted = tf.size(given.ids) if singly else given.batch
+                found = [vector[:wanted] for vector in found]
+            whole = found[0] if table.storage is None else table.storage.put_together(found)
+            if feature.name in self._singly:
+                whole = _combined(whole, given, table.combiner)
+            if table.name in projections:
+                whole = tf.matmul(whole, tf.cast(projections[table.name], whole.dtype))
+            whole.set_shape([given.static_batch, table.dim])
+            joined[feature.name] = whole
+        return joined
+
+
+def _is_read_singly(feature: FeatureConfig, bags: Bags) -> bool:
+    """Returns whether each id needs a vector of its own before its bag is combined."""
+    storage = feature.table.storage
+    one_hot = bags.hotness == 1 and bags.weights is None
+    return storage is not None and not storage.pools_parts and not one_hot
+
+
+def _checked(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
+    """Returns ids in the vocabulary, where there is one."""
+    if isinstance(feature.table.storage, MultipleHashing):
+        return bags.ids
+    dtype = bags.ids.dtype
+    if feature.table.vocabulary_size > tf.int32.max:
+        dtype = tf.int64
+    return check_pieces([StackedFeature(feature.name, feature.table, 0)], [bags], dtype)
+
+
+def _padded(bags: Bags, count: tf.Tensor) -> Bags:
+    """Returns the bags with empty ones after them, `count` in all."""
+    splits = bags.splits
+    if bags.hotness is not None:
+        splits = tf.range(bags.batch + 1) * bags.hotness
+    if splits is not None:
+        splits = tf.concat([splits, tf.repeat(splits[-1:], count - bags.batch)], 0)
+    return dataclasses.replace(
+        bags,
+        batch=count,
+        static_batch=None,
+        hotness=None,
+        bag_of=bags.bag_indices(),
+        splits=splits,
+    )
+
+
+def _singles(bags: Bags, count: tf.Tensor) -> Bags:
+    """Returns a bag for each id, with empty ones after them, `count` in all."""
+    ids = tf.size(bags.ids)
+    return Bags(
+        bags.ids,
+        count,
+        None,
+        None,
+        tf.range(ids),
+        splits=tf.minimum(tf.range(count + 1), ids),
+    )
+
+
+def _combined(vectors: tf.Tensor, bags: Bags, combiner: str) -> tf.Tensor:
+    """Returns the combined vectors [batch, dim] of vectors [n, dim] of single ids."""
+    segments = bags.bag_indices()
+    weights = tf.ones([tf.size(segments)]) if bags.weights is None else bags.weights
+    summed = tf.math.unsorted_segment_sum(vectors * weights[:, tf.newaxis], segments, bags.batch)
+    if combiner == "sum":
+        return summed
+    total = weights if combiner == "mean" else tf.square(weights)
+    divisor = tf.math.unsorted_segment_sum(total, segments, bags.batch)
+    if combiner == "sqrtn":
+        divisor = tf.sqrt(divisor)
+    return tf.math.divide_no_nan(summed, divisor[:, tf.newaxis])
