@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import Adagrad, FeatureConfig, LazyAdam, TableConfig
+from tf_dlrm.embeddings import (
+    Adagrad,
+    FeatureConfig,
+    LazyAdam,
+    MixedDimension,
+    MultipleHashing,
+    QuotientRemainder,
+    TableConfig,
+)
 from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
@@ -26,18 +34,19 @@ from tfrecords.schema import CategoricalColumn, Schema
 _BATCH = 8
 
 
-def _config(optimizer=None):
+def _config(optimizer=None, storage=None):
     optimizer = optimizer or Adagrad(0.1, initial_accumulator=0.1)
-    large = TableConfig("large", 40, 4, optimizer=optimizer, combiner="mean")
+    large = TableConfig("large", 40, 4, optimizer=optimizer, combiner="mean", storage=storage)
     small = TableConfig("small", 6, 4, optimizer=optimizer)
     pairs = {"one": large, "two": large, "bags": large, "few": small}
     features = tuple(FeatureConfig(name, table) for name, table in pairs.items())
     return DLRMConfig(3, features, (5, 4), (6, 1), seed=2)
 
 
-def _model(on_tpu, optimizer=None, seed_of_noise=None):
-    plan = TpuPlan(small_table_rows=10) if on_tpu else None
-    model = DLRM(_config(optimizer), plan)
+def _model(on_tpu, optimizer=None, seed_of_noise=None, storage=None):
+    # Tables on the cores take no bags of different sizes.
+    plan = TpuPlan(small_table_rows=1 if storage else 10) if on_tpu else None
+    model = DLRM(_config(optimizer, storage), plan)
     dense_optimizer = keras.optimizers.Adam(0.02, jit_compile=False)
     dense_optimizer.build(model.trainable_variables)
     if seed_of_noise is not None:
@@ -92,6 +101,35 @@ def test_steps_learn_what_those_of_one_device_learn(optimizer):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     _assert_equal_models(local, model, rtol=1e-4, atol=1e-6)
     assert model.embeddings.tables.updates.numpy() == 4
+
+
+@pytest.mark.parametrize(
+    ("storage", "parts"),
+    [
+        (QuotientRemainder(2, "add"), ["quotient", "remainder"]),
+        (MixedDimension(2), []),
+        (MultipleHashing(5), ["hash_0", "hash_1"]),
+    ],
+    ids=["quotient_remainder", "mixed_dimension", "multiple_hashing"],
+)
+def test_tables_stored_as_smaller_ones_learn_what_those_of_one_device_learn(storage, parts):
+    batches = _batches(2 * _BATCH + 3)
+    local, local_optimizer = _model(False, storage=storage)
+    model, dense_optimizer = _model(True, storage=storage)
+    names = [f"{name}.{part}" for name in ("one", "two", "bags") for part in parts]
+    names = names or ["one", "two", "bags"]
+    assert tpu_placement(model).hardware_features == (*names, "few")
+    wanted = make_training_steps(local, local_optimizer)(iter(batches), tf.constant(3))
+    shared = distribute_to_tpu(tf.distribute.get_strategy(), batches, _BATCH, model)
+    found = make_tpu_training_steps(model, dense_optimizer)(iter(shared), tf.constant(3))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    _assert_equal_models(local, model, rtol=1e-4, atol=1e-6)
+
+
+def test_bags_of_ids_that_need_vectors_of_their_own_are_refused():
+    model, _ = _model(True, storage=QuotientRemainder(2))
+    with pytest.raises(ValueError, match="Feature 'two' may have several ids, whose vectors Quot"):
+        distribute_to_tpu(tf.distribute.get_strategy(), _batches(_BATCH), _BATCH, model)
 
 
 def test_dense_part_is_compiled_to_what_it_is_without():

@@ -130,7 +130,9 @@ class MixedDimension:
                 f"MixedDimension of table '{table.name}' must have a dim of at most {table.dim}, "
                 f"the table's, but has {self.dim}."
             )
-        return [Part("", _stored(table, "", dim=self.dim), tf.identity)]
+        # The rows are those of the table, so its own check of ids does.
+        row = table.out_of_vocabulary
+        return [Part("", _stored(table, "", dim=self.dim, out_of_vocabulary=row), tf.identity)]
 
     def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
         """Returns the narrow vectors; the layer has the matrix."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.pooling import StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
@@ -40,12 +41,63 @@ def projected_tables(features: Sequence[FeatureConfig]) -> dict[str, tuple[int, 
     }
 
 
+def stored_ids(features: Sequence[FeatureConfig], ids: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns for each of `stored_features` its ids, of the structure of its feature's ids.
+
+    For placements whose ids go another way than through the layer, in the input pipeline.
+
+    Args:
+        features: The features.
+        ids: For each feature dense or ragged ids.
+
+    Raises:
+        ValueError: If a bag of several ids needs vectors of single ones.
+        tf.errors.InvalidArgumentError: As `StoredBags`.
+    """
+    stored = {}
+    for feature in features:
+        given = ids[feature.name]
+        if feature.table.storage is None:
+            stored[feature.name] = given
+            continue
+        bags = make_bags(feature.name, given)
+        if _is_read_singly(feature, bags):
+            raise ValueError(
+                f"Feature '{feature.name}' may have several ids, whose vectors "
+                f"{type(feature.table.storage).__name__} makes one by one; on a TPU only features "
+                "of one id can be stored so."
+            )
+        checked = _checked(feature, bags)
+        for part in feature.table.storage.parts(feature.table):
+            rows = part.rows_of(checked)
+            if isinstance(given, tf.RaggedTensor):
+                stored[feature.name + part.suffix] = given.with_values(rows)
+            else:
+                shaped = tf.ensure_shape(tf.reshape(rows, tf.shape(given)), given.shape)
+                stored[feature.name + part.suffix] = shaped
+    return stored
+
+
 class StoredBags:
     """The bags of one batch, as the tables that are really there want them.
 
     Attributes:
         bags: For each of `stored_features`, its bags.
     """
+
+    @classmethod
+    def of_stored(cls, features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> StoredBags:
+        """Returns bags that were divided before, by `stored_ids`.
+
+        Args:
+            features: The features.
+            bags: For each of `stored_features`, its bags.
+        """
+        self = cls((), {})
+        self._features = tuple(features)
+        self._given = {f.name: bags[stored_features([f])[0].name] for f in features}
+        self.bags = dict(bags)
+        return self
 
     def __init__(self, features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> None:
         """Divides the ids.

@@ -45,7 +45,8 @@ class EmbeddingCollection(keras.layers.Layer):
 
     Call arguments:
         ids: `{feature: ids}` for all features: int32 or int64, dense [batch] or [batch, hotness],
-            `tf.RaggedTensor` [batch, None] or `tf.SparseTensor` [batch, places].
+            `tf.RaggedTensor` [batch, None] or `tf.SparseTensor` [batch, places]. Or what
+            `embeddings.stored_features.stored_ids` made of them.
         weights: None, or `{feature: weights}` for any of the features, floats of the structure of
             the feature's ids. Gradients flow back to them.
         training: False makes a plain lookup, whose gradient updates nothing.
@@ -154,7 +155,7 @@ class EmbeddingCollection(keras.layers.Layer):
         training: bool | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns `{feature: [batch, dim]}`; see the class."""
-        of_features = StoredBags(self.features, self._bags(ids, weights or {}))
+        of_features = self._stored_bags(ids, weights or {})
         bags = of_features.bags
         weighted = [name for name, entry in bags.items() if entry.weights is not None]
         names = list(bags)
@@ -184,41 +185,16 @@ class EmbeddingCollection(keras.layers.Layer):
         found = of_features.join(dict(zip(names, vectors, strict=True)), self._projections())
         return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
 
+    def _stored_bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> StoredBags:
+        stored = stored_features(self.features)
+        if stored != self.features and not weights and set(ids) == {f.name for f in stored}:
+            return StoredBags.of_stored(self.features, _make_bags(self.name, stored, ids, {}))
+        return StoredBags(self.features, _make_bags(self.name, self.features, ids, weights))
+
     def _projections(self) -> dict[str, tf.Tensor]:
         """Returns the matrices behind narrow tables by table."""
         names = projected_tables(self.features)
         return {name: getattr(self, f"projection_{k}") for k, name in enumerate(names)}
-
-    def _bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Bags]:
-        names = [feature.name for feature in self.features]
-        for what, given in (("ids", ids), ("weights", weights)):
-            if not isinstance(given, Mapping):
-                raise ValueError(
-                    f"{what} must be a dict from feature names to tensors, but is a "
-                    f"{type(given).__name__}."
-                )
-            unknown = [name for name in given if name not in names]
-            if unknown:
-                raise ValueError(
-                    f"{what} has entries {unknown}, but the features of layer '{self.name}' are "
-                    f"{names}."
-                )
-        missing = [name for name in names if name not in ids]
-        if missing:
-            raise ValueError(
-                f"ids has no entries {missing}; layer '{self.name}' needs all of its features, "
-                f"{names}."
-            )
-        if only_shapes_are_wanted():
-            # Under a strategy, fit of Keras 3 does this with means over the replicas' batches,
-            # which turns ids into floats.
-            ids = {name: tf.cast(ids[name], tf.int64) for name in names}
-        bags = {name: make_bags(name, ids[name], weights.get(name)) for name in names}
-        batches = {name: entry.static_batch for name, entry in bags.items()}
-        known = {batch for batch in batches.values() if batch is not None}
-        if len(known) > 1:
-            raise ValueError(f"All features must have one batch size, but have {batches}.")
-        return bags
 
     def compute_output_shape(
         self, ids_shape: Mapping[str, Any], weights_shape: Any = None
@@ -249,11 +225,44 @@ class EmbeddingCollection(keras.layers.Layer):
             try:
                 value = store[_projection_key(name)]
             except KeyError as error:
-                raise ValueError(
-                    f"The saved weights hold no matrix for table '{name}'."
-                ) from error
+                raise ValueError(f"The saved weights hold no matrix for table '{name}'.") from error
             matrix.assign(value)
         self.tables.assign_arrays(store)
+
+
+def _make_bags(
+    layer: str,
+    features: Sequence[FeatureConfig],
+    ids: Mapping[str, Any],
+    weights: Mapping[str, Any],
+) -> dict[str, Bags]:
+    names = [feature.name for feature in features]
+    for what, given in (("ids", ids), ("weights", weights)):
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"{what} must be a dict from feature names to tensors, but is a "
+                f"{type(given).__name__}."
+            )
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(
+                f"{what} has entries {unknown}, but the features of layer '{layer}' are {names}."
+            )
+    missing = [name for name in names if name not in ids]
+    if missing:
+        raise ValueError(
+            f"ids has no entries {missing}; layer '{layer}' needs all of its features, {names}."
+        )
+    if only_shapes_are_wanted():
+        # Under a strategy, fit of Keras 3 does this with means over the replicas' batches,
+        # which turns ids into floats.
+        ids = {name: tf.cast(ids[name], tf.int64) for name in names}
+    bags = {name: make_bags(name, ids[name], weights.get(name)) for name in names}
+    batches = {name: entry.static_batch for name, entry in bags.items()}
+    known = {batch for batch in batches.values() if batch is not None}
+    if len(known) > 1:
+        raise ValueError(f"All features must have one batch size, but have {batches}.")
+    return bags
 
 
 def _projection_key(table: str) -> str:

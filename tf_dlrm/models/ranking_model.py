@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,11 +30,14 @@ class RankingConfig:
         dense_features: Number of dense features; 0 for none.
         features: The categorical features and their tables.
         seed: Seed of all first values.
+        prediction_clamp: Probabilities stay in [clamp, 1 - clamp]: logits beyond are cut off, and
+            have no gradient. In [0, 0.5); 0 for none.
     """
 
     dense_features: int
     features: tuple[FeatureConfig, ...]
     seed: int = dataclasses.field(default=0, kw_only=True)
+    prediction_clamp: float = dataclasses.field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -43,6 +47,11 @@ class RankingConfig:
         if any(feature.name == DENSE for feature in self.features):
             raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
         self._check_whole("dense_features", 0)
+        if not 0.0 <= self.prediction_clamp < 0.5:
+            raise ValueError(
+                f"prediction_clamp must be at least 0 and less than 0.5, but is "
+                f"{self.prediction_clamp}."
+            )
 
     @property
     def dims(self) -> list[int]:
@@ -145,6 +154,8 @@ class RankingModel(keras.Model):
         # Kept as JSON, because both Kerases take apart what they find in attributes.
         self._config_json = config.to_json()
         self._dense_features = config.dense_features
+        clamp = config.prediction_clamp
+        self._most = math.log((1.0 - clamp) / clamp) if clamp else None
         self.embeddings = EmbeddingCollection(
             config.features, config.seed, plan, communication_dtype, name="embeddings"
         )
@@ -202,7 +213,10 @@ class RankingModel(keras.Model):
         embedded = self.embeddings(ids, training=training)
         vectors = [embedded[feature.name] for feature in self.embeddings.features]
         # The loss needs all digits, whatever the layers compute in.
-        return tf.cast(self._logits(dense, vectors, training), tf.float32)
+        logits = tf.cast(self._logits(dense, vectors, training), tf.float32)
+        if self._most is not None:
+            logits = tf.clip_by_value(logits, -self._most, self._most)
+        return logits
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
         """Returns (batch, 1)."""

@@ -18,6 +18,7 @@ from tf_dlrm.keras_api import keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
+from tf_dlrm.training.table_storage import storages
 from tfrecords.schema import Schema
 
 _EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
@@ -66,6 +67,7 @@ def build_model(
             dense_features=len(schema.dense),
             features=build_features(options, optimizer, schema),
             seed=seed,
+            prediction_clamp=options.prediction_clamp,
             **sizes,
         )
         with _computing_in(options.compute_dtype):
@@ -100,6 +102,8 @@ def build_features(
     table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
         learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer), **choices
     )
+    rows = [column.vocabulary_size for column in schema.categorical]
+    stored = storages(options, rows, dim)
     return tuple(
         embeddings.FeatureConfig(
             column.name,
@@ -110,9 +114,10 @@ def build_features(
                 initializer=initializer,
                 optimizer=table_optimizer,
                 out_of_vocabulary=column.out_of_vocabulary,
+                storage=storage,
             ),
         )
-        for column in schema.categorical
+        for column, storage in zip(schema.categorical, stored, strict=True)
     )
 
 

@@ -39,6 +39,8 @@ class OptimizerOptions:
     )
     dense_optimizer: str = option("sgd", "Optimizer of the MLPs.", DENSE_OPTIMIZERS)
     dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.")
+    negative_weight: float = option(1.0, "Weight of the loss of rows with the label 0.")
+    positive_weight: float = option(1.0, "Weight of the loss of rows with the label 1.")
     warmup_steps: int = option(0, "Steps over which learning rates rise linearly to their value.")
     decay_start_step: int = option(0, "Step at which learning rates begin to decay.")
     decay_steps: int = option(0, "Steps over which learning rates decay; 0 for no decay.")
@@ -50,7 +52,8 @@ class OptimizerOptions:
     def validate(self) -> None:
         """Raises UserError on impossible rates and steps."""
         check_choices(self)
-        for name in ("embedding_learning_rate", "dense_learning_rate", "decay_power"):
+        rates = ("embedding_learning_rate", "dense_learning_rate")
+        for name in (*rates, "negative_weight", "positive_weight", "decay_power"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
         check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")

@@ -65,6 +65,32 @@ class ModelOptions:
     embedding_initializer_scale: float = option(
         0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
     )
+    table_storage: str = option(
+        "full",
+        "How tables are stored: a row for each id; two small tables, of ids' quotients and "
+        "remainders; fewer columns the less popular the rows are; or with a trained weight for "
+        "each row.",
+        ("full", "quotient_remainder", "mixed_dimensions", "weighted_rows"),
+    )
+    storage_from_rows: int = option(
+        200, "With quotient_remainder and mixed_dimensions, smaller tables are stored in full."
+    )
+    quotient_remainder_collisions: int = option(4, "Ids that share a row of the quotients' table.")
+    quotient_remainder_operation: str = option(
+        "multiply",
+        "How the rows of quotient and remainder become one.",
+        ("multiply", "add", "concatenate"),
+    )
+    mixed_dimensions_temperature: float = option(
+        0.3, "0 gives all tables equally many columns, 1 nearly equally many numbers."
+    )
+    hash_buckets: int = option(
+        0, "Tables of more rows are hashed to so many, whatever their ids; 0 for no hashing."
+    )
+    hash_functions: int = option(2, "Hashed rows that are added for each id.")
+    prediction_clamp: float = option(
+        0.0, "Predictions stay so far from 0 and 1, where the loss has no gradient any more."
+    )
     compute_dtype: str = option(
         "float32",
         "In what the MLPs and the interaction compute; weights and tables are float32 anyway.",
@@ -80,8 +106,13 @@ class ModelOptions:
         """Raises UserError when the model has no use for an option, or sizes do not fit."""
         check_choices(self)
         self._check_use()
+        self._check_storage()
         check_at_least(self, 1, "embedding_dim", "ensemble_size", "cross_rank")
         check_at_least(self, 0, "cross_layers", "gmf_dim")
+        if not 0 <= self.prediction_clamp < 0.5:
+            raise UserError(
+                f"--prediction_clamp={self.prediction_clamp} must be at least 0 and less than 0.5."
+            )
         if not 0 <= self.embedding_initializer_scale < math.inf:
             raise UserError(
                 f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
@@ -126,6 +157,36 @@ class ModelOptions:
                 raise UserError(
                     f"--{field.name}={text} has no effect with --model={self.model}; it is for "
                     f"{', '.join(users)}."
+                )
+
+    def _check_storage(self) -> None:
+        check_at_least(self, 0, "hash_buckets", "storage_from_rows")
+        check_at_least(self, 1, "hash_functions")
+        check_at_least(self, 2, "quotient_remainder_collisions")
+        if not 0 <= self.mixed_dimensions_temperature <= 1:
+            raise UserError(
+                f"--mixed_dimensions_temperature={self.mixed_dimensions_temperature} must be "
+                "between 0 and 1."
+            )
+        if self.hash_buckets and self.table_storage != "full":
+            raise UserError(
+                f"--hash_buckets={self.hash_buckets} contradicts "
+                f"--table_storage={self.table_storage}."
+            )
+        cut = self.table_storage in ("quotient_remainder", "mixed_dimensions")
+        read = {
+            "storage_from_rows": cut,
+            "quotient_remainder_collisions": self.table_storage == "quotient_remainder",
+            "quotient_remainder_operation": self.table_storage == "quotient_remainder",
+            "mixed_dimensions_temperature": self.table_storage == "mixed_dimensions",
+            "hash_functions": self.hash_buckets > 0,
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not read.get(field.name, True) and value != field.default:
+                raise UserError(
+                    f"--{field.name}={value} has no effect with "
+                    f"--table_storage={self.table_storage} and --hash_buckets={self.hash_buckets}."
                 )
 
     def check_dense(self, dense_features: int) -> None:

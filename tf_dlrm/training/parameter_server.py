@@ -18,6 +18,7 @@ from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.steps import make_step
 
 _ROLES = {"chief", "worker", "ps"}
@@ -68,7 +69,10 @@ def make_parameter_server_strategy() -> tf.distribute.Strategy:
 
 
 def make_asynchronous_steps(
-    model: RankingModel | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+    model: RankingModel | Ensemble,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    loss_of: CrossEntropy,
 ) -> Callable[[Iterator[Any], tf.Tensor], tf.Tensor]:
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 
@@ -77,7 +81,7 @@ def make_asynchronous_steps(
     when all `count` batches are done, so that evaluations and checkpoints see whole steps.
     """
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
-    step = make_step(model, optimizer, strategy)
+    step = make_step(model, optimizer, strategy, loss_of)
 
     def plain_step(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
         # It runs in a worker, which knows TensorFlow's own operations only.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import stored_features
 from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
 from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
@@ -42,11 +43,14 @@ def plan_tables(
         return None
     plan = load_plan(config.distribution)
     if plan is None and servers:
-        plan = server_plan(build_features(config.model, config.optimizer, schema), devices)
+        features = build_features(config.model, config.optimizer, schema)
+        plan = server_plan(stored_features(features), devices)
     elif plan is None:
         features = build_features(config.model, config.optimizer, schema)
+        hotness = mean_hotness(source)
+        hotness = {s.name: hotness[f.name] for f in features for s in stored_features([f])}
         try:
-            plan = make_plan(features, devices, config.run.batch_size, mean_hotness(source))
+            plan = make_plan(stored_features(features), devices, config.run.batch_size, hotness)
         except ValueError as error:
             raise UserError(str(error)) from error
     counts = collections.Counter(table.sharding for table in plan.tables.values())

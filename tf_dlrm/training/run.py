@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings import stored_features, tables_of
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.kernels.choice import kernels_chosen
 from tf_dlrm.embeddings.plan import Plan
@@ -32,10 +33,11 @@ from tf_dlrm.training.checkpoints import (
     read_run,
     write_run,
 )
-from tf_dlrm.training.config import RunOptions, TrainingConfig
+from tf_dlrm.training.config import OptimizerOptions, RunOptions, TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
 from tf_dlrm.training.placing import evaluated_logits, local_copy, plan_tables
 from tf_dlrm.training.processes import Processes
@@ -160,7 +162,7 @@ def _train(
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
         distribute=share_out,
-        training_steps=make_steps(model, optimizer, strategy),
+        training_steps=make_steps(model, optimizer, strategy, _loss(config.optimizer)),
         evaluate=lambda: evaluate(
             up_to_date(), source, "evaluation", options.eval_batch_size, options.eval_steps
         ),
@@ -290,10 +292,14 @@ def find_non_finite(model: RankingModel | Ensemble, optimizer: Any) -> str | Non
 
 def count_parameters(model: RankingModel | Ensemble) -> int:
     """Returns the number of trained numbers, tables included."""
-    tables = {f.table.name: f.table for f in model.config.features}.values()
+    tables = tables_of(stored_features(model.config.features))
     dense = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.shape.rank)
     rows = sum(table.vocabulary_size * table.dim for table in tables)
     return dense + rows * len(model.collections)
+
+
+def _loss(options: OptimizerOptions) -> CrossEntropy:
+    return CrossEntropy(options.negative_weight, options.positive_weight)
 
 
 def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:

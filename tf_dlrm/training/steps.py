@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.models import DLRM, Ensemble
+from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
 from tf_dlrm.training.processes import Processes
 
 
@@ -15,18 +16,19 @@ def make_training_steps(
     model: DLRM | Ensemble,
     optimizer: Any,
     strategy: tf.distribute.Strategy | None = None,
+    loss_of: CrossEntropy = CROSS_ENTROPY,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 
     The count is a tensor, so one traced function serves any number of steps, and evaluations and
-    checkpoints can fall on any step. The loss is the mean cross-entropy on logits over a batch (and
-    over the members of an ensemble); tables learn in the backward pass (see `EmbeddingCollection`),
-    the other weights by `optimizer`. Under a strategy of several replicas each
-    has a share of every batch, as `strategy.distribute` hands them out.
+    checkpoints can fall on any step. The loss is the mean of `loss_of` over a batch (and over the
+    members of an ensemble); tables learn in the backward pass (see `EmbeddingCollection`), the
+    other weights by `optimizer`. Under a strategy of several replicas each has a share of every
+    batch, as `strategy.distribute` hands them out.
     """
 
     strategy = strategy or tf.distribute.get_strategy()
-    step = make_step(model, optimizer, strategy)
+    step = make_step(model, optimizer, strategy, loss_of)
 
     @tf.function
     def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
@@ -40,7 +42,10 @@ def make_training_steps(
 
 
 def make_step(
-    model: DLRM | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+    model: DLRM | Ensemble,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    loss_of: CrossEntropy,
 ) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
     """Returns a function (features, labels) -> loss that one replica runs once a step."""
 
@@ -53,10 +58,7 @@ def make_step(
             # Of a replica's rows the part of the mean over all replicas' rows.
             losses = (
                 tf.reduce_sum(
-                    tf.nn.sigmoid_cross_entropy_with_logits(
-                        labels=tf.broadcast_to(labels[:, tf.newaxis], tf.shape(logits)),
-                        logits=logits,
-                    ),
+                    loss_of(tf.broadcast_to(labels[:, tf.newaxis], tf.shape(logits)), logits),
                     axis=0,
                 )
                 / rows

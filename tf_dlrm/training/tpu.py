@@ -13,8 +13,10 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.placements.tpu import TpuPlacement
+from tf_dlrm.embeddings.stored_features import stored_ids
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
 
 # The label of a row that only fills up a batch.
 _NO_LABEL = -1.0
@@ -113,7 +115,6 @@ def distribute_to_tpu(
             "replicas."
         )
     placement = tpu_placement(model)
-    names = [feature.name for feature in model.config.features]
 
     def ready(features: dict[str, Any], labels: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
         rows = tf.shape(labels)[0]
@@ -124,7 +125,8 @@ def distribute_to_tpu(
         source = tf.where(place < rows, place, 0)
         features = {name: _rows_of(column, source) for name, column in features.items()}
         labels = tf.where(place < rows, tf.gather(labels, source), _NO_LABEL)
-        ids = placement.ready({name: features[name] for name in names})
+        own = {feature.name: features.pop(feature.name) for feature in model.config.features}
+        ids = placement.ready(stored_ids(model.config.features, own))
         return {**features, **ids}, labels
 
     def share(replica: Any, features: dict[str, Any], labels: tf.Tensor) -> Any:
@@ -163,6 +165,7 @@ def make_tpu_training_steps(
     model: RankingModel | Ensemble,
     optimizer: Any,
     strategy: tf.distribute.Strategy | None = None,
+    loss_of: CrossEntropy = CROSS_ENTROPY,
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 
@@ -176,7 +179,7 @@ def make_tpu_training_steps(
     """
     strategy = strategy or tf.distribute.get_strategy()
     placement = tpu_placement(model)
-    dense_part = make_dense_part(model, optimizer, strategy)
+    dense_part = make_dense_part(model, optimizer, strategy, loss_of)
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         # On a TPU, XLA compiles all that runs.
         dense_part = tf.function(dense_part, jit_compile=True)
@@ -207,7 +210,10 @@ def make_tpu_training_steps(
 
 
 def make_dense_part(
-    model: RankingModel | Ensemble, optimizer: Any, strategy: tf.distribute.Strategy
+    model: RankingModel | Ensemble,
+    optimizer: Any,
+    strategy: tf.distribute.Strategy,
+    loss_of: CrossEntropy = CROSS_ENTROPY,
 ) -> Callable[..., tuple[tf.Tensor, dict[str, tf.Tensor]]]:
     """Returns the part of a step between the embedding hardware's vectors and their gradients.
 
@@ -233,7 +239,7 @@ def make_dense_part(
                 # XLA compiles TensorFlow's own operations only.
                 with kernels_allowed(False):
                     logits = tf.reshape(model({**features, **ids}, training=True), [-1])
-                losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+                losses = loss_of(labels, logits)
                 loss = tf.reduce_sum(tf.where(counts, losses, 0.0)) / rows
             variables = model.trainable_variables
             gradients = tape.gradient(loss, variables)

@@ -245,7 +245,7 @@ def test_damaged_work_is_found(
 
 def test_a_process_that_is_killed_or_interrupted(tmp_path, criteo_lines, content, convert_criteo):
     path = tmp_path / "in"
-    path.write_text("\n".join(criteo_lines(400) * 600) + "\n")
+    path.write_text("\n".join(criteo_lines(400) * 1800) + "\n")
     command = [sys.executable, "-m", "tfrecords.convert_criteo", f"--input={path}"]
     command += [f"--output_dir={tmp_path}/out", "--shuffle=total", "--memory_gb=0.2"]
     rng = random.Random(1)

@@ -1,0 +1,93 @@
+"""--table_storage and --hash_buckets: what they make of tables, and runs with them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings import MixedDimension, MultipleHashing, QuotientRemainder, WeightedRows
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import ModelOptions
+from tf_dlrm.training.run import open_source, restore_model, train
+from tf_dlrm.training.table_storage import storages
+
+# Three tables of 50, 60 and 70 rows x 4, a bottom MLP 4-8-4 and a top MLP 10-8-1.
+DENSE = 40 + 36 + 11 * 8 + 9
+CASES = {
+    "quotient_remainder": (
+        {"quotient_remainder_collisions": 5, "storage_from_rows": 60},
+        (50 + 12 + 5 + 14 + 5) * 4,
+    ),
+    "mixed_dimensions": (
+        {"mixed_dimensions_temperature": 1.0, "embedding_dim": 4, "storage_from_rows": 70},
+        # 50 / 70 of 4 columns are 2.9, nearer to 2 than to 4; behind them is a matrix.
+        (50 + 60) * 4 + 70 * 2 + 2 * 4,
+    ),
+    "weighted_rows": ({}, 180 * 5),
+    "full": ({"hash_buckets": 55, "hash_functions": 3}, (50 + 55 + 55) * 4),
+}
+
+
+@pytest.mark.parametrize("storage", CASES)
+def test_a_run_in_two_halves_equals_one_at_once_and_exports_what_it_learned(
+    tiny, tmp_path, storage
+):
+    options, numbers = CASES[storage]
+    common = {"table_storage": storage, "embedding_optimizer": "adagrad", "epochs": 2, **options}
+    folders = [str(tmp_path / name) for name in ("whole", "halves", "export")]
+    whole = train(tiny(**common, model_dir=folders[0], export_dir=folders[2]))
+    train(tiny(**common, model_dir=folders[1], train_steps=15))
+    halves = train(tiny(**common, model_dir=folders[1]))
+    assert whole["parameters"] == numbers + DENSE
+    assert whole["log_loss"] == halves["log_loss"]
+    model, _, _ = restore_model(folders[0])
+    features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = tf.saved_model.load(folders[2]).signatures["serving_default"](**ids)
+    expected = tf.sigmoid(model(features))[:, 0]
+    np.testing.assert_allclose(served["probability"], expected, rtol=1e-5)
+    assert np.std(expected) > 1e-3
+
+
+def test_each_table_is_stored_as_its_rows_say():
+    rows = [10, 300, 19_200]
+
+    def of(**options):
+        return storages(ModelOptions(**options), rows, 16)
+
+    assert of() == [None] * 3
+    assert of(table_storage="quotient_remainder") == [None, *[QuotientRemainder(4)] * 2]
+    added = of(table_storage="quotient_remainder", quotient_remainder_operation="add")
+    assert added[2] == QuotientRemainder(4, "add")
+    assert of(hash_buckets=300) == [None, None, MultipleHashing(300, 2)]
+    assert of(table_storage="weighted_rows") == [WeightedRows()] * 3
+    mixed = of(table_storage="mixed_dimensions", mixed_dimensions_temperature=0.25)
+    # 16 * (10 / 300) ** 0.25 = 6.8 and 16 * (10 / 19200) ** 0.25 = 2.4
+    assert mixed == [None, MixedDimension(8), MixedDimension(2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"hash_functions": 3}, "--hash_functions=3 has no effect with --table_storage=full and"),
+        ({"storage_from_rows": 5}, "--storage_from_rows=5 has no effect with"),
+        (
+            {"hash_buckets": 9, "table_storage": "weighted_rows"},
+            "--hash_buckets=9 contradicts --table_storage=weighted_rows.",
+        ),
+        ({"hash_buckets": -1}, "--hash_buckets=-1 must be 0 or more."),
+        (
+            {"table_storage": "quotient_remainder", "quotient_remainder_collisions": 1},
+            "--quotient_remainder_collisions=1 must be 2 or more.",
+        ),
+        (
+            {"table_storage": "mixed_dimensions", "mixed_dimensions_temperature": 1.5},
+            "--mixed_dimensions_temperature=1.5 must be between 0 and 1.",
+        ),
+        ({"prediction_clamp": 0.5}, "--prediction_clamp=0.5 must be at least 0 and less than 0.5."),
+        ({"positive_weight": 0.0}, "--positive_weight=0.0 must be a number above 0."),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_sentence(tiny, options, sentence):
+    with pytest.raises(UserError) as error:
+        tiny(**options)
+    assert str(error.value).startswith(sentence)
