@@ -99,7 +99,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=_tie_to(os.getpid()),  # safe: the launcher has a single thread
+            preexec_fn=tied_to_this_process(),  # safe: the launcher has a single thread
         )
         assert self._process.stdout and self._process.stderr  # for mypy: they are pipes
         self.pipes = (Pipe(self._process.stdout, stdout), Pipe(self._process.stderr, stderr))
@@ -159,8 +159,9 @@ class Child:
             pipe.close()
 
 
-def _tie_to(launcher: int) -> Callable[[], None]:
-    """What a new process does before it becomes the program."""
+def tied_to_this_process() -> Callable[[], None]:
+    """Returns what a new process does before it becomes the program, so that it dies with us."""
+    launcher = os.getpid()
 
     def tie() -> None:
         os.setpgid(0, 0)

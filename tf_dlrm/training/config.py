@@ -208,6 +208,17 @@ class TrainingConfig:
         """Returns plain JSON values; `from_json` is the inverse."""
         return dataclasses.asdict(self)
 
+    def to_flags(self) -> list[str]:
+        """Returns the command-line flags of all options that are not as they are by default."""
+        flags = []
+        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
+            for field in dataclasses.fields(part):
+                value = getattr(part, field.name)
+                if value != field.default:
+                    text = commas(value) if isinstance(value, tuple) else str(value)
+                    flags.append(f"--{field.name}={text}")
+        return flags
+
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainingConfig:
         """Rebuilds the options that `to_json` returned, lists becoming tuples again."""

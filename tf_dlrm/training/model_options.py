@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tf_dlrm.errors import UserError
@@ -21,13 +22,14 @@ _SIZES: dict[str, tuple[str, ...]] = {
     "factorization_machine": (),
     "matrix_factorization": (),
 }
+MODELS = tuple(_SIZES)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions:
     """The model, apart from what the data set's schema says of its inputs."""
 
-    model: str = option("dlrm", "Model to train.", tuple(_SIZES))
+    model: str = option("dlrm", "Model to train.", MODELS)
     embedding_dim: int = option(
         16,
         "Size of every vector. Where a model has a weight for each id too, rows are one number "
@@ -147,6 +149,26 @@ class ModelOptions:
             raise UserError("--interaction_units= must have one layer or more.")
         if self.interaction == "concat" and self.interaction_itself:
             raise UserError("--interaction_itself contradicts --interaction=concat.")
+
+    def of_model(self, model: str) -> ModelOptions:
+        """Returns the options of another model: those that it does not read have their defaults."""
+        unread = {name for names in _SIZES.values() for name in names} - set(_SIZES[model])
+        defaults: dict[str, Any] = {
+            f.name: f.default for f in dataclasses.fields(self) if f.name in unread
+        }
+        return dataclasses.replace(self, model=model, **defaults)
+
+    def check_some_use(self, models: Sequence[str]) -> None:
+        """Raises UserError when none of the models has a use for an option."""
+        for field in dataclasses.fields(self):
+            users = [model for model, names in _SIZES.items() if field.name in names]
+            value = getattr(self, field.name)
+            if users and value != field.default and not set(users) & set(models):
+                text = commas(value) if isinstance(value, tuple) else str(value)
+                raise UserError(
+                    f"--{field.name}={text} has no effect with any of --models={commas(models)}; "
+                    f"it is for {', '.join(users)}."
+                )
 
     def _check_use(self) -> None:
         for field in dataclasses.fields(self):

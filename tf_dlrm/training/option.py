@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from tf_dlrm.errors import UserError
@@ -13,7 +14,7 @@ def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
-def commas(values: tuple[Any, ...]) -> str:
+def commas(values: Sequence[Any]) -> str:
     """A list as its flag has it."""
     return ",".join(str(value) for value in values)
 

@@ -1,0 +1,1 @@
+"""Trains several models on the same data, and says how they compare."""

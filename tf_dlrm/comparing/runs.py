@@ -1,0 +1,167 @@
+"""The runs of a comparison, one after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tf_dlrm.comparing.options import CompareOptions
+from tf_dlrm.errors import UserError
+from tf_dlrm.launching.child import tied_to_this_process
+from tf_dlrm.training.config import OptimizerOptions, TrainingConfig
+from tfrecords import files
+
+_RESULT, _LOG = "result.json", "log.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        model: Name of the model.
+        optimizer: Name of the optimizer of tables and MLPs.
+        seed: Its seed.
+        config: All of its options; `model_dir` is its folder.
+    """
+
+    model: str
+    optimizer: str
+    seed: int
+    config: TrainingConfig
+
+    @property
+    def name(self) -> str:
+        """What messages call it, also its folder within the comparison's."""
+        return f"{self.model}/{self.optimizer}/seed_{self.seed}"
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where its logs and its result are."""
+        return pathlib.Path(self.config.run.model_dir)
+
+
+def plan_runs(options: CompareOptions, common: TrainingConfig) -> list[Run]:
+    """Returns all runs, seed by seed, so that an interrupted comparison has all models.
+
+    Raises:
+        UserError: If no model reads an option that is set, or options do not fit a model.
+    """
+    common.model.check_some_use(options.models)
+    runs = []
+    for seed in options.seeds:
+        for optimizer, rate in options.rates.items():
+            for model in options.models:
+                folder = pathlib.Path(options.output_dir, model, optimizer, f"seed_{seed}")
+                config = dataclasses.replace(
+                    common,
+                    model=common.model.of_model(model),
+                    optimizer=_with_optimizer(common.optimizer, optimizer, rate),
+                    run=dataclasses.replace(common.run, model_dir=str(folder), seed=seed),
+                )
+                config.validate()
+                runs.append(Run(model, optimizer, seed, config))
+    return runs
+
+
+def _with_optimizer(
+    common: OptimizerOptions, optimizer: str, rate: float | None
+) -> OptimizerOptions:
+    own = dataclasses.replace(common, embedding_optimizer=optimizer, dense_optimizer=optimizer)
+    if optimizer != "adagrad":
+        own = dataclasses.replace(own, embedding_initial_accumulator=0.0)
+    if rate is None:
+        return own
+    return dataclasses.replace(own, embedding_learning_rate=rate, dense_learning_rate=rate)
+
+
+def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
+    """Trains what has not been trained, and returns the results of all runs.
+
+    Args:
+        runs: The runs.
+        keep_models: Whether checkpoints stay once a run has its result.
+
+    Raises:
+        UserError: If a run fails, or one was made with other options before.
+    """
+    results: list[dict[str, Any]] = []
+    waiting = [run for run in runs if _finished(run) is None]
+    start = time.monotonic()
+    for run in runs:
+        result = _finished(run)
+        if result is None:
+            done = len(waiting) - sum(_finished(other) is None for other in waiting)
+            left = ""
+            if done:
+                seconds = (time.monotonic() - start) / done * (len(waiting) - done)
+                left = f", about {seconds / 60:.0f} min left"
+            sys.stderr.write(f"Run {len(results) + 1} of {len(runs)}: {run.name}{left}\n")
+            result = _train(run)
+            files.write_bytes(
+                str(run.folder / _RESULT),
+                json.dumps({"flags": _flags(run), "result": result}, indent=1).encode(),
+            )
+        if not keep_models:
+            shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        results.append(result)
+    return results
+
+
+def _finished(run: Run) -> dict[str, Any] | None:
+    """Returns the result of a run that was trained before, or None."""
+    try:
+        text = (run.folder / _RESULT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        before = json.loads(text)
+        flags, result = before["flags"], before["result"]
+    except (ValueError, LookupError, TypeError):
+        raise UserError(
+            f"{run.folder / _RESULT} is no result of a run; remove the folder to train it again."
+        ) from None
+    if flags != _flags(run):
+        differing = sorted(set(flags) ^ set(_flags(run)))
+        raise UserError(
+            f"{run.folder} holds a run with other options ({', '.join(differing)}); use the same "
+            "options or another --output_dir."
+        )
+    return dict(result)
+
+
+def _flags(run: Run) -> list[str]:
+    return [flag for flag in run.config.to_flags() if not flag.startswith("--model_dir=")]
+
+
+def _train(run: Run) -> dict[str, Any]:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / _LOG
+    command = [sys.executable, "-m", "tf_dlrm.train", *run.config.to_flags()]
+    with open(log, "ab") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            preexec_fn=tied_to_this_process(),  # safe: there is a single thread here
+        )
+        try:
+            output, _ = process.communicate()
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = lines[-1] if lines else f"it ended with code {process.returncode}"
+        raise UserError(f"The run {run.name} failed: {last} All it said is in {log}.")
+    return dict(json.loads(output.splitlines()[-1]))
