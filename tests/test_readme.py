@@ -11,7 +11,7 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.parametrize("legacy_keras", ["0", "1"])
 def test_the_python_example_runs(legacy_keras):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    example = _examples()[0]
     if legacy_keras == "1":
         example = example.replace("import keras\n", "import tf_keras as keras\n")
     example += (
@@ -28,6 +28,39 @@ def test_the_python_example_runs(legacy_keras):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_model_of_ones_own_learns_in_keras_3():
+    example = _examples()[1]
+    lines = example.split("\n\nrng")[0].splitlines()
+    assert len(lines) <= 25
+    example = example.replace("model.fit(", "history = model.fit(")
+    example += (
+        "\nlosses = history.history['loss']\n"
+        "assert keras.__version__.startswith('3.'), keras.__version__\n"
+        "assert losses[-1] < 0.6 * losses[0], losses\n"
+        "(layer,) = [l for l in model.layers if isinstance(l, EmbeddingCollection)]\n"
+        "parts = ('quotient', 'remainder')\n"
+        "assert set(layer.tables) == {f'{name}.{part}' for name in names for part in parts}\n"
+        "fresh = EmbeddingCollection(features)\n"
+        "fresh.build()\n"
+        "for name in layer.tables:\n"
+        "    moved = layer.tables[name].read_rows() - fresh.tables[name].read_rows()\n"
+        "    assert np.abs(moved).max() > 0.01, name\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", example],
+        env=os.environ | {"TF_USE_LEGACY_KERAS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd=README.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def _examples():
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_every_flag_file_is_in_the_readme_and_the_other_way_round():
