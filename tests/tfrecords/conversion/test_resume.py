@@ -245,12 +245,18 @@ def test_damaged_work_is_found(
 
 def test_a_process_that_is_killed_or_interrupted(tmp_path, criteo_lines, content, convert_criteo):
     path = tmp_path / "in"
-    path.write_text("\n".join(criteo_lines(400) * 1800) + "\n")
+    path.write_text("\n".join(criteo_lines(400) * 600) + "\n")
     command = [sys.executable, "-m", "tfrecords.convert_criteo", f"--input={path}"]
     command += [f"--output_dir={tmp_path}/out", "--shuffle=total", "--memory_gb=0.2"]
     rng = random.Random(1)
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell's background jobs ignore SIGINT, and so would all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         written = tmp_path / ".out.incomplete" / journal.FILE_NAME
         before = written.stat().st_size if written.exists() else 0
         deadline = time.monotonic() + 120
