@@ -26,6 +26,13 @@ _SPLIT = flags.DEFINE_enum(
 )
 _BATCH_SIZE = flags.DEFINE_integer("eval_batch_size", 16384, "Examples in a batch.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("eval_steps", 0, "Batches; 0 for all rows.", lower_bound=0)
+_GROUP_SIZE = flags.DEFINE_integer(
+    "ranking_group_size",
+    0,
+    "Also rank each group of so many consecutive rows, of which one is positive: hit ratio and "
+    "NDCG at 10. Data sets of tfrecords.leave_one_out have groups of 100. 0: no groups.",
+    lower_bound=0,
+)
 _PRINT = flags.DEFINE_integer(
     "print_predictions",
     0,
@@ -55,6 +62,7 @@ def main() -> dict[str, Any]:
         batch_size=_BATCH_SIZE.value,
         steps=_STEPS.value,
         predictions=_PRINT.value,
+        ranking_group_size=_GROUP_SIZE.value,
     )
 
 

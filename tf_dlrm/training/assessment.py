@@ -31,6 +31,7 @@ def assess(
     batch_size: int,
     steps: int,
     predictions: int,
+    ranking_group_size: int = 0,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of `model_dir`, or `saved_model` where that is given.
 
@@ -43,6 +44,7 @@ def assess(
         batch_size: Rows in a batch.
         steps: Number of batches; 0 for all.
         predictions: Number of first rows whose probability and label are given too.
+        ranking_group_size: Rows of each group that is ranked too; 0 for none.
 
     Returns:
         The metrics, `examples` (rows evaluated), `examples_per_second`, `step` and, if
@@ -70,7 +72,9 @@ def assess(
             "vocabulary is the same"
         )
     start = time.perf_counter()
-    metrics = evaluation.evaluate(logits, source, split, batch_size, steps)
+    metrics = evaluation.evaluate(
+        logits, source, split, batch_size, steps, ranking_group_size=ranking_group_size
+    )
     seconds = time.perf_counter() - start
     examples = metrics.pop("evaluation_examples")
     result = metrics | {

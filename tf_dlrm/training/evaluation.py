@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.metrics import click_metrics
+from tf_dlrm.training.ranking_metrics import ranking_metrics
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
 
 _LOG = logging.getLogger(__name__)
@@ -54,11 +55,12 @@ def evaluate(
     split: str,
     batch_size: int,
     steps: int = 0,
+    ranking_group_size: int = 0,
 ) -> dict[str, Any]:
     """Evaluates all rows of a split, or the first `steps` batches of it.
 
     Returns:
-        The metrics of `click_metrics`.
+        The metrics of `click_metrics`, and with a group size those of `ranking_metrics`.
 
     Raises:
         UserError: if the split has no rows, or if a logit is not a finite number.
@@ -75,4 +77,8 @@ def evaluate(
             f"The model's logit of row {bad[0]} of split {split!r} is {logits_array[bad[0]]}, not "
             f"a finite number ({bad.size} of {logits_array.size} rows are so)."
         )
-    return click_metrics(logits_array, np.concatenate(all_labels))
+    labels = np.concatenate(all_labels)
+    metrics = click_metrics(logits_array, labels)
+    if ranking_group_size:
+        metrics |= ranking_metrics(logits_array, labels, ranking_group_size)
+    return metrics
