@@ -84,6 +84,7 @@ def draw_curves(runs: Sequence[Run], path: pathlib.Path) -> None:
         for axes, what in zip(row, ("training loss", "validation accuracy", "AUC"), strict=True):
             axes.set(xlabel="step", ylabel=what, title=optimizer)
             axes.grid(True, alpha=0.3)
+        row[0].set_yscale("log")  # its first points are far above all others
         row[0].legend(frameon=False)
     part = path.with_suffix(".part")
     figure.savefig(part, format="svg")
