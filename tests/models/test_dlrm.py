@@ -54,6 +54,26 @@ def test_a_number_by_hand():
     np.testing.assert_allclose(logit, [[-173576.75]])
 
 
+def test_projection_is_the_products_of_two_sets_of_vectors():
+    projections = {"first_projection": (6, 8), "second_projection": (12,)}
+    model = DLRM(config(interaction="projection", **projections))
+    inputs, _ = data(5)
+    vectors = model.embeddings({k: v for k, v in inputs.items() if k != "dense"})
+    bottom = model.bottom_mlp(inputs["dense"]).numpy()
+    flat = np.concatenate([bottom, *(vectors[f"C{k}"] for k in range(3))], 1)
+    first, second = model.interaction.first, model.interaction.second
+    hidden = np.maximum(flat @ first.dense_0.kernel.numpy() + first.dense_0.bias.numpy(), 0)
+    a = (hidden @ first.dense_1.kernel.numpy() + first.dense_1.bias.numpy()).reshape(5, 2, 4)
+    b = (flat @ second.dense_0.kernel.numpy() + second.dense_0.bias.numpy()).reshape(5, 3, 4)
+    products = np.einsum("bid,bjd->bij", a, b).reshape(5, 6)
+    wanted = model.top_mlp(tf.constant(np.concatenate([bottom, products], 1)))
+    np.testing.assert_allclose(model(inputs), wanted, rtol=1e-4, atol=1e-5)
+    other = DLRM(config(interaction="projection", **projections))
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first.dense_0.kernel[:, :6], second.dense_0.kernel[:, :6])
+
+
 def test_concat_and_no_dense():
     model = DLRM(DLRMConfig(0, features(2, rows=(3, 4)), (), (1,), interaction="concat"))
     model.embeddings.tables["T0"].assign_rows([[1.0, 2.0]], 1)
@@ -183,6 +203,12 @@ def test_saved_model_loads_with_tensorflow_alone(tmp_path):
         ({"features": features(4)[:1] + features(5)[1:]}, "needs tables of one dim"),
         ({"interaction": "cat"}, "interaction must be one of"),
         ({"interaction": "concat", "self_interaction": True}, "self_interaction is for"),
+        ({"interaction": "projection"}, "first_projection must have layers if and only if"),
+        ({"first_projection": (4,)}, r"first_projection must .*, but is \(4,\) for 'dot'"),
+        (
+            {"interaction": "projection", "first_projection": (8,), "second_projection": (6,)},
+            "second_projection must end in a multiple of the embedding dim, 4, but is",
+        ),
         ({"dense_features": 0}, "if and only if there are dense features"),
         ({"dense_features": -1}, "dense_features must be"),
         ({"features": ()}, "at least one feature"),

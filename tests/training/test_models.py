@@ -125,3 +125,33 @@ def test_bfloat16_gives_nearly_the_same_logits_as_float32(tiny, name):
         logits.append(model(features))
         assert logits[-1].dtype == tf.float32
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1
+
+
+def test_the_projected_interaction_is_trained_by_flags(tiny):
+    units = {"first_projection": (6, 8), "second_projection": (12,)}
+    result = train(tiny(interaction="projection", **units, dense_learning_rate=0.05))
+    # 4 vectors of 4 side by side, 2 x 3 products after the bottom MLP's 4.
+    branches = 16 * 6 + 6 + 6 * 8 + 8 + 16 * 12 + 12
+    assert result["parameters"] == 180 * 4 + 40 + 36 + branches + 10 * 8 + 8 + 9
+    assert result["step"] == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"interaction": "projection"}, "--first_projection= must have layers if and only if"),
+        ({"first_projection": (8,)}, "--first_projection=8 must have layers if and only if"),
+        (
+            {"interaction": "projection", "first_projection": (6,), "second_projection": (8,)},
+            "--first_projection=6 must end in a multiple of --embedding_dim=4.",
+        ),
+        (
+            {"interaction": "concat", "interaction_itself": True},
+            "--interaction_itself contradicts --interaction=concat.",
+        ),
+    ],
+)
+def test_interactions_that_do_not_fit_are_said_in_a_sentence(tiny, options, sentence):
+    with pytest.raises(UserError) as error:
+        tiny(**options)
+    assert str(error.value).startswith(sentence)

@@ -8,6 +8,7 @@ from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.factorization_machine import FactorizationMachine
 from tf_dlrm.layers.low_rank_cross import LowRankCross
 from tf_dlrm.layers.mlp import MLP
+from tf_dlrm.layers.projected_interaction import ProjectedInteraction
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
 from tf_dlrm.layers.vector_cross import VectorCross
 
@@ -20,6 +21,7 @@ __all__ = [
     "EmbeddingCollection",
     "FactorizationMachine",
     "LowRankCross",
+    "ProjectedInteraction",
     "ResumableDropout",
     "VectorCross",
 ]

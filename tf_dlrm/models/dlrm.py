@@ -6,15 +6,17 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
+from tf_dlrm.layers.projected_interaction import ProjectedInteraction
 from tf_dlrm.models.ranking_model import (
     RankingConfig,
     RankingModel,
     built_bottom_mlp,
     built_top_mlp,
     flatten,
+    layer_seed,
 )
 
-INTERACTIONS = ("dot", "concat")
+INTERACTIONS = ("dot", "concat", "projection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +28,12 @@ class DLRMConfig(RankingConfig):
         features: The categorical features and their tables.
         bottom_mlp: Outputs of the bottom MLP's layers, the input not included.
         top_mlp: Outputs of the top MLP's layers, the input not included; the last is 1.
-        interaction: "dot" (products of all pairs, after the bottom MLP's output) or "concat".
+        interaction: "dot" (products of all pairs, after the bottom MLP's output), "concat", or
+            "projection" (products of two sets of projected vectors, after the bottom MLP's output).
         self_interaction: Whether "dot" includes each vector's product with itself.
         dropout: Rate of dropout on the top MLP's hidden layers while training; the paper has none.
+        first_projection: Units of the first MLP of "projection", see `ProjectedInteraction`.
+        second_projection: Units of the second.
         seed: Seed of all first values.
     """
 
@@ -37,6 +42,8 @@ class DLRMConfig(RankingConfig):
     interaction: str = "dot"
     self_interaction: bool = False
     dropout: float = 0.0
+    first_projection: tuple[int, ...] = ()
+    second_projection: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,24 +53,40 @@ class DLRMConfig(RankingConfig):
             raise ValueError(
                 f"interaction must be one of {INTERACTIONS}, but is {self.interaction!r}."
             )
-        if self.interaction == "dot":
-            self._check_dot()
-        elif self.self_interaction:
-            raise ValueError("self_interaction is for interaction='dot', but that is 'concat'.")
+        if self.interaction != "concat":
+            self._check_widths()
+        if self.interaction != "dot" and self.self_interaction:
+            raise ValueError(
+                f"self_interaction is for interaction='dot', but that is {self.interaction!r}."
+            )
+        for field in ("first_projection", "second_projection"):
+            units = getattr(self, field)
+            if bool(units) != (self.interaction == "projection"):
+                raise ValueError(
+                    f"{field} must have layers if and only if interaction is 'projection', but is "
+                    f"{units} for {self.interaction!r}."
+                )
+            if units and units[-1] % self.dims[0]:
+                raise ValueError(
+                    f"{field} must end in a multiple of the embedding dim, {self.dims[0]}, but is "
+                    f"{units}."
+                )
 
-    def _check_dot(self) -> None:
+    def _check_widths(self) -> None:
         dims = {feature.name: feature.table.dim for feature in self.features}
         if len(set(dims.values())) > 1:
             raise ValueError(
-                f"interaction='dot' needs tables of one dim, but the features have {dims}."
+                f"interaction={self.interaction!r} needs tables of one dim, but the features have "
+                f"{dims}."
             )
         dim = self.features[0].table.dim
         if self.bottom_mlp and self.bottom_mlp[-1] != dim:
             raise ValueError(
-                f"bottom_mlp must end at the embedding dim, {dim}, for interaction='dot', but is "
-                f"{self.bottom_mlp}."
+                f"bottom_mlp must end at the embedding dim, {dim}, for "
+                f"interaction={self.interaction!r}, but is {self.bottom_mlp}."
             )
-        if len(self.features) + bool(self.bottom_mlp) < 2 and not self.self_interaction:
+        alone = len(self.features) + bool(self.bottom_mlp) < 2
+        if self.interaction == "dot" and alone and not self.self_interaction:
             raise ValueError("interaction='dot' needs two vectors or more, but there is only one.")
 
 
@@ -95,8 +118,15 @@ class DLRM(RankingModel):
             widths = [config.bottom_mlp[-1], *widths]
         self.interaction = None
         width = sum(widths)
-        if config.interaction == "dot":
+        if config.interaction != "concat":
             self.interaction = DotInteraction(config.self_interaction, name="interaction")
+            if config.interaction == "projection":
+                self.interaction = ProjectedInteraction(
+                    config.first_projection,
+                    config.second_projection,
+                    seed=layer_seed(config, 2),
+                    name="interaction",
+                )
             shapes = [(None, size) for size in widths]
             self.interaction.build(shapes)
             width = self.interaction.compute_output_shape(shapes)[1]

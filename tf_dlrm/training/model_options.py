@@ -12,7 +12,10 @@ from tf_dlrm.training.option import check_at_least, check_choices, commas, optio
 
 # For each model, those of the options on sizes that it reads; all models read all other options.
 _SIZES: dict[str, tuple[str, ...]] = {
-    "dlrm": ("bottom_mlp", "top_mlp", "dropout", "interaction", "interaction_itself"),
+    "dlrm": (
+        *("bottom_mlp", "top_mlp", "dropout"),
+        *("interaction", "interaction_itself", "first_projection", "second_projection"),
+    ),
     "dlrm_dcnv2": ("bottom_mlp", "top_mlp", "dropout", "cross_layers", "cross_rank"),
     "dcn": ("top_mlp", "dropout", "cross_layers"),
     "wide_and_deep": ("top_mlp", "dropout"),
@@ -42,7 +45,16 @@ class ModelOptions:
         (512, 256, 1), "Units of the top MLP, or of the deep part of the model; the last is 1."
     )
     interaction: str = option(
-        "dot", "How the vectors interact: all pairwise dot products, or none.", ("dot", "concat")
+        "dot",
+        "How the vectors interact: all pairwise dot products; none; or the products of two sets of "
+        "vectors that MLPs make of all vectors.",
+        ("dot", "concat", "projection"),
+    )
+    first_projection: tuple[int, ...] = option(
+        (), "With --interaction=projection, units of one MLP; the last a multiple of the dim."
+    )
+    second_projection: tuple[int, ...] = option(
+        (), "With --interaction=projection, units of the other MLP; the last a multiple of the dim."
     )
     interaction_itself: bool = option(
         False, "Whether the dot interaction includes each vector's product with itself."
@@ -122,7 +134,10 @@ class ModelOptions:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
-        for name in ("bottom_mlp", "top_mlp", "interaction_units"):
+        for name in (
+            *("bottom_mlp", "top_mlp", "interaction_units"),
+            *("first_projection", "second_projection"),
+        ):
             units = getattr(self, name)
             if any(unit < 1 for unit in units):
                 raise UserError(f"--{name}={commas(units)} must have positive sizes only.")
@@ -147,8 +162,20 @@ class ModelOptions:
             )
         if not sizes.get("interaction_units", True):
             raise UserError("--interaction_units= must have one layer or more.")
-        if self.interaction == "concat" and self.interaction_itself:
-            raise UserError("--interaction_itself contradicts --interaction=concat.")
+        if self.interaction != "dot" and self.interaction_itself:
+            raise UserError(f"--interaction_itself contradicts --interaction={self.interaction}.")
+        for name in ("first_projection", "second_projection"):
+            units = getattr(self, name)
+            if bool(units) != (self.interaction == "projection"):
+                raise UserError(
+                    f"--{name}={commas(units)} must have layers if and only if "
+                    f"--interaction={self.interaction} is projection."
+                )
+            if units and units[-1] % self.embedding_dim:
+                raise UserError(
+                    f"--{name}={commas(units)} must end in a multiple of "
+                    f"--embedding_dim={self.embedding_dim}."
+                )
 
     def of_model(self, model: str) -> ModelOptions:
         """Returns the options of another model: those that it does not read have their defaults."""
