@@ -48,6 +48,30 @@ def test_a_run_in_two_halves_equals_one_at_once_and_exports_what_it_learned(
     assert np.std(expected) > 1e-3
 
 
+@pytest.mark.parametrize("storage", ["quotient_remainder", "mixed_dimensions"])
+def test_two_replicas_learn_as_one_device_and_export_it(tiny, tmp_path, storage):
+    options, _ = CASES[storage]
+    common = {"table_storage": storage, "embedding_optimizer": "adagrad", **options}
+    results = []
+    for name, where in (
+        ("one", {}),
+        ("two", {"distribution": "mirrored", "virtual_devices": 2}),
+    ):
+        folders = {"model_dir": str(tmp_path / name), "export_dir": str(tmp_path / f"{name}_out")}
+        results.append(train(tiny(**common, **where, **folders)))
+    one, two = results
+    assert two["parameters"] == one["parameters"]
+    assert two["log_loss"] == pytest.approx(one["log_loss"], rel=1e-4)
+    features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = [
+        tf.saved_model.load(str(tmp_path / f"{name}_out")).signatures["serving_default"](**ids)
+        for name in ("one", "two")
+    ]
+    first, second = (output["probability"] for output in served)
+    np.testing.assert_allclose(first, second, rtol=1e-3)
+
+
 def test_each_table_is_stored_as_its_rows_say():
     rows = [10, 300, 19_200]
 
