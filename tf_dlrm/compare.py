@@ -18,22 +18,14 @@ from typing import Any
 
 from absl import flags
 
-from tf_dlrm import entry_point
+from tf_dlrm import entry_point, training_flags
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import (
-    DataOptions,
-    DistributionOptions,
-    ModelOptions,
-    OptimizerOptions,
-    RunOptions,
-    TrainingConfig,
-)
+from tf_dlrm.training.config import TrainingConfig
 from tfrecords import files
 
-_PARTS = (DataOptions, ModelOptions, OptimizerOptions, RunOptions, DistributionOptions)
-for _options in (CompareOptions, *_PARTS):
-    entry_point.define_flags(_options)
+entry_point.define_flags(CompareOptions)
+training_flags.define()
 
 
 def main() -> dict[str, Any]:
@@ -42,14 +34,7 @@ def main() -> dict[str, Any]:
     options.validate()
     if flags.FLAGS["model"].present:
         raise UserError("--model has no use here: --models names the models to compare.")
-    common = TrainingConfig(
-        data=entry_point.options_from_flags(DataOptions),
-        model=entry_point.options_from_flags(ModelOptions),
-        optimizer=entry_point.options_from_flags(OptimizerOptions),
-        run=entry_point.options_from_flags(RunOptions),
-        distribution=entry_point.options_from_flags(DistributionOptions),
-    )
-    return compare(options, common)
+    return compare(options, training_flags.config())
 
 
 def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_dlrm import entry_point
-from tf_dlrm.training.config import (
-    DataOptions,
-    DistributionOptions,
-    ModelOptions,
-    OptimizerOptions,
-    RunOptions,
-    TrainingConfig,
-)
+from tf_dlrm import entry_point, training_flags
 
-for _options in (DataOptions, ModelOptions, OptimizerOptions, RunOptions, DistributionOptions):
-    entry_point.define_flags(_options)
+training_flags.define()
 
 
 def main() -> dict[str, Any]:
     """Checks the flags, then trains; returns the final metrics."""
-    config = TrainingConfig(
-        data=entry_point.options_from_flags(DataOptions),
-        model=entry_point.options_from_flags(ModelOptions),
-        optimizer=entry_point.options_from_flags(OptimizerOptions),
-        run=entry_point.options_from_flags(RunOptions),
-        distribution=entry_point.options_from_flags(DistributionOptions),
-    )
+    config = training_flags.config()
     config.validate()
     from tf_dlrm.training import run  # only now: TensorFlow takes seconds to start
 
