@@ -9,10 +9,12 @@ from absl import flags
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import check_export_dir, check_model_dir
+from tf_dlrm.training.export_options import ExportOptions
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", "", "Folder of the SavedModel to write.")
+entry_point.define_flags(ExportOptions)
 
 
 def main() -> dict[str, Any]:
@@ -22,14 +24,11 @@ def main() -> dict[str, Any]:
             raise UserError(f"--{flag.name} is missing.")
     check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
     check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value)
-    from tf_dlrm.serving.export import export_model
-    from tf_dlrm.training.run import restore_model
-    from tfrecords.schema import Schema
+    from tf_dlrm.training.exporting import export_checkpoint
 
-    model, run, position = restore_model(_MODEL_DIR.value, _CHECKPOINT.value)
-    run["step"] = position.step
-    export_model(model, Schema.from_json(run["schema"]), _EXPORT_DIR.value, run)
-    return {"export_dir": _EXPORT_DIR.value, "step": position.step}
+    options = entry_point.options_from_flags(ExportOptions)
+    options.validate()
+    return export_checkpoint(_MODEL_DIR.value, _CHECKPOINT.value, _EXPORT_DIR.value, options)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ where the environment variable `TF_USE_LEGACY_KERAS` is 1, the switch that Tenso
 Recommenders document. Layers and models use only what both have.
 """
 
+import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 # The values that TensorFlow itself takes for true (tensorflow/python/util/lazy_loader).
@@ -53,3 +55,14 @@ def only_shapes_are_wanted() -> bool:
         return False
     scope = importlib.import_module("keras.src.backend.common.symbolic_scope")
     return bool(scope.in_symbolic_scope())
+
+
+@contextlib.contextmanager
+def computing_in(dtype: str) -> Iterator[None]:
+    """Layers that are made within compute in a type; their weights are float32."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)

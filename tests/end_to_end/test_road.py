@@ -113,7 +113,7 @@ def test_the_export_equals_the_trained_model_in_a_process_without_this_package(
     )
     assert served.returncode == 0, served.stderr
     answer = json.loads(served.stdout.splitlines()[-1])
-    from tf_dlrm.training.run import restore_model
+    from tf_dlrm.training.restore import restore_model
 
     model, _, _ = restore_model(str(model_dir))
     expected = 1 / (1 + np.exp(-model(features).numpy().ravel().astype(np.float64)))

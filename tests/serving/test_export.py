@@ -1,4 +1,3 @@
-import json
 import os
 import pathlib
 
@@ -68,7 +67,7 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(model, tmp_path):
     (backup / "keep").write_text("mine")
     export_model(model, SCHEMA, str(target), {"step": 1})
     export_model(model, SCHEMA, str(target), {"step": 2})
-    assert load_saved_model(str(target))[1] == {"step": 2}
+    assert load_saved_model(str(target))[1]["step"] == 2
     assert (backup / "keep").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["prod", "prod.old"]
     with pytest.raises(UserError, match="is not empty and is no SavedModel"):
@@ -86,14 +85,8 @@ def test_a_failed_export_leaves_the_earlier_one(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left on device.*is unchanged"):
         export_model(model, SCHEMA, str(target), {"step": 2})
     monkeypatch.undo()
-    assert load_saved_model(str(target))[1] == {"step": 1}
+    assert load_saved_model(str(target))[1]["step"] == 1
     assert os.listdir(tmp_path) == ["export"]
-
-
-def test_a_varying_number_of_ids_is_refused(model, tmp_path):
-    schema = Schema(dense=(), categorical=(CategoricalColumn("many", 10, None),))
-    with pytest.raises(UserError, match="Feature 'many' has a varying number of ids"):
-        export_model(model, schema, str(tmp_path / "export"), RUN)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +111,6 @@ def test_a_damaged_saved_model_is_named(model, tmp_path, damage):
 def test_loaded_logits_are_the_models(model, tmp_path):
     export_model(model, SCHEMA, str(tmp_path / "export"), RUN)
     logits, run = load_saved_model(str(tmp_path / "export"))
-    assert run == json.loads(json.dumps(RUN))
+    assert run["step"] == 7 and run["export"]["table_dtype"] == "float32"
     inputs = features(9)
     np.testing.assert_allclose(logits(inputs), model(inputs)[:, 0], atol=1e-5)

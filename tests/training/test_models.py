@@ -11,7 +11,8 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
-from tf_dlrm.training.run import open_source, restore_model, train
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import open_source, train
 from tfrecords.schema import CategoricalColumn, Schema
 
 BOTTOM = ModelOptions().bottom_mlp

@@ -11,7 +11,8 @@ from tf_dlrm.embeddings.kernels import choice
 from tf_dlrm.errors import UserError
 from tf_dlrm.training import run as training_run
 from tf_dlrm.training.checkpoints import checkpoint_folder
-from tf_dlrm.training.run import restore_model, train
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import train
 from tfrecords.errors import DataError
 
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration")

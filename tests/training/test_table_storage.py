@@ -7,7 +7,8 @@ import tensorflow as tf
 from tf_dlrm.embeddings import MixedDimension, MultipleHashing, QuotientRemainder, WeightedRows
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import ModelOptions
-from tf_dlrm.training.run import open_source, restore_model, train
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import open_source, train
 from tf_dlrm.training.table_storage import storages
 
 # Three tables of 50, 60 and 70 rows x 4, a bottom MLP 4-8-4 and a top MLP 10-8-1.

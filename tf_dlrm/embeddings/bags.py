@@ -96,7 +96,8 @@ def _from_dense(feature: str, ids: tf.Tensor) -> Bags:
         width = tf.shape(ids)[1]
         bag_of = tf.reshape(tf.tile(tf.range(batch)[:, tf.newaxis], [1, width]), [-1])
         splits = tf.range(batch + 1) * width
-    return Bags(tf.reshape(ids, [-1]), batch, static_batch, hotness, bag_of, splits=splits)
+    flat = ids if ids.shape.rank == 1 else tf.reshape(ids, [-1])
+    return Bags(flat, batch, static_batch, hotness, bag_of, splits=splits)
 
 
 def _from_ragged(feature: str, ids: tf.RaggedTensor) -> Bags:

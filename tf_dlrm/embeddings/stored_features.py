@@ -117,7 +117,8 @@ class StoredBags:
         if self._singly:
             # All bags of a lookup are equally many, so what has fewer gets empty ones.
             numbers = [tf.size(bags[name].ids) for name in self._singly]
-            count = tf.reduce_max([next(iter(bags.values())).batch, *numbers])
+            batches = {entry.static_batch: entry.batch for entry in bags.values()}
+            count = tf.reduce_max([*batches.values(), *numbers])
         self.bags: dict[str, Bags] = {}
         for feature in features:
             own = bags[feature.name]

@@ -51,7 +51,10 @@ class DotInteraction(keras.layers.Layer):
         self._check([vector.shape for vector in inputs])
         if pairs.are_used(training, inputs[0].dtype.name):
             return pairs.dot_products(inputs, self.self_interaction)
-        return _lower_triangle_products(tf.stack(inputs, 1), self.self_interaction)
+        vectors = tf.stack(inputs, 1)
+        if training is False:  # what is exported has no gradients
+            return _lower_triangle_products(vectors, self.self_interaction)
+        return _differentiable_products(vectors, self.self_interaction)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """Returns (batch, number of pairs)."""
@@ -87,8 +90,19 @@ class DotInteraction(keras.layers.Layer):
 def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
     """Returns the lower triangle [batch, pairs] of the products of vectors [batch, n, dim].
 
-    Row i of the triangle is a slice, so both ways copy runs of numbers, not single ones. Autodiff
-    of that would pad every slice to the full square, so the gradient is written out: with G the
+    Row i of the triangle is a slice, so runs of numbers are copied, not single ones.
+    """
+    count = vectors.shape[1]
+    square = tf.matmul(vectors, vectors, transpose_b=True)
+    flat = tf.reshape(square, [-1, count * count])
+    ends = [row * count + row + int(diagonal) for row in range(count)]
+    return tf.concat([flat[:, row * count : end] for row, end in enumerate(ends)], 1)
+
+
+def _differentiable_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
+    """Returns the same.
+
+    Autodiff would pad every slice to the full square, so the gradient is written out: with G the
     triangle of gradients and V the vectors, it is (G + G^T) V.
     """
     count = vectors.shape[1]
@@ -96,10 +110,6 @@ def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
 
     @tf.custom_gradient
     def products(vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        square = tf.matmul(vectors, vectors, transpose_b=True)
-        flat = tf.reshape(square, [-1, count * count])
-        rows = [flat[:, row * count : row * count + lengths[row]] for row in range(count)]
-
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             batch = tf.shape(upstream)[0]
             pieces = []
@@ -111,6 +121,6 @@ def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
             triangle = tf.reshape(tf.concat(pieces, 1), [-1, count, count])
             return tf.matmul(triangle, vectors) + tf.matmul(triangle, vectors, transpose_a=True)
 
-        return tf.concat(rows, 1), gradient
+        return _lower_triangle_products(vectors, diagonal), gradient
 
     return products(vectors)

@@ -8,10 +8,8 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
-from tf_dlrm.embeddings.placements.choice import make_placement
+from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
-from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.keras_api import keras, only_shapes_are_wanted
@@ -75,7 +73,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self,
         features: Sequence[FeatureConfig | Mapping[str, Any]],
         seed: int = 0,
-        plan: Plan | TpuPlan | None = None,
+        plan: AnyPlan | None = None,
         communication_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
-from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
@@ -51,7 +50,7 @@ class Ensemble(keras.Model):
         self,
         config: RankingConfig | Mapping[str, Any],
         size: int,
-        plan: Plan | TpuPlan | None = None,
+        plan: AnyPlan | None = None,
         communication_dtype: str = "float32",
         model: type[RankingModel] | str = DLRM,
         **kwargs: Any,

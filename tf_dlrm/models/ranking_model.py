@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
-from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
@@ -139,7 +138,7 @@ class RankingModel(keras.Model):
     def __init__(
         self,
         config: RankingConfig | Mapping[str, Any],
-        plan: Plan | TpuPlan | None = None,
+        plan: AnyPlan | None = None,
         communication_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
@@ -204,16 +203,32 @@ class RankingModel(keras.Model):
                     f"The inputs of {self.name} have no '{DENSE}', the dense features, only "
                     f"{sorted(ids)}."
                 )
-            dense = tf.cast(ids.pop(DENSE), self.compute_dtype)
+            dense = ids.pop(DENSE)
+        return self.logits_of(dense, self.embeddings(ids, training=training), training)
+
+    def logits_of(
+        self,
+        dense: tf.Tensor | None,
+        vectors: Mapping[str, tf.Tensor],
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        """Returns logits [batch, 1] of what `embeddings` returned: all of the model above it.
+
+        Args:
+            dense: Floats [batch, dense_features], or None where there are none.
+            vectors: For each feature [batch, dim].
+            training: Whether dropout drops.
+        """
+        if dense is not None:
+            dense = tf.cast(dense, self.compute_dtype)
             if len(dense.shape) != 2 or dense.shape[1] != self._dense_features:
                 raise ValueError(
                     f"'{DENSE}' of {self.name} must have the shape [batch, "
                     f"{self._dense_features}], but has {tuple(dense.shape)}."
                 )
-        embedded = self.embeddings(ids, training=training)
-        vectors = [embedded[feature.name] for feature in self.embeddings.features]
+        in_order = [vectors[feature.name] for feature in self.embeddings.features]
         # The loss needs all digits, whatever the layers compute in.
-        logits = tf.cast(self._logits(dense, vectors, training), tf.float32)
+        logits = tf.cast(self._logits(dense, in_order, training), tf.float32)
         if self._most is not None:
             logits = tf.clip_by_value(logits, -self._most, self._most)
         return logits

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.placements.serving import ServingPlan, ServingStack
+from tf_dlrm.embeddings.row_format import RowFormat
+from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.keras_api import computing_in
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
+from tf_dlrm.serving.variable_files import Rows, key_of, replace_variables
+from tf_dlrm.serving.warmup import write_warmup
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.schema import Schema
@@ -19,34 +30,74 @@ EXTRA_ASSETS = "assets.extra"
 # The file by which a SavedModel is known.
 SAVED_MODEL = "saved_model.pb"
 
+# (collection of tables, table, first row, count) -> float32 [count, dim].
+TableRows = Callable[[int, str, int, int], np.ndarray]
+
 
 def export_model(
-    model: RankingModel | Ensemble, schema: Schema, export_dir: str, run: dict[str, Any]
+    model: RankingModel | Ensemble,
+    schema: Schema,
+    export_dir: str,
+    run: dict[str, Any],
+    *,
+    table_dtype: str = "float32",
+    candidate_features: Collection[str] = (),
+    raw: RawCriteo | None = None,
+    rows: TableRows | None = None,
+    check: Callable[[str], None] | None = None,
 ) -> None:
-    """Writes a SavedModel with the signatures `serving_default` and `serve_examples`.
+    """Writes a SavedModel.
 
-    - `serving_default`: one named tensor a feature, `dense` float32 [batch, dense features] and
-      each categorical feature int64 [batch] (or [batch, hotness]), to `probability` float32
-      [batch]. Any batch size.
-    - `serve_examples`: `examples` string [batch], serialized tf.train.Example with the same names,
-      to `probability`.
+    Its signatures, each from named tensors to `probability` float32 [batch]:
+
+    - `serving_default`: `dense` float32 [batch, dense columns] and each categorical feature int64
+      [batch] or [batch, hotness]; of any number of ids a row as two tensors, all ids one after the
+      other, and `NAME_row_lengths` int64 [batch].
+    - `serve_examples`: `examples` string [batch], serialized tf.train.Example with the same names.
+    - `rank`, with `candidate_features`: the user's features once, without the batch dimension, and
+      the candidates' as above (`candidate_dense` for those of the dense columns).
+    - `serve_raw`, with `raw`: the fields of the log as text.
+
+    Any batch size. An id outside a vocabulary goes to the table's out-of-vocabulary row; where it
+    has none, the request is an error.
 
     The SavedModel holds plain TensorFlow ops and variables: no Keras, no custom code. It appears
-    whole or not at all; one that is there already is replaced once the new one is whole.
+    whole or not at all; one that is there already is replaced once the new one is whole. Tables are
+    written piece by piece and are never in memory as a whole.
 
     Args:
-        model: The trained model.
+        model: The trained model; or with `rows` one that was built with a `ServingPlan`.
         schema: The columns it was trained on.
         export_dir: The folder to write.
-        run: The run's description, kept in `assets.extra/run.json`.
+        run: The run's description, kept in `assets.extra/run.json` with what is exported.
+        table_dtype: In which type the tables' rows are kept: one of `TABLE_DTYPES`.
+        candidate_features: The columns that differ from candidate to candidate.
+        raw: The fields of the log and the vocabulary.
+        rows: Where the rows of tables come from, if not from the model.
+        check: Called with the folder of the whole SavedModel before it takes its place; what it
+            raises leaves everything as it was.
 
     Raises:
-        UserError: if the folder can't be written, or holds something that is no SavedModel.
+        UserError: if the folder can't be written, or holds something that is no SavedModel; or if
+            names contradict each other or numbers do not fit `table_dtype`.
     """
-    check_exportable(schema)
+    if rows is None:
+        rows = _rows_of(model)
+        model = _without_tables(model, table_dtype)
     try:
+        run = run | {
+            "export": {
+                "table_dtype": placements(model)[0].format.name,
+                "compute_dtype": model.compute_dtype,
+                "candidate_features": list(candidate_features),
+                "serve_raw": raw is not None,
+                "tensorflow": tf.__version__,
+            }
+        }
         with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
-            _write(model, schema, folder.work, run)
+            _write(model, schema, folder.work, run, candidate_features, raw, rows)
+            if check is not None:
+                check(folder.work)
             folder.commit()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
@@ -57,61 +108,90 @@ def export_model(
         raise UserError(f"--export_dir={export_dir}: {error}") from error
 
 
-def check_exportable(schema: Schema) -> None:
-    """Raises UserError if a feature can't be an input of a signature."""
-    for column in schema.categorical:
-        if column.hotness is None:
-            raise UserError(
-                f"Feature {column.name!r} has a varying number of ids; only features with a fixed "
-                "number of ids can be exported."
-            )
-
-
 def _write(
-    model: RankingModel | Ensemble, schema: Schema, folder: str, run: dict[str, Any]
+    model: RankingModel | Ensemble,
+    schema: Schema,
+    folder: str,
+    run: dict[str, Any],
+    candidate_features: Collection[str],
+    raw: RawCriteo | None,
+    rows: TableRows,
 ) -> None:
-    module = _ServingModule(model, schema)
+    module = Signatures(model, schema, candidate_features, raw)
     tf.saved_model.save(
         module,
         folder,
-        signatures={
-            "serving_default": module.serve.get_concrete_function(),
-            "serve_examples": module.serve_examples.get_concrete_function(),
-        },
+        signatures={name: f.get_concrete_function() for name, f in module.functions.items()},
+        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
-    os.makedirs(os.path.join(folder, EXTRA_ASSETS))
-    with open(os.path.join(folder, EXTRA_ASSETS, "run.json"), "w", encoding="utf-8") as out:
+    content = {}
+    stacks = [
+        (k, stack, placement.format)
+        for k, placement in enumerate(placements(model))
+        for stack in placement.stacks
+    ]
+    for index, (k, stack, format) in enumerate(stacks):
+        read = functools.partial(_stack_rows, functools.partial(rows, k), stack, format)
+        shape = (stack.rows, format.width(stack.dim))
+        content[key_of("tables", index)] = Rows(shape, format.dtype, read)
+    if raw is not None:
+        for index, values in enumerate(raw.rows()):
+            content[key_of("raw/vocabulary", index)] = values
+    replace_variables(folder, content)
+    extra = os.path.join(folder, EXTRA_ASSETS)
+    os.makedirs(extra)
+    with open(os.path.join(extra, "run.json"), "w", encoding="utf-8") as out:
         json.dump(run, out, indent=1)
+    texts = {"examples": example_of_zeros(schema), **(raw.example() if raw else {})}
+    write_warmup(extra, {n: f.input_signature[0] for n, f in module.functions.items()}, texts)
 
 
-class _ServingModule(tf.Module):
-    """The model as functions over variables. The Keras model itself stays outside: were it an
-    attribute, its configuration would be saved along."""
+def _stack_rows(
+    rows: Callable[[str, int, int], np.ndarray],
+    stack: ServingStack,
+    format: RowFormat,
+    start: int,
+    count: int,
+) -> np.ndarray:
+    """Returns rows of a stack as its variable holds them."""
+    encoded = []
+    for table, offset in zip(stack.tables, stack.offsets, strict=True):
+        first = max(start - offset, 0)
+        stop = min(start + count - offset, table.vocabulary_size)
+        # Ranges of rows as checkpoints have them, so that none of these is read in parts.
+        for begin, size in chunks((table.vocabulary_size, table.dim)):
+            begin, end = max(begin, first), min(begin + size, stop)
+            if begin >= end:
+                continue
+            values = rows(table.name, begin, end - begin)
+            try:
+                encoded.append(format.encode(values))
+            except ValueError as error:
+                raise UserError(
+                    f"Table {table.name} can't be exported as {format.name}: {error}"
+                ) from error
+    return np.concatenate(encoded)
 
-    def __init__(self, model: RankingModel | Ensemble, schema: Schema) -> None:
-        super().__init__()
 
-        def probability(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            logits = tf.reshape(model(features, training=False), [-1])
-            return {"probability": tf.sigmoid(logits)}
+def _rows_of(model: RankingModel | Ensemble) -> TableRows:
+    def rows(collection: int, table: str, start: int, count: int) -> np.ndarray:
+        return model.collections[collection].tables[table].read_rows(start, count).numpy()
 
-        named: dict[str, tf.TensorSpec] = {}
-        parsed: dict[str, tf.io.FixedLenFeature] = {}
-        if schema.dense:
-            width = len(schema.dense)
-            named["dense"] = tf.TensorSpec([None, width], tf.float32, name="dense")
-            parsed["dense"] = tf.io.FixedLenFeature([width], tf.float32)
-        for column in schema.categorical:
-            shape = [] if column.hotness == 1 else [column.hotness]
-            named[column.name] = tf.TensorSpec([None, *shape], tf.int64, name=column.name)
-            parsed[column.name] = tf.io.FixedLenFeature(shape, tf.int64)
+    return rows
 
-        self.serve = tf.function(probability, input_signature=[named])
-        # Those that the forward pass reads, and no optimizer slots.
-        self.weights = list(self.serve.get_concrete_function().variables)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def serve_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-            return probability(tf.io.parse_example(examples, parsed))
-
-        self.serve_examples = serve_examples
+def _without_tables(model: RankingModel | Ensemble, table_dtype: str) -> RankingModel | Ensemble:
+    """Returns the model with tables that are looked up only and are empty."""
+    try:
+        plan = ServingPlan(table_dtype)
+        members = model.members if isinstance(model, Ensemble) else [model]
+        copy: RankingModel | Ensemble
+        with computing_in(members[0].compute_dtype):
+            if isinstance(model, Ensemble):
+                copy = Ensemble(model.config, model.size, plan, model=type(members[0]))
+            else:
+                copy = type(model)(model.config, plan)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    copy.set_weights(model.get_weights())
+    return copy

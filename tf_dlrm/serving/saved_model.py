@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.serving.export import EXTRA_ASSETS
+from tf_dlrm.serving.signatures import named_inputs
 from tfrecords import files
 
 
@@ -35,11 +36,8 @@ def load_saved_model(
         raise UserError(f"{not_ours}, or it is damaged ({first_line(error)}).") from error
 
     def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
-        ids = {
-            name: value if name == "dense" else tf.cast(value, tf.int64)
-            for name, value in features.items()
-        }
-        probability = tf.cast(serve(**ids)["probability"], tf.float64)
+        inputs = named_inputs(features)
+        probability = tf.cast(serve(**inputs)["probability"], tf.float64)
         # Keeps a probability that single precision rounded to 0 or 1 at a finite logit.
         probability = tf.clip_by_value(probability, 1e-38, 1.0 - 2.0**-25)
         return tf.math.log(probability) - tf.math.log1p(-probability)

@@ -13,7 +13,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training import evaluation
 from tf_dlrm.training.config import DataOptions, TrainingConfig
-from tf_dlrm.training.run import restore_model
+from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
 from tfrecords.schema import CategoricalColumn, Schema

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm import embeddings, models
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
-from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
@@ -47,7 +45,7 @@ def build_model(
     optimizer: OptimizerOptions,
     schema: Schema,
     seed: int,
-    plan: Plan | TpuPlan | None = None,
+    plan: AnyPlan | None = None,
     communication_dtype: str = "float32",
 ) -> RankingModel | Ensemble:
     """Builds the model with its variables, tables included, under the current strategy.
@@ -70,24 +68,13 @@ def build_model(
             prediction_clamp=options.prediction_clamp,
             **sizes,
         )
-        with _computing_in(options.compute_dtype):
+        with computing_in(options.compute_dtype):
             if options.ensemble_size > 1:
                 size = options.ensemble_size
                 return models.Ensemble(config, size, plan, communication_dtype, model=model)
             return model(config, plan, communication_dtype)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _computing_in(dtype: str) -> Iterator[None]:
-    """Layers that are made within compute in a type; their weights are float32."""
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
 
 
 def build_features(

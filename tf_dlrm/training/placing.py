@@ -16,7 +16,6 @@ from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.build import build_features, build_model, copy_weights
-from tf_dlrm.training.checkpoints import Checkpoints
 from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.sources import Source, mean_hotness
 from tf_dlrm.training.steps import make_logits
@@ -79,20 +78,3 @@ def evaluated_logits(
         return logits
 
     return copied
-
-
-def local_copy(
-    config: TrainingConfig,
-    schema: Schema,
-    model: RankingModel | Ensemble,
-    checkpoints: Checkpoints | None,
-) -> RankingModel | Ensemble:
-    """Returns the model with all tables in this process, for an export."""
-    local = build_model(config.model, config.optimizer, schema, config.run.seed)
-    if config.distribution.distribution == "multi_worker_mirrored":
-        # Other processes hold rows, and have just written them.
-        assert checkpoints is not None and checkpoints.latest is not None
-        Checkpoints(config.run.model_dir, config.run.keep_checkpoints, model=local).restore()
-    else:
-        copy_weights(model, local)
-    return local

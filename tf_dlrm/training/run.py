@@ -16,11 +16,12 @@ import tensorflow as tf
 from tf_dlrm.embeddings import stored_features, tables_of
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.kernels.choice import kernels_chosen
+from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import Ensemble, RankingModel
-from tf_dlrm.serving.export import check_exportable, export_model
+from tf_dlrm.serving.export import export_model
 from tf_dlrm.training.build import (
     build_dense_optimizer,
     build_model,
@@ -39,14 +40,14 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
-from tf_dlrm.training.placing import evaluated_logits, local_copy, plan_tables
+from tf_dlrm.training.placing import evaluated_logits, plan_tables
 from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.restore import restore_for_serving
 from tf_dlrm.training.sources import Source, open_source, rows_or_none
 from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.strategy import distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
-from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,8 +86,6 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
-    if options.export_dir:
-        check_exportable(source.schema)
     processes = Processes(strategy)
     processes.check_equal(_what_must_be_equal(config, source))
     # The first process has the lock for all.
@@ -181,10 +180,14 @@ def _train(
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         if processes.is_first:
-            local = model
-            if config.distribution.distribution != "one_device":  # an export is for one device
-                local = local_copy(config, schema, model, checkpoints)
-            export_model(local, schema, options.export_dir, run | {"step": position.step})
+            described = run | {"step": position.step, "metrics": history.last}
+            if config.distribution.distribution == "multi_worker_mirrored":
+                # Other processes hold rows, and have just written them.
+                assert checkpoints is not None and checkpoints.latest is not None
+                served = restore_for_serving(options.model_dir, checkpoints.latest, ServingPlan())
+                export_model(served.model, schema, options.export_dir, described, rows=served.rows)
+            else:
+                export_model(model, schema, options.export_dir, described)
             _LOG.info("exported to %s", options.export_dir)
         processes.least(0)  # nobody ends before the export is written
     return result | {
@@ -252,29 +255,6 @@ def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
         "schema": source.schema.to_json(),
         "data_fingerprint": source.fingerprint,
     }
-
-
-def restore_model(
-    model_dir: str, checkpoint: str = ""
-) -> tuple[RankingModel | Ensemble, dict[str, Any], Position]:
-    """Rebuilds the model of a model directory from a checkpoint, the newest by default.
-
-    Returns:
-        The model, the run's description (run.json) and the checkpoint's position.
-
-    Raises:
-        UserError: if the folder holds no run, or no such checkpoint.
-    """
-    run = read_run(model_dir)
-    if run is None:
-        raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
-    config = TrainingConfig.from_json(run["config"])
-    schema = Schema.from_json(run["schema"])
-    model = build_model(config.model, config.optimizer, schema, config.run.seed)
-    position = Checkpoints(model_dir, config.run.keep_checkpoints, model=model).restore(
-        checkpoint or None
-    )
-    return model, run, position
 
 
 def find_non_finite(model: RankingModel | Ensemble, optimizer: Any) -> str | None:

@@ -16,9 +16,11 @@ from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
 from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
+from tf_dlrm.embeddings.placements.serving import ServingPlacement, ServingPlan
 from tf_dlrm.embeddings.placements.tpu import TpuPlan, make_tpu_placement
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
 
+AnyPlan = Plan | TpuPlan | ServingPlan
 COMMUNICATION_DTYPES = ("float32", "bfloat16")
 # A copy of a smaller table on every device costs less than an exchange of its rows.
 _SMALL_TABLE_ROWS = 10_000
@@ -31,7 +33,7 @@ _ALL_TO_ALLS: dict[type, Callable[[tf.distribute.Strategy], AllToAll]] = {
 def make_placement(
     features: Sequence[FeatureConfig],
     seed: int = 0,
-    plan: Plan | TpuPlan | None = None,
+    plan: AnyPlan | None = None,
     communication_dtype: str = "float32",
 ) -> Placement:
     """Creates the tables of the features under the current strategy.
@@ -41,7 +43,7 @@ def make_placement(
         seed: Seed of the first values.
         plan: Where each table is, under a strategy of several replicas; None for a default: large
             tables by rows over all replicas, a copy of small ones on each. For a TPU, a `TpuPlan`,
-            with which one device stands in for a TPU.
+            with which one device stands in for a TPU. For an export, a `ServingPlan`.
         communication_dtype: "float32" or "bfloat16".
 
     Raises:
@@ -52,6 +54,8 @@ def make_placement(
             f"communication_dtype must be one of {COMMUNICATION_DTYPES}, but is "
             f"{communication_dtype!r}."
         )
+    if isinstance(plan, ServingPlan):
+        return ServingPlacement(features, plan)
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if isinstance(plan, TpuPlan) or isinstance(strategy, tf.distribute.TPUStrategy):

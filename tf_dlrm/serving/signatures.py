@@ -1,0 +1,327 @@
+"""The functions that a SavedModel offers: what goes in, under which names, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from tf_dlrm.embeddings.placements.serving import ServingPlacement
+from tf_dlrm.errors import UserError
+from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ranking_model import DENSE
+from tfrecords.schema import CategoricalColumn, Schema
+
+Tensors = dict[str, tf.Tensor]
+
+ROW_LENGTHS = "_row_lengths"
+_CANDIDATE_DENSE = "candidate_dense"
+
+
+class RawFeatures(Protocol):
+    """From the values of a log to the features of the model, as they were converted for training.
+
+    Attributes:
+        specs: Name, type and shape of each value.
+    """
+
+    specs: dict[str, tf.TensorSpec]
+
+    def features(self, values: Tensors) -> Tensors:
+        """Returns the features [batch, ...] of values of `specs`."""
+
+
+class Signatures(tf.Module):
+    """A model as functions of tensors.
+
+    The Keras model itself stays outside: were it an attribute, its configuration would be saved
+    along.
+
+    Attributes:
+        tables: The variables that hold the tables' rows.
+        weights: All other variables that lookups read. The weights of the dense part are constants.
+        raw: The variables behind raw features.
+        functions: The functions by the name of their signature.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel | Ensemble,
+        schema: Schema,
+        candidate_features: Collection[str] = (),
+        raw: RawFeatures | None = None,
+    ) -> None:
+        """Traces the functions.
+
+        Args:
+            model: A model that was built with a `ServingPlan`.
+            schema: The columns it was trained on.
+            candidate_features: The columns, dense and categorical, that differ from candidate to
+                candidate of one request; all others are the user's. None: no signature for ranking.
+            raw: What the values of a log are; None: no signature for them.
+
+        Raises:
+            UserError: If names contradict each other.
+        """
+        super().__init__()
+        self._schema = schema
+        self._collections = _Untracked(model.collections)
+        self._dense_part = _Untracked(_dense_part(model, len(schema.dense)))
+        self.tables = [
+            stack.variable for placement in placements(model) for stack in placement.stacks
+        ]
+        self.functions = {
+            "serving_default": self._of_features(),
+            "serve_examples": self._of_examples(),
+        }
+        if candidate_features:
+            self.functions["rank"] = self._of_candidates(candidate_features)
+        self.raw = raw
+        if raw is not None:
+            self.functions["serve_raw"] = self._of_raw(raw)
+        default = self.functions["serving_default"].get_concrete_function()
+        known = {id(variable) for variable in self.tables}
+        self.weights = [v for v in default.variables if id(v) not in known]
+
+    def _of_features(self) -> Any:
+        def serving_default(inputs: Tensors) -> Tensors:
+            ids = {column.name: _ids(column, inputs) for column in self._schema.categorical}
+            return self._score(inputs.get(DENSE), ids)
+
+        specs = _dense_spec(DENSE, [None, len(self._schema.dense)])
+        for column in self._schema.categorical:
+            _add(specs, _specs(column))
+        return tf.function(serving_default, input_signature=[specs])
+
+    def _of_examples(self) -> Any:
+        parsed: dict[str, Any] = {}
+        if self._schema.dense:
+            parsed[DENSE] = tf.io.FixedLenFeature([len(self._schema.dense)], tf.float32)
+        for column in self._schema.categorical:
+            if column.hotness is None:
+                parsed[column.name] = tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
+            else:
+                shape = [] if column.hotness == 1 else [column.hotness]
+                parsed[column.name] = tf.io.FixedLenFeature(shape, tf.int64)
+
+        def serve_examples(inputs: Tensors) -> Tensors:
+            ids = tf.io.parse_example(inputs["examples"], parsed)
+            return self._score(ids.pop(DENSE, None), ids)
+
+        specs = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
+        return tf.function(serve_examples, input_signature=[specs])
+
+    def _of_raw(self, raw: RawFeatures) -> Any:
+        def serve_raw(inputs: Tensors) -> Tensors:
+            features = raw.features(inputs)
+            return self._score(features.pop(DENSE, None), features)
+
+        return tf.function(serve_raw, input_signature=[raw.specs])
+
+    def _of_candidates(self, chosen: Collection[str]) -> Any:
+        schema = self._schema
+        names = (*schema.dense, *schema.categorical_names)
+        unknown = [name for name in chosen if name not in names]
+        if unknown:
+            raise UserError(
+                f"--candidate_features names {', '.join(unknown)}, but the model's columns are "
+                f"{', '.join(names)}."
+            )
+        if all(name in chosen for name in names):
+            raise UserError(
+                "--candidate_features names all columns of the model, so none is the user's; "
+                "serving_default scores such rows."
+            )
+        candidates = [column for column in schema.categorical if column.name in chosen]
+        users = [column for column in schema.categorical if column.name not in chosen]
+        # The dense columns of user and candidates one after the other, and back to their order.
+        of_user = [k for k, name in enumerate(schema.dense) if name not in chosen]
+        of_candidate = [k for k, name in enumerate(schema.dense) if name in chosen]
+        order = np.argsort(of_user + of_candidate)
+
+        def rank(inputs: Tensors) -> Tensors:
+            ids: dict[str, Any] = {c.name: inputs[c.name][tf.newaxis] for c in users}
+            ids |= {column.name: _ids(column, inputs) for column in candidates}
+            if candidates:
+                count = _rows(ids[candidates[0].name])
+            else:
+                count = tf.shape(inputs[_CANDIDATE_DENSE])[0]
+            parts = []
+            if of_user:
+                parts.append(tf.broadcast_to(inputs[DENSE], [count, len(of_user)]))
+            if of_candidate:
+                parts.append(inputs[_CANDIDATE_DENSE])
+            dense = tf.gather(tf.concat(parts, 1), order, axis=1) if parts else None
+            return self._score(dense, ids, count)
+
+        specs = _dense_spec(DENSE, [len(of_user)])
+        _add(specs, _dense_spec(_CANDIDATE_DENSE, [None, len(of_candidate)]))
+        for column in users:
+            shape = {None: [None], 1: []}.get(column.hotness, [column.hotness])
+            _add(specs, {column.name: tf.TensorSpec(shape, tf.int64, column.name)})
+        for column in candidates:
+            _add(specs, _specs(column))
+        return tf.function(rank, input_signature=[specs])
+
+    def _score(
+        self, dense: tf.Tensor | None, ids: Mapping[str, Any], rows: tf.Tensor | None = None
+    ) -> Tensors:
+        """Returns probabilities.
+
+        Args:
+            dense: float32 [rows, dense columns], or None.
+            ids: For each feature the ids of all rows; or, where `rows` is given, of one row that
+                stands for all.
+            rows: Number of rows.
+        """
+        tensors = []
+        if dense is not None:
+            tensors.append(tf.debugging.check_numerics(dense, "The dense features of the request"))
+        for collection in self._collections.value:
+            vectors = collection(ids, training=False)
+            if rows is not None:
+                vectors = {
+                    name: tf.broadcast_to(vector, [rows, vector.shape[1]])
+                    for name, vector in vectors.items()
+                }
+            tensors += [vectors[feature.name] for feature in collection.features]
+        (logits,) = tf.nest.flatten(self._dense_part.value(*tensors))
+        return {"probability": tf.sigmoid(logits)}
+
+
+def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
+    """Returns all of a model above its tables as one function whose weights are constants.
+
+    As constants they are laid out for the processor once and not in every request, and all
+    signatures share one copy.
+
+    Args:
+        model: The model.
+        dense_columns: Number of dense columns.
+
+    Returns:
+        A function of the dense features, if any, and the vectors of each collection, feature by
+        feature, to logits [batch].
+    """
+    members = model.members if isinstance(model, Ensemble) else [model]
+    names = [feature.name for feature in model.config.features]
+    vectors = [
+        tf.TensorSpec([None, feature.table.dim], members[0].compute_dtype)
+        for feature in model.config.features
+    ]
+    dense = [tf.TensorSpec([None, dense_columns], tf.float32)] if dense_columns else []
+
+    def mean_logits(*tensors: tf.Tensor) -> tf.Tensor:
+        logits = []
+        for k, member in enumerate(members):
+            start = len(dense) + k * len(names)
+            own = dict(zip(names, tensors[start : start + len(names)], strict=True))
+            logits.append(member.logits_of(tensors[0] if dense else None, own, training=False))
+        mean = logits[0] if len(logits) == 1 else tf.reduce_mean(tf.concat(logits, 1), 1)
+        return tf.reshape(mean, [-1])
+
+    function = tf.function(mean_logits, input_signature=[*dense, *vectors * len(members)])
+    return convert_variables_to_constants_v2(function.get_concrete_function())
+
+
+class _Untracked:
+    """Hides a value from tf.Module, which would save it along."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def placements(model: RankingModel | Ensemble) -> list[ServingPlacement]:
+    """Returns where each collection of tables of a model is, which was built with a `ServingPlan`.
+
+    Raises:
+        ValueError: If it was not.
+    """
+    found = []
+    for collection in model.collections:
+        if not isinstance(collection.placement, ServingPlacement):
+            raise ValueError("The model must be one that was built with a ServingPlan.")
+        found.append(collection.placement)
+    return found
+
+
+def named_inputs(features: Mapping[str, Any]) -> Tensors:
+    """Returns a batch of features, as a source of examples gives it, as inputs by name.
+
+    Ids become int64; those of a feature of any number of ids a row become two tensors.
+    """
+    inputs: Tensors = {}
+    for name, value in features.items():
+        if name == DENSE:
+            inputs[name] = value
+        elif isinstance(value, tf.RaggedTensor):
+            inputs[name] = tf.cast(value.values, tf.int64)
+            inputs[name + ROW_LENGTHS] = tf.cast(value.row_lengths(), tf.int64)
+        else:
+            inputs[name] = tf.cast(value, tf.int64)
+    return inputs
+
+
+def example_of_zeros(schema: Schema) -> bytes:
+    """Returns a serialized tf.train.Example with all features of one row, zeros and ids 0."""
+    features = {}
+    if schema.dense:
+        numbers = tf.train.FloatList(value=[0.0] * len(schema.dense))
+        features[DENSE] = tf.train.Feature(float_list=numbers)
+    for column in schema.categorical:
+        ids = tf.train.Int64List(value=[0] * (column.hotness or 1))
+        features[column.name] = tf.train.Feature(int64_list=ids)
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return bytes(example.SerializeToString())
+
+
+def _dense_spec(name: str, shape: list[int | None]) -> dict[str, tf.TensorSpec]:
+    return {name: tf.TensorSpec(shape, tf.float32, name)} if shape[-1] else {}
+
+
+def _specs(column: CategoricalColumn) -> dict[str, tf.TensorSpec]:
+    """Returns the tensors of a feature of a batch.
+
+    Any number of ids a row: all ids of the batch, row after row, and the number of each row's.
+    """
+    name = column.name
+    if column.hotness is None:
+        lengths = name + ROW_LENGTHS
+        return {
+            name: tf.TensorSpec([None], tf.int64, name),
+            lengths: tf.TensorSpec([None], tf.int64, lengths),
+        }
+    shape = [None] if column.hotness == 1 else [None, column.hotness]
+    return {name: tf.TensorSpec(shape, tf.int64, name)}
+
+
+def _add(specs: dict[str, tf.TensorSpec], more: dict[str, tf.TensorSpec]) -> None:
+    for name, spec in more.items():
+        if name in specs:
+            raise UserError(
+                f"A signature would have two inputs named {name!r}; rename the column of that name "
+                "to export the model."
+            )
+        specs[name] = spec
+
+
+def _ids(column: CategoricalColumn, inputs: Tensors) -> Any:
+    values = inputs[column.name]
+    if column.hotness is not None:
+        return values
+    lengths = inputs[column.name + ROW_LENGTHS]
+    fits = tf.reduce_all(lengths >= 0) & tf.equal(tf.reduce_sum(lengths), tf.size(values, tf.int64))
+    message = (
+        f"{column.name}{ROW_LENGTHS} must be whole numbers of at least 0 whose sum is the number "
+        f"of ids in {column.name}."
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        lengths = tf.identity(lengths)
+    return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+
+
+def _rows(ids: Any) -> tf.Tensor:
+    return ids.nrows(tf.int32) if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0]

@@ -1,0 +1,104 @@
+"""Models as a run's checkpoints have them: to evaluate, and to export."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from tensorflow.python.trackable import trackable_utils
+
+from tf_dlrm.embeddings.placements.serving import ServingPlan
+from tf_dlrm.embeddings.tables import ROWS
+from tf_dlrm.errors import UserError
+from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.serving.export import TableRows
+from tf_dlrm.serving.variable_files import CheckpointRows
+from tf_dlrm.training.build import build_model
+from tf_dlrm.training.checkpoints import Checkpoints, Position, read_run
+from tf_dlrm.training.config import TrainingConfig
+from tfrecords.schema import Schema
+
+
+def restore_model(
+    model_dir: str, checkpoint: str = ""
+) -> tuple[RankingModel | Ensemble, dict[str, Any], Position]:
+    """Rebuilds the model of a model directory from a checkpoint, the newest by default.
+
+    Returns:
+        The model, the run's description (run.json) and the checkpoint's position.
+
+    Raises:
+        UserError: if the folder holds no run, or no such checkpoint.
+    """
+    return _restore(model_dir, checkpoint)
+
+
+def _restore(
+    model_dir: str, checkpoint: str, plan: ServingPlan | None = None, compute_dtype: str = ""
+) -> tuple[RankingModel | Ensemble, dict[str, Any], Position]:
+    run = read_run(model_dir)
+    if run is None:
+        raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
+    config = TrainingConfig.from_json(run["config"])
+    schema = Schema.from_json(run["schema"])
+    options = config.model
+    if compute_dtype:
+        options = dataclasses.replace(options, compute_dtype=compute_dtype)
+    model = build_model(options, config.optimizer, schema, config.run.seed, plan)
+    position = Checkpoints(model_dir, config.run.keep_checkpoints, model=model).restore(
+        checkpoint or None
+    )
+    return model, run, position
+
+
+class ServedModel(NamedTuple):
+    """A model without its tables, and these.
+
+    Attributes:
+        model: The model, built with a `ServingPlan`.
+        rows: The rows of its tables.
+        position: How far its training had come.
+    """
+
+    model: RankingModel | Ensemble
+    rows: TableRows
+    position: Position
+
+
+def restore_for_serving(
+    model_dir: str, checkpoint: str, plan: ServingPlan, compute_dtype: str = ""
+) -> ServedModel:
+    """Rebuilds the model of a model directory for an export; tables are read when asked for.
+
+    Args:
+        model_dir: Folder of the run.
+        checkpoint: Path prefix of a checkpoint, of whatever placement.
+        plan: How its tables are kept.
+        compute_dtype: Type in which its layers compute; empty: as in training.
+
+    Raises:
+        UserError: As `restore_model`.
+    """
+    model, _, position = _restore(model_dir, checkpoint, plan, compute_dtype)
+    return ServedModel(model, _checkpoint_rows(model, checkpoint), position)
+
+
+def _checkpoint_rows(model: RankingModel | Ensemble, path: str) -> TableRows:
+    """Returns a reader of the tables of a checkpoint, of whatever placement.
+
+    Args:
+        model: A model of the run.
+        path: Path prefix of the checkpoint.
+    """
+    reader = CheckpointRows(path)
+    owners = ["model/"]
+    if isinstance(model, Ensemble):
+        owners = [f"model/member_{k}/" for k in range(model.size)]
+
+    def rows(collection: int, table: str, start: int, count: int) -> np.ndarray:
+        name = trackable_utils.escape_local_name(f"table:{table}")
+        key = f"{owners[collection]}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{ROWS}"
+        return reader.read(key, start, count)
+
+    return rows
