@@ -121,11 +121,15 @@ class _Quantised(RowFormat):
 
     def decode(self, rows: tf.Tensor, dim: int) -> tf.Tensor:
         width = self.width(dim)
-        numbers = rows[:, : width - 3]
-        if self._bits == 4:
-            halves = [tf.bitwise.bitwise_and(numbers, 15), tf.bitwise.right_shift(numbers, 4)]
-            numbers = tf.reshape(tf.stack(halves, 2), [-1, 2 * (width - 3)])[:, :dim]
         scale = tf.cast(tf.bitcast(rows[:, width - 3 : width - 1], tf.bfloat16), tf.float32)
+        if self._bits == 8:
+            # q - z of all columns as one product, which is faster than slices and a difference.
+            minus: np.ndarray = np.eye(width, dim, dtype=np.float32)
+            minus[-1] = -1.0
+            return tf.matmul(tf.cast(rows, tf.float32), minus) * scale[:, tf.newaxis]
+        numbers = rows[:, : width - 3]
+        halves = [tf.bitwise.bitwise_and(numbers, 15), tf.bitwise.right_shift(numbers, 4)]
+        numbers = tf.reshape(tf.stack(halves, 2), [-1, 2 * (width - 3)])[:, :dim]
         offset = tf.cast(rows[:, width - 1 :], tf.float32)
         return (tf.cast(numbers, tf.float32) - offset) * scale[:, tf.newaxis]
 
