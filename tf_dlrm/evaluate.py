@@ -2,6 +2,7 @@
 
 python -m tf_dlrm.evaluate --model_dir=DIR      the newest checkpoint of a run
 python -m tf_dlrm.evaluate --saved_model=DIR    a SavedModel of tf_dlrm.train or tf_dlrm.export
+python -m tf_dlrm.evaluate --saved_model=DIR --against=CHECKPOINT    whether both predict the same
 
 The data is that of the training run, unless --data_dir names another data set folder.
 """
@@ -33,6 +34,18 @@ _GROUP_SIZE = flags.DEFINE_integer(
     "NDCG at 10. Data sets of tfrecords.leave_one_out have groups of 100. 0: no groups.",
     lower_bound=0,
 )
+_AGAINST = flags.DEFINE_string(
+    "against",
+    "",
+    "With --saved_model: a checkpoint's path prefix, or the folder of a run for its newest one. "
+    "Compares the two predictions of every row, and fails if any differ.",
+)
+_MAX_DIFFERENCE = flags.DEFINE_float(
+    "max_difference",
+    1e-5,
+    "With --against: the largest difference of two probabilities that passes.",
+    lower_bound=0.0,
+)
 _PRINT = flags.DEFINE_integer(
     "print_predictions",
     0,
@@ -47,6 +60,8 @@ def main() -> dict[str, Any]:
         raise UserError("Give one of --model_dir (a checkpoint) and --saved_model (an export).")
     if _CHECKPOINT.value and not _MODEL_DIR.value:
         raise UserError("--checkpoint needs --model_dir.")
+    if _AGAINST.value:
+        _check_against()
     if _MODEL_DIR.value:
         check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
     elif not files.isfile(files.join(_SAVED_MODEL.value, "saved_model.pb")):
@@ -63,7 +78,23 @@ def main() -> dict[str, Any]:
         steps=_STEPS.value,
         predictions=_PRINT.value,
         ranking_group_size=_GROUP_SIZE.value,
+        against=_AGAINST.value,
+        max_difference=_MAX_DIFFERENCE.value,
     )
+
+
+def _check_against() -> None:
+    if not _SAVED_MODEL.value:
+        raise UserError("--against needs --saved_model, the export to compare.")
+    for flag in (_PRINT, _GROUP_SIZE):
+        if flag.value:
+            raise UserError(f"--{flag.name} has no use with --against, which only compares.")
+    if not files.isfile(_AGAINST.value + ".index"):
+        if not files.isfile(files.join(_AGAINST.value, "run.json")):
+            raise UserError(
+                f"--against={_AGAINST.value} is neither a checkpoint (there is no "
+                f"{_AGAINST.value}.index) nor the folder of a run (it has no run.json)."
+            )
 
 
 if __name__ == "__main__":

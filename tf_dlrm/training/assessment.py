@@ -13,6 +13,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training import evaluation
 from tf_dlrm.training.config import DataOptions, TrainingConfig
+from tf_dlrm.training.parity import compare_with_checkpoint
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
@@ -32,6 +33,8 @@ def assess(
     steps: int,
     predictions: int,
     ranking_group_size: int = 0,
+    against: str = "",
+    max_difference: float = 0.0,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of `model_dir`, or `saved_model` where that is given.
 
@@ -45,10 +48,13 @@ def assess(
         steps: Number of batches; 0 for all.
         predictions: Number of first rows whose probability and label are given too.
         ranking_group_size: Rows of each group that is ranked too; 0 for none.
+        against: A checkpoint or the folder of a run, with which a SavedModel is compared instead.
+        max_difference: The largest difference of two probabilities that then passes.
 
     Returns:
         The metrics, `examples` (rows evaluated), `examples_per_second`, `step` and, if
-        asked for, `predictions`: a list of {"probability", "label"}.
+        asked for, `predictions`: a list of {"probability", "label"}. With `against`, see
+        `compare_with_checkpoint`.
 
     Raises:
         UserError: if the model or the data can't be read, or do not fit each other.
@@ -70,6 +76,10 @@ def assess(
         _LOG.warning(
             "the data is not that of the training run; its ids mean the same only if its "
             "vocabulary is the same"
+        )
+    if against:
+        return {"step": step} | compare_with_checkpoint(
+            logits, against, source, split, batch_size, steps, max_difference
         )
     start = time.perf_counter()
     metrics = evaluation.evaluate(
