@@ -14,6 +14,11 @@ from tf_dlrm.training.export_options import ExportOptions
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", "", "Folder of the SavedModel to write.")
+_INCREMENTAL_FROM = flags.DEFINE_string(
+    "incremental_from",
+    "",
+    "An earlier export: writes only what changed since, for tf_dlrm.fold to make a whole model of.",
+)
 entry_point.define_flags(ExportOptions)
 
 
@@ -23,12 +28,22 @@ def main() -> dict[str, Any]:
         if not flag.value:
             raise UserError(f"--{flag.name} is missing.")
     check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
-    check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value)
+    marker = "saved_model.pb"
+    if _INCREMENTAL_FROM.value:
+        marker = "increment.json"
+        check_export_dir(_EXPORT_DIR.value, _INCREMENTAL_FROM.value, "incremental_from", marker)
+    check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value, marker=marker)
     from tf_dlrm.training.exporting import export_checkpoint
 
     options = entry_point.options_from_flags(ExportOptions)
     options.validate()
-    return export_checkpoint(_MODEL_DIR.value, _CHECKPOINT.value, _EXPORT_DIR.value, options)
+    return export_checkpoint(
+        _MODEL_DIR.value,
+        _CHECKPOINT.value,
+        _EXPORT_DIR.value,
+        options,
+        _INCREMENTAL_FROM.value,
+    )
 
 
 if __name__ == "__main__":

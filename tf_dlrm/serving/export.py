@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -17,6 +18,7 @@ from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.keras_api import computing_in
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment
 from tf_dlrm.serving.raw_criteo import RawCriteo
 from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
 from tf_dlrm.serving.variable_files import Rows, key_of, replace_variables
@@ -45,6 +47,7 @@ def export_model(
     raw: RawCriteo | None = None,
     rows: TableRows | None = None,
     check: Callable[[str], None] | None = None,
+    incremental_from: str = "",
 ) -> None:
     """Writes a SavedModel.
 
@@ -76,6 +79,8 @@ def export_model(
         rows: Where the rows of tables come from, if not from the model.
         check: Called with the folder of the whole SavedModel before it takes its place; what it
             raises leaves everything as it was.
+        incremental_from: An earlier export. What is written is then no SavedModel but what of it
+            changed since, for `increment.fold`.
 
     Raises:
         UserError: if the folder can't be written, or holds something that is no SavedModel; or if
@@ -94,11 +99,22 @@ def export_model(
                 "tensorflow": tf.__version__,
             }
         }
-        with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
-            _write(model, schema, folder.work, run, candidate_features, raw, rows)
-            if check is not None:
-                check(folder.work)
-            folder.commit()
+        write = functools.partial(_write_graph, model, schema, run, candidate_features, raw, rows)
+        if incremental_from:
+            with WholeFolder(export_dir, INCREMENT, "increment") as folder:
+                content = write(os.path.join(folder.work, GRAPH))
+                write_increment(folder.work, incremental_from, content, run["step"])
+                if check is not None:
+                    with tempfile.TemporaryDirectory(dir=folder.work) as whole:
+                        fold_into(whole, incremental_from, folder.work)
+                        check(whole)
+                folder.commit()
+        else:
+            with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
+                replace_variables(folder.work, write(folder.work))
+                if check is not None:
+                    check(folder.work)
+                folder.commit()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
             f"The model can't be exported to {export_dir} ({first_line(error)}); what was there "
@@ -108,15 +124,16 @@ def export_model(
         raise UserError(f"--export_dir={export_dir}: {error}") from error
 
 
-def _write(
+def _write_graph(
     model: RankingModel | Ensemble,
     schema: Schema,
-    folder: str,
     run: dict[str, Any],
     candidate_features: Collection[str],
     raw: RawCriteo | None,
     rows: TableRows,
-) -> None:
+    folder: str,
+) -> dict[str, Rows]:
+    """Writes a SavedModel whose tables are empty, and returns their content by key."""
     module = Signatures(model, schema, candidate_features, raw)
     tf.saved_model.save(
         module,
@@ -137,13 +154,13 @@ def _write(
     if raw is not None:
         for index, values in enumerate(raw.rows()):
             content[key_of("raw/vocabulary", index)] = values
-    replace_variables(folder, content)
     extra = os.path.join(folder, EXTRA_ASSETS)
     os.makedirs(extra)
     with open(os.path.join(extra, "run.json"), "w", encoding="utf-8") as out:
         json.dump(run, out, indent=1)
     texts = {"examples": example_of_zeros(schema), **(raw.example() if raw else {})}
     write_warmup(extra, {n: f.input_signature[0] for n, f in module.functions.items()}, texts)
+    return content
 
 
 def _stack_rows(

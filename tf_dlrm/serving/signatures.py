@@ -275,7 +275,7 @@ def example_of_zeros(schema: Schema) -> bytes:
         ids = tf.train.Int64List(value=[0] * (column.hotness or 1))
         features[column.name] = tf.train.Feature(int64_list=ids)
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    return bytes(example.SerializeToString())
+    return bytes(example.SerializeToString(deterministic=True))
 
 
 def _dense_spec(name: str, shape: list[int | None]) -> dict[str, tf.TensorSpec]:

@@ -151,12 +151,21 @@ def check_model_dir(model_dir: str, checkpoint: str) -> None:
         )
 
 
-def check_export_dir(export_dir: str, model_dir: str) -> None:
-    """Raises UserError if an export to `export_dir` would replace something else than an export."""
-    export, model = _real(export_dir), _real(model_dir)
-    if model_dir and (export.startswith(model) or model.startswith(export)):
+def check_export_dir(
+    export_dir: str, input_dir: str, other: str = "model_dir", marker: str = "saved_model.pb"
+) -> None:
+    """Raises UserError if an export to `export_dir` would replace something else than an export.
+
+    Args:
+        export_dir: The folder to write.
+        input_dir: A folder that is read, or empty.
+        other: The flag that names `input_dir`.
+        marker: The file by which what is written is known.
+    """
+    export, read = _real(export_dir), _real(input_dir)
+    if input_dir and (export.startswith(read) or read.startswith(export)):
         raise UserError(
-            f"--export_dir={export_dir} and --model_dir={model_dir} must be two folders, neither "
+            f"--export_dir={export_dir} and --{other}={input_dir} must be two folders, neither "
             "inside the other: an export replaces its folder."
         )
     if not files.exists(export_dir):
@@ -164,10 +173,9 @@ def check_export_dir(export_dir: str, model_dir: str) -> None:
     if not files.isdir(export_dir):
         raise UserError(f"--export_dir={export_dir} exists and is not a folder.")
     content = files.listdir(export_dir)
-    if content and "saved_model.pb" not in content:
+    if content and marker not in content:
         raise UserError(
-            f"--export_dir={export_dir} is not empty and holds no SavedModel, so it is not "
-            "replaced."
+            f"--export_dir={export_dir} is not empty and holds no {marker}, so it is not replaced."
         )
 
 

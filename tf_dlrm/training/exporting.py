@@ -30,7 +30,11 @@ _EVAL_BATCH_SIZE = 16384
 
 
 def export_checkpoint(
-    model_dir: str, checkpoint: str, export_dir: str, options: ExportOptions
+    model_dir: str,
+    checkpoint: str,
+    export_dir: str,
+    options: ExportOptions,
+    incremental_from: str = "",
 ) -> dict[str, Any]:
     """Exports a checkpoint of a run.
 
@@ -41,6 +45,7 @@ def export_checkpoint(
         checkpoint: Path prefix of a checkpoint, or empty for the newest.
         export_dir: Folder of the SavedModel to write.
         options: What it offers.
+        incremental_from: An earlier export, if only what changed since is to be written.
 
     Returns:
         `export_dir`, `step`, `table_bytes`, and where it was measured `auc`, `checkpoint_auc` and
@@ -69,22 +74,21 @@ def export_checkpoint(
     measured: dict[str, float] = {}
 
     def check(folder: str) -> None:
-        rounded = options.table_dtype != "float32" or compute_dtype != trained
-        if rounded and options.max_auc_loss >= 0:
-            measured.update(_auc_loss(config, model_dir, path, folder))
-            _LOG.info(
-                "AUC %.5f with %s tables, computed in %s; %.5f in the checkpoint: %.5f lost",
-                *(measured["auc"], options.table_dtype, compute_dtype),
-                *(measured["checkpoint_auc"], measured["auc_loss"]),
+        measured.update(_auc_loss(config, model_dir, path, folder))
+        _LOG.info(
+            "AUC %.5f with %s tables, computed in %s; %.5f in the checkpoint: %.5f lost",
+            *(measured["auc"], options.table_dtype, compute_dtype),
+            *(measured["checkpoint_auc"], measured["auc_loss"]),
+        )
+        if measured["auc_loss"] > options.max_auc_loss:
+            raise UserError(
+                f"With {options.table_dtype} tables, computed in {compute_dtype}, the AUC is "
+                f"{measured['auc']:.5f}, where the checkpoint's is "
+                f"{measured['checkpoint_auc']:.5f}: more than "
+                f"--max_auc_loss={options.max_auc_loss} is lost, so nothing was exported."
             )
-            if measured["auc_loss"] > options.max_auc_loss:
-                raise UserError(
-                    f"With {options.table_dtype} tables, computed in {compute_dtype}, the AUC is "
-                    f"{measured['auc']:.5f}, where the checkpoint's is "
-                    f"{measured['checkpoint_auc']:.5f}: more than "
-                    f"--max_auc_loss={options.max_auc_loss} is lost, so nothing was exported."
-                )
 
+    rounded = options.table_dtype != "float32" or compute_dtype != trained
     export_model(
         served.model,
         schema,
@@ -93,7 +97,8 @@ def export_checkpoint(
         candidate_features=options.candidate_features,
         raw=raw,
         rows=served.rows,
-        check=check,
+        check=check if rounded and options.max_auc_loss >= 0 else None,
+        incremental_from=incremental_from,
     )
     return {
         "export_dir": export_dir,
