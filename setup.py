@@ -44,7 +44,10 @@ setup(
             "pytest>=8",
             "pyyaml>=6",
             "ruff>=0.6",
+            "tensorflow-serving-api>=2.17,<2.22",
         ],
+        # The gRPC client of TensorFlow Serving; pins the TensorFlow of its own number or newer.
+        "serving": ["tensorflow-serving-api>=2.17,<2.22"],
         # tensorflow-io's shared objects load in TensorFlow 2.16 and 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow>=2.17,<2.18", "numpy<2", "pyarrow<18"],
     },
