@@ -79,12 +79,12 @@ def _check(
     # As unsigned numbers the negative ids are the largest, so one comparison catches both ends.
     unsigned = tf.uint32 if ids.dtype == tf.int32 else tf.uint64
     inside = tf.bitcast(ids, unsigned) < tf.bitcast(spread(sizes), unsigned)
+    given = ids
     rows = [f.table.out_of_vocabulary for f in features]
     if any(row is not None for row in rows):
         ids = tf.where(inside, ids, spread([0 if row is None else row for row in rows]))
         inside = inside | tf.greater(spread([int(row is not None) for row in rows]), 0)
     if any(row is None for row in rows):
-        given = ids
 
         def complain() -> tf.Tensor:
             position = tf.argmin(tf.cast(tf.reshape(inside, [-1]), tf.int32))

@@ -36,7 +36,8 @@ def write_warmup(
 def _values(name: str, spec: tf.TensorSpec, batch: int, texts: Mapping[str, bytes]) -> np.ndarray:
     shape = [batch if size is None else size for size in spec.shape]
     if spec.dtype == tf.string:
-        return np.full(shape, texts[name], object)
+        # Not np.full, which takes the zero bytes at the end of a text away.
+        return np.array([texts[name]] * int(np.prod(shape)), object).reshape(shape)
     # Row 0 is in every table, and lengths of 1 fit as many ids as there are rows.
     value = int(name.endswith(ROW_LENGTHS))
     return np.full(shape, value, spec.dtype.as_numpy_dtype)
