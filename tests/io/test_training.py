@@ -132,7 +132,7 @@ def test_the_history_of_a_store(store, folder):
 def test_an_export_replaces_exports_only(store, folder):
     check_export_dir(folder, f"{folder}-model")
     store.put(f"{key_of(folder)}/thesis.txt", b"precious")
-    with pytest.raises(UserError, match="is not empty and holds no SavedModel"):
+    with pytest.raises(UserError, match="is not empty and holds no saved_model.pb"):
         check_export_dir(folder, "")
     for export, model in ((folder, folder), (f"{folder}/a", folder), (folder, f"{folder}/a")):
         with pytest.raises(UserError, match="neither inside the other"):

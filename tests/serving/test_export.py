@@ -95,7 +95,8 @@ def test_a_failed_export_leaves_the_earlier_one(model, tmp_path, monkeypatch):
         lambda path: (path / "saved_model.pb").write_bytes(b"no protobuf"),
         lambda path: (path / "assets.extra" / "run.json").unlink(),
         lambda path: (path / "assets.extra" / "run.json").write_text("{}"),
-        lambda path: (path / "variables" / "variables.data-00000-of-00001").write_bytes(b""),
+        lambda path: [f.write_bytes(b"") for f in path.glob("variables/variables.data-*")],
+        lambda path: [f.unlink() for f in path.glob("variables/variables.data-*")],
     ],
 )
 def test_a_damaged_saved_model_is_named(model, tmp_path, damage):

@@ -196,7 +196,7 @@ def test_exports_and_checkpoints_lie_in_folders_of_their_own(tmp_path, model, ex
 
 def test_an_export_replaces_only_an_export(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(UserError, match="is not empty and holds no SavedModel"):
+    with pytest.raises(UserError, match="is not empty and holds no saved_model.pb"):
         RunOptions(export_dir=str(tmp_path)).validate()
     (tmp_path / "saved_model.pb").write_text("")
     RunOptions(export_dir=str(tmp_path)).validate()
