@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import statistics
@@ -129,6 +130,8 @@ def import_reference(dlrm_dir: Path) -> types.ModuleType:
 
 def _stand_in(module: str, name: str) -> None:
     stand_in = types.ModuleType(module)
+    # PyTorch looks for the specification of every module that it knows.
+    stand_in.__spec__ = importlib.machinery.ModuleSpec(module, None)
     setattr(stand_in, name, None)
     sys.modules[module] = stand_in
 
