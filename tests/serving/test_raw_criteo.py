@@ -1,0 +1,141 @@
+"""Fields of the log as text, against the conversion of the same lines."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.errors import UserError
+from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.raw_criteo import RawCriteo
+from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
+from tfrecords.dataset_info import DatasetInfo
+from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.writer import DatasetWriter
+
+FIELDS = (*DENSE_NAMES, *CATEGORICAL_NAMES)
+
+
+def fields_of(lines):
+    columns = zip(*(line.split("\t")[1:] for line in lines), strict=True)
+    return {name: tf.constant(column) for name, column in zip(FIELDS, columns, strict=True)}
+
+
+def filled(raw):
+    """The vocabulary's variables with their content, as they are once a SavedModel is loaded."""
+    for variable, rows in zip(raw.vocabulary, raw.rows(), strict=True):
+        variable.assign(rows.read(0, rows.shape[0]))
+    return raw
+
+
+@pytest.fixture
+def converted(convert_text, criteo_lines, tmp_path):
+    def make(output="out", **options):
+        lines = criteo_lines(300)
+        source = convert_text(lines, output, rows_per_record=64, **options)
+        return lines, source, filled(RawCriteo(source.info, str(tmp_path / output)))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"min_count": 4},
+        {"max_index_range": 7},
+        {"bucketize_dense": True},
+        {"vocabulary": "all", "min_count": 2},
+        {"reference": True},
+        {"reference": True, "max_index_range": 7},
+    ],
+)
+def test_features_are_those_of_the_conversion(converted, read_all, options):
+    lines, source, raw = converted(**options)
+    parts = [read_all(source, split)[0] for split in ("train", "evaluation")]
+    features = tf.function(raw.features)(fields_of(lines))
+    assert list(features) == ["dense", *source.schema.categorical_names]
+    for name, values in features.items():
+        np.testing.assert_array_equal(values, np.concatenate([part[name] for part in parts]))
+
+
+def test_other_texts_of_the_same_values(converted):
+    lines, _, raw = converted(bucketize_dense=True)
+    fields = fields_of(lines)
+    features = raw.features(fields)
+    for change in (tf.strings.upper, tf.strings.lower, lambda t: tf.strings.regex_replace(
+        t, "^0*(.)", r"\1")):  # fmt: skip
+        changed = fields | {name: change(fields[name]) for name in CATEGORICAL_NAMES}
+        for name, values in raw.features(changed).items():
+            np.testing.assert_array_equal(values, features[name])
+
+
+def test_values_that_training_never_saw(converted):
+    lines, _, raw = converted()
+    fields = fields_of(lines[:2]) | {"C3": tf.constant(["fedcba98", "ffffffff"])}
+    np.testing.assert_array_equal(raw.features(fields)["C3"], [0, 0])
+    lines, _, raw = converted(reference=True, output="reference")
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match="Field C3 of row 1 is ffffffff, but must be a value of its vocabulary",
+    ):
+        known = lines[0].split("\t")[1 + FIELDS.index("C3")]
+        raw.features(fields_of(lines[:2]) | {"C3": tf.constant([known, "ffffffff"])})
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("C1", "g1", "one to eight hexadecimal digits, or empty"),
+        ("C1", "123456789", "one to eight hexadecimal digits, or empty"),
+        ("C1", "12 4", "one to eight hexadecimal digits, or empty"),
+        ("C1", "-1", "one to eight hexadecimal digits, or empty"),
+        ("C1", "\0", "one to eight hexadecimal digits, or empty"),
+        ("I5", "1.5", "a whole number of 32 bits, or empty"),
+        ("I5", "2147483648", "a whole number of 32 bits, or empty"),
+        ("I5", "1" * 30, "a whole number of 32 bits, or empty"),
+        ("I5", " ", "a whole number of 32 bits, or empty"),
+    ],
+)
+def test_texts_that_are_no_values(converted, field, text, message):
+    lines, _, raw = converted()
+    fields = fields_of(lines[:3])
+    good = fields[field][0]
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        raw.features(fields | {field: tf.stack([good, good, tf.constant(text)])})
+    assert f"Field {field} of row 2 is " in str(caught.value) and message in str(caught.value)
+
+
+def test_a_saved_model_has_the_vocabulary_inside(converted, read_all, tmp_path):
+    lines, source, raw = converted(bucketize_dense=True)
+    tables = tuple(
+        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=0))
+        for c in source.schema.categorical
+    )
+    model = DLRM(DLRMConfig(13, tables, (8, 4), (8, 1), seed=1))
+    export_model(model, source.schema, str(tmp_path / "export"), {"step": 1}, raw=raw)
+    loaded = tf.saved_model.load(str(tmp_path / "export"))
+    rows = source.rows("evaluation")
+    answer = loaded.signatures["serve_raw"](**fields_of(lines[-rows:]))["probability"]
+    features, _ = read_all(source, "evaluation")
+    np.testing.assert_allclose(answer, tf.sigmoid(model(features))[:, 0], atol=1e-6)
+    blank = {name: tf.constant([""]) for name in FIELDS}
+    ids = {name: values for name, values in raw.features(blank).items() if name != "dense"}
+    expected = tf.sigmoid(model({"dense": tf.zeros((1, 13)), **ids}))[:, 0]
+    answer = loaded.signatures["serve_raw"](**blank)["probability"]
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_data_that_are_no_log(tmp_path):
+    with DatasetWriter(str(tmp_path), Schema((), (CategoricalColumn("x", 3),)), {}) as writer:
+        writer.write("train", {"x": np.zeros(3, np.int64)}, np.zeros(3, np.float32))
+    with pytest.raises(UserError, match="was not converted from that"):
+        RawCriteo(DatasetInfo.load(str(tmp_path)), str(tmp_path))
+
+
+def test_a_damaged_vocabulary_is_named(converted, tmp_path):
+    _, source, _ = converted()
+    (tmp_path / "out" / "vocabulary" / "C7.npy").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="vocabulary of column C7 .* is missing or damaged"):
+        RawCriteo(source.info, str(tmp_path / "out"))
