@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import pathlib
 
 import pytest
@@ -14,10 +15,16 @@ from tf_dlrm.training.config import (
 
 
 @pytest.fixture
-def tiny(tmp_path: pathlib.Path):
+def tiny(tmp_path: pathlib.Path, make_tiny):
     """Returns a function that makes a small training config, 20 steps an epoch."""
+    return functools.partial(make_tiny, tmp_path / "run")
 
-    def make(**changes) -> TrainingConfig:
+
+@pytest.fixture(scope="session")
+def make_tiny():
+    """Returns a function that makes such a config for a folder of a run."""
+
+    def make(folder: pathlib.Path, /, **changes) -> TrainingConfig:
         parts = {
             "data": DataOptions(
                 data="random",
@@ -29,9 +36,7 @@ def tiny(tmp_path: pathlib.Path):
             ),
             "model": ModelOptions(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)),
             "optimizer": OptimizerOptions(),
-            "run": RunOptions(
-                model_dir=str(tmp_path / "run"), batch_size=100, eval_batch_size=256, seed=3
-            ),
+            "run": RunOptions(model_dir=str(folder), batch_size=100, eval_batch_size=256, seed=3),
             "distribution": DistributionOptions(),
         }
         for name, part in parts.items():

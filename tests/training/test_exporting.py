@@ -1,0 +1,223 @@
+"""Exports of checkpoints: the same tables, smaller ones, only what changed, and proof of each."""
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.embeddings.row_format import row_format
+from tf_dlrm.errors import UserError
+from tf_dlrm.serving.increment import fold, open_variables
+from tf_dlrm.serving.saved_model import load_saved_model
+from tf_dlrm.training.assessment import assess
+from tf_dlrm.training.checkpoints import checkpoint_folder
+from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.exporting import export_checkpoint
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import train
+
+TABLES = (50, 60, 70)
+
+
+@pytest.fixture(scope="module")
+def run(make_tiny, tmp_path_factory):
+    """The folder of a run with checkpoints at steps 58 and 60: few rows change in between."""
+    config = make_tiny(
+        tmp_path_factory.mktemp("exporting") / "run",
+        train_steps=60,
+        checkpoint_every_steps=58,
+        keep_checkpoints=3,
+        batch_size=10,
+        random_train_rows=1200,
+        embedding_optimizer="adagrad",
+        embedding_learning_rate=0.3,
+        dense_optimizer="adam",
+        dense_learning_rate=0.01,
+    )
+    train(config)
+    return config.run.model_dir
+
+
+def at(run, step):
+    """The path prefix of the checkpoint of a step."""
+    (index,) = pathlib.Path(checkpoint_folder(run)).glob(f"*-{step}.index")
+    return str(index).removesuffix(".index")
+
+
+def export(run, step, folder, incremental_from="", **options):
+    return export_checkpoint(
+        run, at(run, step), str(folder), ExportOptions(**options), str(incremental_from)
+    )
+
+
+def rows_of(run, step):
+    """All tables of a checkpoint, one after the other."""
+    model, _, _ = restore_model(run, at(run, step))
+    tables = [model.embeddings.tables[f.table.name] for f in model.config.features]
+    return np.concatenate([table.read_rows().numpy() for table in tables])
+
+
+def saved_rows(folder):
+    variables = open_variables(str(folder))
+    (key,) = (key for key in variables.shapes if key.startswith("tables/"))
+    return variables.read(key, 0, variables.shapes[key][0])
+
+
+def auc_of(folder):
+    return assess(
+        model_dir="", checkpoint="", saved_model=str(folder), data_dir="", split="evaluation",
+        batch_size=256, steps=0, predictions=0,
+    )["auc"]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "int4"])
+def test_tables_of_every_type(run, tmp_path, dtype):
+    result = export(run, 60, tmp_path / "export", table_dtype=dtype, max_auc_loss=0.5)
+    rows = rows_of(run, 60)
+    encoded = row_format(dtype).encode(rows)
+    np.testing.assert_array_equal(saved_rows(tmp_path / "export"), encoded)
+    assert result["table_bytes"] == encoded.nbytes
+    # 4 numbers a row, and for whole numbers scale and offset.
+    assert encoded.nbytes == sum(TABLES) * {"float32": 16, "int8": 7, "int4": 5}.get(dtype, 8)
+    assert load_saved_model(str(tmp_path / "export"))[1]["export"]["table_dtype"] == dtype
+    if dtype == "float32":
+        assert "auc_loss" not in result
+        return
+    assert result["auc"] == auc_of(tmp_path / "export")
+    export(run, 60, tmp_path / "whole")
+    assert result["checkpoint_auc"] == pytest.approx(auc_of(tmp_path / "whole"), abs=1e-6)
+    assert result["auc_loss"] == pytest.approx(result["checkpoint_auc"] - result["auc"], abs=1e-12)
+
+
+def test_nothing_is_exported_that_loses_too_much(run, tmp_path, monkeypatch):
+    target = tmp_path / "export"
+    export(run, 58, target, table_dtype="int8", max_auc_loss=0.5)
+    encode = type(row_format("int8")).encode
+    # As if rounding took everything away.
+    monkeypatch.setattr(type(row_format("int8")), "encode", lambda self, r: encode(self, 0 * r))
+    for folder in (target, tmp_path / "new"):
+        with pytest.raises(UserError, match="more than --max_auc_loss=0.01 is lost, so nothing"):
+            export(run, 60, folder, table_dtype="int8", max_auc_loss=0.01)
+    assert os.listdir(tmp_path) == ["export"]
+    assert load_saved_model(str(target))[1]["step"] == 58
+    assert "auc" not in export(run, 60, target, table_dtype="int8", max_auc_loss=-1.0)
+    assert load_saved_model(str(target))[1]["step"] == 60
+
+
+def test_a_type_that_computes_less_exactly(run, tmp_path):
+    result = export(run, 60, tmp_path / "export", compute_dtype="bfloat16", max_auc_loss=0.5)
+    assert result["auc"] == auc_of(tmp_path / "export") != result["checkpoint_auc"]
+    np.testing.assert_array_equal(saved_rows(tmp_path / "export"), rows_of(run, 60))
+
+
+@pytest.fixture(scope="module")
+def exports(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    for dtype in ("float32", "int8"):
+        for step in (58, 60):
+            export(run, step, folder / f"{dtype}_{step}", table_dtype=dtype, max_auc_loss=-1.0)
+    return folder
+
+
+def compare(saved_model, against, **options):
+    return assess(
+        model_dir="", checkpoint="", saved_model=str(saved_model), data_dir="", split="evaluation",
+        batch_size=256, steps=0, predictions=0, against=str(against),
+        **{"max_difference": 1e-5, **options},
+    )  # fmt: skip
+
+
+def test_an_export_predicts_what_its_checkpoint_does(run, exports):
+    for against in (at(run, 60), run):  # the folder means the newest one
+        result = compare(exports / "float32_60", against)
+        assert result["rows"] == 700 and result["checkpoint_step"] == result["step"] == 60
+        assert 0 <= result["mean_difference"] <= result["largest_difference"] < 1e-6
+        assert result["auc"] == pytest.approx(result["checkpoint_auc"], abs=1e-6)
+    with pytest.raises(UserError, match=r"Row \d+ of split 'evaluation' has the probability"):
+        compare(exports / "float32_60", at(run, 58))
+    with pytest.raises(UserError, match="of 700 rows differ by more than --max_difference=1e-05"):
+        compare(exports / "int8_60", at(run, 60))
+    assert compare(exports / "int8_60", at(run, 60), max_difference=0.1)["rows"] == 700
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_increment_makes_the_base_what_a_full_export_is(run, exports, tmp_path, dtype):
+    base, full = exports / f"{dtype}_58", exports / f"{dtype}_60"
+    export(run, 60, tmp_path / "increment", base, table_dtype=dtype, max_auc_loss=0.5)
+    result = fold(str(base), str(tmp_path / "increment"), str(tmp_path / "folded"))
+    changed = (row_format(dtype).encode(rows_of(run, 58)) != saved_rows(full)).any(1).sum()
+    assert result["changed_rows"] == changed and 0 < changed < sum(TABLES) / 2
+    assert result["step"] == 60
+    folder = "variables"
+    assert os.listdir(tmp_path / "folded" / folder) == os.listdir(full / folder)
+    for name in os.listdir(full / folder):
+        ours, theirs = (path / folder / name for path in (tmp_path / "folded", full))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+    assert compare(tmp_path / "folded", at(run, 60), max_difference=0.1)["rows"] == 700
+    assert compare(tmp_path / "folded", at(run, 60), max_difference=0.1)["auc"] == auc_of(full)
+
+
+def test_increments_follow_each_other(run, exports, tmp_path):
+    export(run, 58, tmp_path / "back", exports / "float32_60")
+    fold(str(exports / "float32_60"), str(tmp_path / "back"), str(tmp_path / "old"))
+    export(run, 60, tmp_path / "forth", tmp_path / "old")
+    fold(str(tmp_path / "old"), str(tmp_path / "forth"), str(tmp_path / "new"))
+    np.testing.assert_array_equal(saved_rows(tmp_path / "old"), rows_of(run, 58))
+    np.testing.assert_array_equal(saved_rows(tmp_path / "new"), rows_of(run, 60))
+
+
+def test_increments_that_do_not_fit(run, exports, tmp_path):
+    base, increment = exports / "float32_58", tmp_path / "increment"
+    with pytest.raises(UserError, match="has other tables than this model"):
+        export(run, 60, increment, base, table_dtype="int8")
+    with pytest.raises(UserError, match="is no SavedModel whose variables can be read"):
+        export(run, 60, increment, tmp_path)
+    assert not os.path.exists(increment)
+    export(run, 60, increment, base)
+    with pytest.raises(UserError, match="was made from another SavedModel than --base="):
+        fold(str(exports / "float32_60"), str(increment), str(tmp_path / "folded"))
+    with pytest.raises(UserError, match="is no increment"):
+        fold(str(base), str(base), str(tmp_path / "folded"))
+    for damage in ("rows.tfrecord", "saved_model"):
+        shutil.copytree(increment, tmp_path / damage)
+        path = tmp_path / damage / damage
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(UserError, match="can't be folded into .* is unchanged"):
+            fold(str(base), str(tmp_path / damage), str(tmp_path / "folded"))
+    assert not os.path.exists(tmp_path / "folded")
+
+
+def test_ranking_from_a_checkpoint(run, tmp_path):
+    export(run, 60, tmp_path / "export", candidate_features=("C2", "I1"))
+    rank = tf.saved_model.load(str(tmp_path / "export")).signatures["rank"]
+    model, _, _ = restore_model(run, at(run, 60))
+    dense = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    dense[:, 1:] = dense[0, 1:]
+    ids = {"C1": [7] * 5, "C2": [0, 1, 2, 3, 59], "C3": [69] * 5}
+    answer = rank(
+        dense=tf.constant(dense[0, 1:]),
+        candidate_dense=tf.constant(dense[:, :1]),
+        C1=tf.constant(7, tf.int64),
+        C2=tf.constant(ids["C2"], tf.int64),
+        C3=tf.constant(69, tf.int64),
+    )["probability"]
+    features = {"dense": tf.constant(dense), **{k: tf.constant(v) for k, v in ids.items()}}
+    np.testing.assert_allclose(answer, tf.sigmoid(model(features))[:, 0], atol=1e-6)
+
+
+def test_options_that_can_not_be(run, tmp_path):
+    with pytest.raises(UserError, match="--serve_raw needs a model of Criteo's log"):
+        export(run, 60, tmp_path / "x", serve_raw=True)
+    with pytest.raises(UserError, match="--table_dtype"):
+        export(run, 60, tmp_path / "x", table_dtype="int2")
+    with pytest.raises(UserError, match="--max_auc_loss must be a number"):
+        export(run, 60, tmp_path / "x", max_auc_loss=float("nan"))
+    with pytest.raises(UserError, match="holds no training run"):
+        export_checkpoint(str(tmp_path), "", str(tmp_path / "x"), ExportOptions())
+    assert not os.path.exists(tmp_path / "x")
