@@ -177,8 +177,11 @@ def test_inputs_say_what_they_are(exported):
         ({"tags": [1, 2, 20]}, "Feature tags has the id 20"),
         ({"item": [3, -1]}, "Feature item has the id -1 at row 1"),
         ({"dense": [[0, 0, 0], [0, float("nan"), 0]]}, "The dense features of the request"),
-        ({"item": [3]}, "."),
-        ({"words": [[1, 2, 3]]}, "."),
+        ({"item": [3]}, "Input item has 1 rows, but must have 2, as dense has"),
+        ({"words": [[1, 2, 3]]}, "Input words has 1 rows, but must have 2, as dense has"),
+        # Row lengths that fit the ids, but not the batch.
+        ({"tags_row_lengths": [3]}, "Input tags_row_lengths has 1 rows, but must have 2"),
+        ({"tags_row_lengths": [1, 1, 1]}, "Input tags_row_lengths has 3 rows, but must have 2"),
     ],
 )
 def test_bad_values_are_errors_of_the_request(exported, change, message):
@@ -196,6 +199,25 @@ def test_bad_values_are_errors_of_the_request(exported, change, message):
         signatures["serving_default"](**good)["probability"],
         signatures["serving_default"](**good)["probability"],
     )
+
+
+def test_candidates_of_other_numbers_are_errors_of_the_request(exported):
+    _, signatures, _ = exported
+    inputs = features(2)
+    request = named_inputs({name: inputs[name] for name in ("item", "words")}) | {
+        "dense": tf.zeros(2),
+        "candidate_dense": tf.zeros((2, 1)),
+        "user": tf.constant(3, tf.int64),
+        "history": tf.constant([1, 2], tf.int64),
+        "tags": tf.constant([1, 2, 3], tf.int64),
+        "tags_row_lengths": tf.constant([1, 2], tf.int64),
+    }
+    assert len(signatures["rank"](**request)["probability"]) == 2
+    for name in ("item", "words", "tags_row_lengths"):
+        message = f"Input {name} has 3 rows, but must have 2, as candidate_dense has"
+        more = tf.concat([request[name], tf.zeros_like(request[name][:1])], 0)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signatures["rank"](**request | {name: more})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,7 +87,10 @@ class Signatures(tf.Module):
         self.weights = [v for v in default.variables if id(v) not in known]
 
     def _of_features(self) -> Any:
+        rows = _row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
+
         def serving_default(inputs: Tensors) -> Tensors:
+            inputs = _checked_shapes(inputs, rows)
             ids = {column.name: _ids(column, inputs) for column in self._schema.categorical}
             return self._score(inputs.get(DENSE), ids)
 
@@ -116,7 +119,7 @@ class Signatures(tf.Module):
 
     def _of_raw(self, raw: RawFeatures) -> Any:
         def serve_raw(inputs: Tensors) -> Tensors:
-            features = raw.features(inputs)
+            features = raw.features(_checked_shapes(inputs, list(raw.specs)))
             return self._score(features.pop(DENSE, None), features)
 
         return tf.function(serve_raw, input_signature=[raw.specs])
@@ -141,8 +144,10 @@ class Signatures(tf.Module):
         of_user = [k for k, name in enumerate(schema.dense) if name not in chosen]
         of_candidate = [k for k, name in enumerate(schema.dense) if name in chosen]
         order = np.argsort(of_user + of_candidate)
+        rows = _row_inputs(_CANDIDATE_DENSE if of_candidate else None, candidates)
 
         def rank(inputs: Tensors) -> Tensors:
+            inputs = _checked_shapes(inputs, rows)
             ids: dict[str, Any] = {c.name: inputs[c.name][tf.newaxis] for c in users}
             ids |= {column.name: _ids(column, inputs) for column in candidates}
             if candidates:
@@ -306,6 +311,51 @@ def _add(specs: dict[str, tf.TensorSpec], more: dict[str, tf.TensorSpec]) -> Non
                 "to export the model."
             )
         specs[name] = spec
+
+
+def _row_inputs(dense: str | None, columns: Sequence[CategoricalColumn]) -> list[str]:
+    """Returns the names of the inputs whose first dimension is the rows of the request."""
+    names = [c.name + ROW_LENGTHS if c.hotness is None else c.name for c in columns]
+    return [dense, *names] if dense else names
+
+
+def _checked_shapes(inputs: Tensors, names: Sequence[str]) -> Tensors:
+    """Returns the inputs, of which `names` have the shapes that they should and the same rows.
+
+    Servers do not compare shapes with the signature's. Row lengths of too few rows would be taken
+    for empty bags.
+    """
+    shapes: list[tf.Tensor] = []
+    sizes: list[tuple[str, int | None]] = []
+    for dtype in dict.fromkeys(inputs[name].dtype for name in names):
+        group = [name for name in names if inputs[name].dtype == dtype]
+        shapes += tf.shape_n([inputs[name] for name in group])
+        sizes += [(name, size) for name in group for size in inputs[name].shape]
+    found = tf.concat(shapes, 0)
+    rows = np.array([size is None for _, size in sizes])
+    wanted = tf.where(rows, found[0], np.array([size or 0 for _, size in sizes], np.int32))
+    fits = tf.equal(found, wanted)
+
+    def complain() -> tf.Tensor:
+        place = tf.argmin(tf.cast(fits, tf.int32))
+        message = tf.strings.join(
+            [
+                "Input ",
+                tf.constant([name for name, _ in sizes])[place],
+                " has ",
+                tf.strings.as_string(found[place]),
+                tf.where(rows, " rows, but must have ", " columns, but must have ")[place],
+                tf.strings.as_string(wanted[place]),
+                tf.where(rows, f", as {sizes[0][0]} has.", ".")[place],
+            ]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+            return tf.constant(False)
+
+    checked = tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
+    with tf.control_dependencies([checked]):
+        held = tf.identity_n([inputs[name] for name in names])
+    return inputs | dict(zip(names, held, strict=True))
 
 
 def _ids(column: CategoricalColumn, inputs: Tensors) -> Any:
