@@ -15,6 +15,10 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.embeddings.tables import ROWS
+from tf_dlrm.serving.increment import open_variables
+from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.exporting import export_checkpoint
 from tf_dlrm.training.run import train
 
 _IN_PROCESS = {
@@ -126,6 +130,14 @@ def test_every_placement_continues_every_checkpoint(
         **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},
     }
 
+    def exported_rows(name):
+        """The rows of the three tables in an export of a run's newest checkpoint, as bytes."""
+        path = str(folder / f"{name}_from_checkpoint")
+        export_checkpoint(str(folder / name), "", path, ExportOptions())
+        variables = open_variables(path)
+        (key,) = (key for key in variables.shapes if key.startswith("tables/"))
+        return variables.read(key, 0, 50 + 60 + 70).tobytes()
+
     def answers(name):
         loaded = tf.saved_model.load(str(folder / f"{name}_export"))
         outputs = loaded.signatures["serving_default"](**inputs)
@@ -133,7 +145,10 @@ def test_every_placement_continues_every_checkpoint(
 
     expected = answers("local_then_local")
     for writer in _ALL:
-        for name, array in checkpoint_tables(folder / writer).items():
+        tables = checkpoint_tables(folder / writer)
+        own = [tables[name].tobytes() for name in sorted(tables) if name.endswith(f"/{ROWS}")]
+        assert len(own) == 3 and b"".join(own) == exported_rows(writer), writer
+        for name, array in tables.items():
             np.testing.assert_allclose(
                 array, tables_at_10[name], rtol=1e-3, atol=1e-5, err_msg=f"{writer} {name}"
             )

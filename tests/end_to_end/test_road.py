@@ -157,3 +157,37 @@ def test_inspect_verifies_the_data_set(criteo_dataset, command_line):
     text = command_line.run("tfrecords.inspect", str(criteo_dataset))["text"]
     assert "6000" in text.replace(",", "") and "1000" in text.replace(",", "")
     assert "C26" in text
+
+
+def test_an_export_that_takes_the_log_as_it_is(trained, criteo_tsv, command_line, tmp_path):
+    model_dir, _, _ = trained
+    target = tmp_path / "served"
+    exported = command_line.run(
+        "tf_dlrm.export",
+        f"--model_dir={model_dir}",
+        f"--export_dir={target}",
+        "--table_dtype=int8",
+        "--serve_raw",
+        "--candidate_features=I1,C1,C2",
+    )
+    assert exported["auc_loss"] < 0.001 and exported["auc"] > 0.75
+    parity = ("tf_dlrm.evaluate", f"--saved_model={target}", f"--against={model_dir}")
+    code, _, err = command_line.fail(*parity)
+    assert code == 2 and "differ by more than --max_difference=1e-05" in err.splitlines()[-1]
+    compared = command_line.run(*parity, "--max_difference=0.05")
+    assert compared["rows"] == 1000
+    assert compared["auc"] == pytest.approx(exported["auc"], abs=1e-9)
+    assert compared["checkpoint_auc"] == pytest.approx(exported["checkpoint_auc"], abs=1e-9)
+    import tensorflow as tf
+
+    lines = criteo_tsv.read_text().splitlines()[-1000:]
+    names = [f"I{k}" for k in range(1, 14)] + [f"C{k}" for k in range(1, 27)]
+    columns = zip(*(line.split("\t")[1:] for line in lines), strict=True)
+    fields = {name: tf.constant(column) for name, column in zip(names, columns, strict=True)}
+    signatures = tf.saved_model.load(str(target)).signatures
+    scores = signatures["serve_raw"](**fields)["probability"].numpy()
+    labels = np.array([int(line[0]) for line in lines])
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    greater = (positive[:, None] > negative).mean() + (positive[:, None] == negative).mean() / 2
+    assert greater == pytest.approx(exported["auc"], abs=1e-6)
+    assert "rank" in signatures
