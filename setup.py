@@ -48,6 +48,15 @@ setup(
         ],
         # The gRPC client of TensorFlow Serving; pins the TensorFlow of its own number or newer.
         "serving": ["tensorflow-serving-api>=2.17,<2.22"],
+        # Servers and runtimes that are not ours, to try exported models in. nvidia-pytriton holds
+        # the server itself and asks for an old numpy, and so for an old pyarrow.
+        "servers": [
+            "nvidia-pytriton>=0.7,<0.8",
+            "openvino>=2026,<2027",
+            "numpy<2",
+            "portpicker>=1.5",
+            "pyarrow<22",
+        ],
         # tensorflow-io's shared objects load in TensorFlow 2.16 and 2.17 only.
         "io": ["tensorflow-io==0.37.1", "tensorflow>=2.17,<2.18", "numpy<2", "pyarrow<18"],
     },
