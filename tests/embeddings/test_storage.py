@@ -184,6 +184,65 @@ def test_quotient_and_remainder_are_exact_at_any_size(ids):
     assert got == [ids // 4, ids % 4]
 
 
+@pytest.mark.parametrize("operation", ["multiply", "add", "concatenate"])
+@pytest.mark.parametrize("hotness", [1, 2])
+def test_ids_above_2_to_24_are_looked_up_and_trained_exactly(operation, hotness):
+    """The paper's code divides in float32, where such ids have the rows of their neighbours."""
+    size, collisions = 2**40 + 3, 2**13
+    storage = QuotientRemainder(collisions, operation)
+    small = TableConfig("t", collisions**2, DIM, Uniform(0.5), SGD(1.0), storage=storage)
+    layer = EmbeddingCollection([FeatureConfig("f", small)])
+    ids = np.array([2**24 + 1, 2**25 + 3, 2**26 - 1, 2**26 - collisions - 1])
+    ids = ids.reshape(-1, hotness)
+    layer.build()
+    mixed_up(layer)
+    held = {name: layer.tables[name].read_rows().numpy() for name in layer.tables}
+    pair = held["t.quotient"][ids // collisions], held["t.remainder"][ids % collisions]
+    join = {"multiply": np.multiply, "add": np.add, "concatenate": lambda *p: np.concatenate(p, 2)}
+    with tf.GradientTape() as tape:
+        vectors = layer({"f": ids})["f"]
+        loss = tf.reduce_sum(vectors)
+    np.testing.assert_allclose(vectors, join[operation](*pair).sum(1), rtol=1e-5, atol=1e-6)
+    tape.gradient(loss, layer.trainable_variables)
+    for name, rows in (("t.quotient", ids // collisions), ("t.remainder", ids % collisions)):
+        moved = np.abs(layer.tables[name].read_rows() - held[name]).max(1)
+        assert set(np.flatnonzero(moved)) == set(rows.ravel()), name
+    # Where a table itself has more rows than an int32 counts, the parts are still exact.
+    parts = QuotientRemainder(2**20, operation).parts(TableConfig("t", size, DIM))
+    assert [int(part.rows_of(tf.constant(size - 1, tf.int64))) for part in parts] == [2**20, 2]
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+def test_more_collisions_than_ids_are_a_table_of_remainders(dtype):
+    config = TableConfig("t", 20, DIM, storage=QuotientRemainder(2**40, "add"))
+    layer = EmbeddingCollection([FeatureConfig("f", config)])
+    layer.build()
+    assert layer.tables["t.quotient"].shape() == (1, DIM)
+    assert layer.tables["t.remainder"].shape() == (20, DIM)
+    rows = layer.tables["t.remainder"].read_rows() + layer.tables["t.quotient"].read_rows()
+    ids = tf.constant([[19, 0], [3, 3]], dtype)
+    np.testing.assert_allclose(
+        layer({"f": ids})["f"], tf.reduce_sum(tf.gather(rows, ids), 1), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("operation", ["multiply", "add", "concatenate"])
+def test_first_values_of_quotients_and_remainders(operation):
+    """The paper's code draws from U(sqrt(1 / rows), 1); here both signs, bound by all the rows."""
+    storage = QuotientRemainder(4, operation)
+    layer = EmbeddingCollection([FeatureConfig("f", TableConfig("t", 10_000, 16, storage=storage))])
+    layer.build()
+    quotient, remainder = (layer.tables[f"t.{n}"].read_rows() for n in ("quotient", "remainder"))
+    drawn = [quotient] if operation == "multiply" else [quotient, remainder]
+    for rows in drawn:
+        assert -0.01 <= np.min(rows) < -0.008 and 0.008 < np.max(rows) < 0.01
+    if operation == "multiply":
+        np.testing.assert_array_equal(remainder, np.ones((4, 16)))
+    vectors = layer({"f": tf.range(10_000)})["f"]
+    bound = 0.02 if operation == "add" else 0.01
+    assert np.abs(vectors).max() <= bound and abs(np.mean(vectors)) < 0.1 * bound
+
+
 def test_no_two_ids_share_all_rows_and_tables_are_as_small_as_they_should_be():
     config = TableConfig("t", 1003, 16, storage=QuotientRemainder(4))
     quotient, remainder = stored_features([FeatureConfig("f", config)])

@@ -90,9 +90,11 @@ class QuotientRemainder:
             dim=widths[1],
             initializer=Constant(1.0) if self.operation == "multiply" else initializer,
         )
+        # No more than there are rows, so that it is a number of the ids' own type.
+        divisor = min(self.collisions, table.vocabulary_size)
         return [
-            Part(".quotient", quotient, lambda ids: ids // self.collisions),
-            Part(".remainder", remainder, lambda ids: ids % self.collisions),
+            Part(".quotient", quotient, lambda ids: ids // divisor),
+            Part(".remainder", remainder, lambda ids: ids % divisor),
         ]
 
     def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -144,7 +146,8 @@ class MultipleHashing:
     """A table of `buckets` rows for any ids whatever: each is hashed to several rows.
 
     Two ids have equal vectors only if all of their hashes are equal. Ids need not be in
-    [0, vocabulary_size): every int64 is an id.
+    [0, vocabulary_size): every int64 is an id, and the table's `out_of_vocabulary` an id like any
+    other.
 
     Attributes:
         buckets: Rows of the table.
