@@ -22,6 +22,26 @@ def test_equals_numpy():
     assert len(layer.trainable_weights) == 6
 
 
+def test_gradients_equal_the_closed_form():
+    layer = MLP([4, 2], seed=0)
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=(5, 6)).astype("f"), rng.normal(size=(5, 2)).astype("f")
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = tf.reduce_sum(g * layer(inputs))
+    first, second = layer.dense_layers
+    weights = [first.kernel, first.bias, second.kernel, second.bias]
+    found = tape.gradient(loss, [*weights, inputs])
+    w, b, v, _ = (weight.numpy() for weight in weights)
+    hidden = np.maximum(x @ w + b, 0)
+    back = (g @ v.T) * (hidden > 0)
+    assert 0 < (hidden > 0).mean() < 1
+    expected = [x.T @ back, back.sum(0), hidden.T @ g, g.sum(0), back @ w.T]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_first_weights_are_the_papers():
     layer = MLP([400, 300], seed=1)
     layer.build((None, 500))
