@@ -56,17 +56,35 @@ def test_each_option_goes_to_the_models_that_read_it(tmp_path, with_model):
         ({"seeds": (1, 1)}, "--seeds=1,1 must have entries that all differ."),
         ({"learning_rates": ("0.1",)}, "--learning_rates=0.1 must have one rate for each of"),
         ({"learning_rates": ("0.1", "fast")}, "--learning_rates has 'fast', which is no number"),
+        ({"learning_rates": ("0.1", "nan")}, "--learning_rates has 'nan', which is no number"),
+        ({"models": ()}, "--models= must have entries that all differ."),
+        ({"output_dir": ""}, "--output_dir= must be the folder that the comparison goes into."),
+        ({"output_dir": "gs://b/c"}, "--output_dir=gs://b/c must be a path on this machine."),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_a_sentence(tmp_path, changes, sentence):
     with pytest.raises(UserError) as error:
-        options(tmp_path, **changes)
+        CompareOptions(**{"output_dir": str(tmp_path), **changes}).validate()
     assert str(error.value).startswith(sentence)
 
 
 def test_an_option_that_no_model_reads_is_an_error(tmp_path, with_model):
     with pytest.raises(UserError, match="--cross_rank=3 has no effect with any of --models=dlrm,"):
         plan_runs(options(tmp_path), with_model(cross_rank=3))
+
+
+def test_an_accumulator_that_no_optimizer_reads_is_an_error(tmp_path, common):
+    accumulator = dataclasses.replace(
+        common.optimizer, embedding_optimizer="adagrad", embedding_initial_accumulator=0.5
+    )
+    common = dataclasses.replace(common, optimizer=accumulator)
+    found = {
+        run.optimizer: run.config.optimizer.embedding_initial_accumulator
+        for run in plan_runs(options(tmp_path), common)
+    }
+    assert found == {"sgd": 0.0, "adagrad": 0.5}
+    with pytest.raises(UserError, match=r"accumulator=0.5 has no effect with any of --opt.*=sgd;"):
+        plan_runs(options(tmp_path, optimizers=("sgd",)), common)
 
 
 @pytest.mark.parametrize("model", ["dcn", "dlrm_dcnv2", "deepfm", "wide_and_deep"])
@@ -171,6 +189,24 @@ def test_a_failed_run_is_named_with_what_it_said(tmp_path, common):
     runs = plan_runs(options(tmp_path, models=("dlrm",), seeds=(0,), optimizers=("sgd",)), bad)
     with pytest.raises(UserError, match=r"The run dlrm/sgd/seed_0 failed: .*loss became.*log\.txt"):
         train_all(runs, keep_models=False)
+
+
+def test_a_run_that_was_interrupted_does_not_go_on_with_other_options(tmp_path, common):
+    chosen = options(tmp_path, models=("dlrm",), seeds=(0,), optimizers=("sgd",))
+    (run,) = plan_runs(chosen, common)
+    train_all([run], keep_models=True)
+    (run.folder / "result.json").unlink()  # as if it was killed after its last checkpoint
+    config = dataclasses.replace(
+        run.config, run=dataclasses.replace(run.config.run, batch_size=50, epochs=2)
+    )
+    other = dataclasses.replace(run, config=config)
+    with pytest.raises(UserError, match=r"other options \(--batch_size=100, --batch_size=50, --ep"):
+        train_all([other], keep_models=True)
+    (again,) = train_all([run], keep_models=False)
+    assert again["step"] == 20 and again["auc"] is not None
+    (run.folder / "result.json").write_text('{"flags": 3, "result": {}}')
+    with pytest.raises(UserError, match="result.json does not say what was run; remove the folder"):
+        train_all([run], keep_models=False)
 
 
 def test_a_smoothed_curve_is_a_mean_over_steps():

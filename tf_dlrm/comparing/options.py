@@ -44,6 +44,8 @@ class CompareOptions:
         """Raises UserError on unknown, repeated or missing names and on impossible rates."""
         if not self.output_dir:
             raise UserError("--output_dir= must be the folder that the comparison goes into.")
+        if "://" in self.output_dir:
+            raise UserError(f"--output_dir={self.output_dir} must be a path on this machine.")
         for name, known in (("models", MODELS), ("optimizers", OPTIMIZERS)):
             for value in getattr(self, name):
                 if value not in known:

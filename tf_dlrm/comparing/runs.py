@@ -17,9 +17,10 @@ from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.child import tied_to_this_process
 from tf_dlrm.training.config import OptimizerOptions, TrainingConfig
+from tf_dlrm.training.option import commas
 from tfrecords import files
 
-_RESULT, _LOG = "result.json", "log.txt"
+_BEGUN, _RESULT, _LOG = "begun.json", "result.json", "log.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,12 @@ def plan_runs(options: CompareOptions, common: TrainingConfig) -> list[Run]:
         UserError: If no model reads an option that is set, or options do not fit a model.
     """
     common.model.check_some_use(options.models)
+    accumulator = common.optimizer.embedding_initial_accumulator
+    if accumulator and "adagrad" not in options.optimizers:
+        raise UserError(
+            f"--embedding_initial_accumulator={accumulator} has no effect with any of "
+            f"--optimizers={commas(options.optimizers)}; it is for adagrad."
+        )
     runs = []
     for seed in options.seeds:
         for optimizer, rate in options.rates.items():
@@ -95,6 +102,8 @@ def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
     """
     results: list[dict[str, Any]] = []
     waiting = [run for run in runs if _finished(run) is None]
+    for run in waiting:
+        _check_begun(run)
     start = time.monotonic()
     for run in runs:
         result = _finished(run)
@@ -118,24 +127,50 @@ def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """Returns the result of a run that was trained before, or None."""
-    try:
-        text = (run.folder / _RESULT).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    before = _read(run, _RESULT)
+    if before is None:
         return None
     try:
-        before = json.loads(text)
-        flags, result = before["flags"], before["result"]
+        flags, result = before["flags"], dict(before["result"])
     except (ValueError, LookupError, TypeError):
-        raise UserError(
-            f"{run.folder / _RESULT} is no result of a run; remove the folder to train it again."
-        ) from None
+        raise _unreadable(run, _RESULT) from None
+    _check_same(run, flags, _RESULT)
+    return result
+
+
+def _check_begun(run: Run) -> None:
+    """Refuses to go on from a checkpoint of other options, of which training checks but some."""
+    if not (run.folder / "checkpoints" / "checkpoint").exists():
+        return
+    flags = _read(run, _BEGUN)
+    if flags is not None:
+        _check_same(run, flags, _BEGUN)
+
+
+def _check_same(run: Run, flags: Any, name: str) -> None:
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise _unreadable(run, name)
     if flags != _flags(run):
         differing = sorted(set(flags) ^ set(_flags(run)))
         raise UserError(
             f"{run.folder} holds a run with other options ({', '.join(differing)}); use the same "
             "options or another --output_dir."
         )
-    return dict(result)
+
+
+def _read(run: Run, name: str) -> Any:
+    try:
+        return json.loads((run.folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise _unreadable(run, name) from None
+
+
+def _unreadable(run: Run, name: str) -> UserError:
+    return UserError(
+        f"{run.folder / name} does not say what was run; remove the folder to train it again."
+    )
 
 
 def _flags(run: Run) -> list[str]:
@@ -144,6 +179,7 @@ def _flags(run: Run) -> list[str]:
 
 def _train(run: Run) -> dict[str, Any]:
     run.folder.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(str(run.folder / _BEGUN), json.dumps(_flags(run), indent=1).encode())
     log = run.folder / _LOG
     command = [sys.executable, "-m", "tf_dlrm.train", *run.config.to_flags()]
     with open(log, "ab") as errors:
