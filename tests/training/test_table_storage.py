@@ -18,6 +18,15 @@ CASES = {
         {"quotient_remainder_collisions": 5, "storage_from_rows": 60},
         (50 + 12 + 5 + 14 + 5) * 4,
     ),
+    # Halves of 2 columns beside a table that is too small to be stored so.
+    "quotient_remainder-concatenate": (
+        {
+            "quotient_remainder_collisions": 5,
+            "quotient_remainder_operation": "concatenate",
+            "storage_from_rows": 60,
+        },
+        50 * 4 + (12 + 5 + 14 + 5) * 2,
+    ),
     "mixed_dimensions": (
         {"mixed_dimensions_temperature": 1.0, "embedding_dim": 4, "storage_from_rows": 70},
         # 50 / 70 of 4 columns are 2.9, nearer to 2 than to 4; behind them is a matrix.
@@ -33,7 +42,8 @@ def test_a_run_in_two_halves_equals_one_at_once_and_exports_what_it_learned(
     tiny, tmp_path, storage
 ):
     options, numbers = CASES[storage]
-    common = {"table_storage": storage, "embedding_optimizer": "adagrad", "epochs": 2, **options}
+    kind = storage.split("-")[0]
+    common = {"table_storage": kind, "embedding_optimizer": "adagrad", "epochs": 2, **options}
     folders = [str(tmp_path / name) for name in ("whole", "halves", "export")]
     whole = train(tiny(**common, model_dir=folders[0], export_dir=folders[2]))
     train(tiny(**common, model_dir=folders[1], train_steps=15))
@@ -71,6 +81,14 @@ def test_two_replicas_learn_as_one_device_and_export_it(tiny, tmp_path, storage)
     ]
     first, second = (output["probability"] for output in served)
     np.testing.assert_allclose(first, second, rtol=1e-3)
+
+
+@pytest.mark.parametrize("where", [{}, {"distribution": "mirrored", "virtual_devices": 2}])
+def test_tables_too_narrow_to_be_halved_are_said_to_be(tiny, where):
+    options = {"table_storage": "quotient_remainder", "embedding_dim": 1, "bottom_mlp": (8, 1)}
+    options |= {"quotient_remainder_operation": "concatenate", "storage_from_rows": 60}
+    with pytest.raises(UserError, match="'C2' of dim 1 cannot be concatenated from two tables"):
+        train(tiny(**options, **where))
 
 
 def test_each_table_is_stored_as_its_rows_say():

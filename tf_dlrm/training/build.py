@@ -80,7 +80,11 @@ def build_model(
 def build_features(
     options: ModelOptions, optimizer: OptimizerOptions, schema: Schema
 ) -> tuple[embeddings.FeatureConfig, ...]:
-    """Returns the categorical features, each with a table of its own."""
+    """Returns the categorical features, each with a table of its own.
+
+    Raises:
+        UserError: if a table cannot be stored as the options say.
+    """
     dim = _MODELS[options.model].first_order_columns + options.embedding_dim
     initializer = embeddings.Uniform(options.embedding_initializer_scale or None)
     choices: dict[str, Any] = {}
@@ -91,21 +95,24 @@ def build_features(
     )
     rows = [column.vocabulary_size for column in schema.categorical]
     stored = storages(options, rows, dim)
-    return tuple(
-        embeddings.FeatureConfig(
-            column.name,
-            embeddings.TableConfig(
-                name=column.name,
-                vocabulary_size=column.vocabulary_size,
-                dim=dim,
-                initializer=initializer,
-                optimizer=table_optimizer,
-                out_of_vocabulary=column.out_of_vocabulary,
-                storage=storage,
-            ),
+    try:
+        return tuple(
+            embeddings.FeatureConfig(
+                column.name,
+                embeddings.TableConfig(
+                    name=column.name,
+                    vocabulary_size=column.vocabulary_size,
+                    dim=dim,
+                    initializer=initializer,
+                    optimizer=table_optimizer,
+                    out_of_vocabulary=column.out_of_vocabulary,
+                    storage=storage,
+                ),
+            )
+            for column, storage in zip(schema.categorical, stored, strict=True)
         )
-        for column, storage in zip(schema.categorical, stored, strict=True)
-    )
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def copy_weights(source: RankingModel | Ensemble, target: RankingModel | Ensemble) -> None:
