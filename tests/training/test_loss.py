@@ -8,6 +8,8 @@ from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.training.loss import CrossEntropy
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import open_source, train
 from tf_dlrm.training.steps import make_training_steps
 
 
@@ -83,6 +85,44 @@ def test_members_of_an_ensemble_are_clamped_too():
         member.top_mlp.dense_layers[-1].bias.assign([5.0])
     most = np.log(0.51 / 0.49)
     np.testing.assert_allclose(members(rows()[0]), np.full((12, 1), most), rtol=1e-5)
+
+
+def test_a_run_weighs_its_loss_as_its_flags_say(tiny):
+    # Without a bias to begin with, calibration is what the weights make of it.
+    plain = train(tiny(model_dir=""))
+    positive = train(tiny(model_dir="", positive_weight=5.0))
+    negative = train(tiny(model_dir="", negative_weight=5.0))
+    assert negative["calibration"] < 0.7 * plain["calibration"]
+    assert positive["calibration"] > 1.2 * plain["calibration"]
+    # Twice the loss is twice the rate of SGD, to the bit: 2 is a power of 2.
+    rates = {"embedding_learning_rate": 0.05, "dense_learning_rate": 0.05}
+    twice = train(tiny(model_dir="", positive_weight=2.0, negative_weight=2.0, **rates))
+    assert twice["log_loss"] == pytest.approx(plain["log_loss"], rel=1e-6)
+
+
+def test_a_run_weighs_its_loss_alike_on_two_replicas_and_on_a_tpus_host(tiny):
+    weights = {"positive_weight": 5.0, "negative_weight": 0.5, "embedding_optimizer": "adagrad"}
+    weights["embedding_initial_accumulator"] = 0.1
+    one = train(tiny(model_dir="", **weights))
+    two = train(tiny(model_dir="", **weights, distribution="mirrored", virtual_devices=2))
+    tpu = train(tiny(model_dir="", **weights, distribution="tpu", tpu="host"))
+    for other in (two, tpu):
+        assert other["log_loss"] == pytest.approx(one["log_loss"], rel=1e-5)
+        assert other["calibration"] == pytest.approx(one["calibration"], rel=1e-5)
+
+
+def test_a_run_and_what_it_exports_are_clamped_as_its_flags_say(tiny, tmp_path):
+    config = tiny(prediction_clamp=0.45, export_dir=str(tmp_path / "export"))
+    train(config)
+    features, _ = next(iter(open_source(config.data).batches("evaluation", 700)))
+    restored, _, _ = restore_model(config.run.model_dir)
+    ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"](**ids)
+    for found in (tf.sigmoid(restored(features))[:, 0], served["probability"]):
+        # Three in four labels or so are 1, so without the clamp they were above.
+        np.testing.assert_allclose(np.max(found), 0.55, rtol=1e-6)
+        assert np.min(found) > 0.45 - 1e-6
+    assert restored.config.prediction_clamp == 0.45
 
 
 @pytest.mark.parametrize("clamp", [-0.1, 0.5, float("nan")])

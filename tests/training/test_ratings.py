@@ -1,0 +1,92 @@
+"""Ratings in MovieLens's layout, by the descriptions of `tfrecords.convert`, and their models."""
+
+import csv
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tf_dlrm import models
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.run import open_source, train
+
+# The two columns that a factorization of users and items reads.
+PAIRS = """
+format = "csv"
+ignore = ["timestamp"]
+[label]
+column = "rating"
+positive_from = 4.0
+[categorical]
+userId = "integer"
+movieId = "integer"
+"""
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory):
+    """A file of 6,000 ratings: users of one half like films of theirs, and rate others low."""
+    path = tmp_path_factory.mktemp("ratings") / "ratings.csv"
+    rng = np.random.default_rng(0)
+    users, films = rng.integers(0, 60, 6000), rng.integers(0, 40, 6000)
+    likes = users % 2 == films % 2
+    stars = np.where(likes, 4.0, 1.0) + rng.integers(0, 3, 6000) / 2
+    times = 1_500_000_000 + rng.integers(0, 10**8, 6000)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["userId", "movieId", "rating", "timestamp"])
+        writer.writerows(zip(7 * users + 3, 100 * films + 1, stars, times, strict=True))
+    return path
+
+
+def convert(ratings, folder, schema):
+    command = [sys.executable, "-m", "tfrecords.convert", f"--schema={schema}"]
+    command += [f"--input={ratings}", f"--output_dir={folder}", "--shuffle=total"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return DataOptions(data_dir=str(folder))
+
+
+@pytest.mark.parametrize("model", ["matrix_factorization", "factorization_machine"])
+def test_models_learn_whose_films_are_whose(tiny, tmp_path, ratings, model):
+    schema = "movielens"
+    if model == "matrix_factorization":
+        schema = tmp_path / "pairs.toml"
+        schema.write_text(PAIRS)
+    config = tiny(
+        model=model,
+        bottom_mlp=(512, 256, 64, 16),
+        top_mlp=(512, 256, 1),
+        embedding_optimizer="adagrad",
+        embedding_learning_rate=0.2,
+        embedding_initializer_scale=0.1,
+        random_dense_features=13,
+        epochs=3,
+    )
+    config = dataclasses.replace(config, data=convert(ratings, tmp_path / "data", schema))
+    result = train(config)
+    source = open_source(config.data)
+    assert source.rows("train") == 5143 and source.rows("evaluation") == 857
+    columns = {column.name: column.vocabulary_size for column in source.schema.categorical}
+    # Id 0 is for users and films that training never saw.
+    assert (columns["userId"], columns["movieId"]) == (61, 41)
+    assert len(columns) == (2 if model == "matrix_factorization" else 4)
+    _, labels = next(iter(source.batches("evaluation", 857)))
+    assert 0.4 < np.mean(labels) < 0.6
+    assert result["auc"] > 0.98 and result["accuracy"] > 0.93
+    restored, _, _ = restore_model(config.run.model_dir)
+    kind = models.MatrixFactorization if model == "matrix_factorization" else models.FM
+    assert type(restored) is kind
+
+
+def test_what_a_factorization_of_two_does_not_read_is_a_sentence(tiny, tmp_path, ratings):
+    data = convert(ratings, tmp_path / "data", "movielens")
+    config = tiny(
+        model="matrix_factorization", bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1)
+    )
+    with pytest.raises(UserError, match=r"reads two .*there are 4 \(userId, movieId, hour_of_day"):
+        train(dataclasses.replace(config, data=data))
