@@ -30,8 +30,12 @@ class Worker:
 
     def numbers(self, steps: int) -> list[float]:
         """Lets the process do so many steps; returns all that it says of the time of one."""
+        return self.ask(str(steps))
+
+    def ask(self, line: str) -> list[float]:
+        """Gives the process a line; returns the numbers of its answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
         answer = self._read()
         if not answer:
