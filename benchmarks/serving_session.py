@@ -41,17 +41,17 @@ class Session:
         )
         config.use_per_session_threads = True
         text = config.SerializeToString()
-        self._status = api.TF_NewStatus()
+        status = api.TF_NewStatus()
         options = api.TF_NewSessionOptions()
-        api.TF_SetConfig(options, text, len(text), self._status)
-        self._check()
+        api.TF_SetConfig(options, text, len(text), status)
+        self._check(status)
         graph = api.TF_NewGraph()
         found = api.TF_NewBuffer()
         tags = (ctypes.c_char_p * 1)(b"serve")
         self._session = api.TF_LoadSessionFromSavedModel(
-            options, None, saved_model.encode(), tags, 1, graph, found, self._status
+            options, None, saved_model.encode(), tags, 1, graph, found, status
         )
-        self._check()
+        self._check(status)
         # The first fields of a TF_Buffer: where it begins, and its length.
         begin = ctypes.cast(found, ctypes.POINTER(ctypes.c_void_p))[0]
         length = ctypes.cast(found, ctypes.POINTER(ctypes.c_size_t))[1]
@@ -70,15 +70,22 @@ class Session:
             *(self._tensor(values[name]) for name in self._names)
         )
 
+    def free(self, request: Any) -> None:
+        """Gives the memory of a request back."""
+        for tensor in request:
+            self._api.TF_DeleteTensor(ctypes.c_void_p(tensor))
+
     def run(self, request: Any) -> np.ndarray:
-        """Returns the signature's float32 output [batch]."""
+        """Returns the signature's float32 output [batch]; several threads may call it at once."""
         api = self._api
+        status = api.TF_NewStatus()
         result = (ctypes.c_void_p * 1)()
         api.TF_SessionRun(
             *(self._session, None, self._inputs, request, len(self._names)),
-            *(self._output, result, 1, None, 0, None, self._status),
+            *(self._output, result, 1, None, 0, None, status),
         )
-        self._check()
+        self._check(status)
+        api.TF_DeleteStatus(status)
         tensor = ctypes.c_void_p(result[0])
         size = api.TF_TensorByteSize(tensor)
         values: np.ndarray = np.frombuffer(
@@ -102,9 +109,9 @@ class Session:
             self._api.TF_GraphOperationByName(self._graph, operation.encode()), int(index)
         )
 
-    def _check(self) -> None:
-        if self._api.TF_GetCode(self._status):
-            raise RuntimeError(self._api.TF_Message(self._status).decode())
+    def _check(self, status: Any) -> None:
+        if self._api.TF_GetCode(status):
+            raise RuntimeError(self._api.TF_Message(status).decode())
 
 
 def _library() -> Any:
@@ -119,6 +126,7 @@ def _library() -> Any:
         "TF_NewSessionOptions": (pointer, []),
         "TF_NewGraph": (pointer, []),
         "TF_NewBuffer": (pointer, []),
+        "TF_DeleteStatus": (None, [pointer]),
         "TF_GetCode": (ctypes.c_int, [pointer]),
         "TF_Message": (ctypes.c_char_p, [pointer]),
         "TF_SetConfig": (None, [pointer, ctypes.c_char_p, ctypes.c_size_t, pointer]),
