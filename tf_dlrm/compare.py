@@ -49,16 +49,20 @@ def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
         common, run=dataclasses.replace(common.run, export_dir="", tensorboard=True)
     )
     runs = plan_runs(options, common)
-    if options.match_parameters and len(options.models) > 1:
-        # Only now: TensorFlow takes seconds to start.
-        from tf_dlrm.comparing.budget import dense_parameters, matched
-        from tf_dlrm.training.sources import open_source
+    # Only now: TensorFlow takes seconds to start.
+    from tf_dlrm.comparing.budget import dense_parameters, matched
+    from tf_dlrm.training.sources import open_source, rows_or_none
 
-        schema = open_source(common.data).schema
-        budget, _ = dense_parameters(runs[0].config, schema)
-        sizes = {
-            r.model: matched(r.config, schema, budget) for r in runs if r.model != runs[0].model
-        }
+    source = open_source(common.data)
+    if not rows_or_none(source, "evaluation"):
+        raise UserError("The data has no evaluation rows, so there is nothing to compare.")
+    schema = source.schema
+    configs = {run.model: run.config for run in runs}
+    # Of all models, so that one that cannot read the data is known before any is trained.
+    counts = {model: dense_parameters(config, schema)[0] for model, config in configs.items()}
+    if options.match_parameters and len(options.models) > 1:
+        first, *others = options.models
+        sizes = {model: matched(configs[model], schema, counts[first]) for model in others}
         runs = [
             dataclasses.replace(
                 run,
@@ -72,8 +76,6 @@ def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
     from tf_dlrm.comparing.curves import draw_curves
     from tf_dlrm.comparing.table import comparison_table
 
-    if any(result["auc"] is None and result["log_loss"] is None for result in results):
-        raise UserError("The data has no evaluation rows, so there is nothing to compare.")
     by_kind: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run, result in zip(runs, results, strict=True):
         by_kind.setdefault((run.model, run.optimizer), []).append(result | {"seed": run.seed})

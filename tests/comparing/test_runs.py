@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tf_dlrm.compare import compare
@@ -15,7 +16,11 @@ from tf_dlrm.comparing.curves import evaluations, smoothed, training_loss
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.comparing.runs import plan_runs, train_all
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import DataOptions
 from tf_dlrm.training.sources import open_source
+from tfrecords.folder import WholeFolder
+from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.writer import DatasetWriter
 
 
 def options(tmp_path, **changes):
@@ -85,6 +90,27 @@ def test_an_accumulator_that_no_optimizer_reads_is_an_error(tmp_path, common):
     assert found == {"sgd": 0.0, "adagrad": 0.5}
     with pytest.raises(UserError, match=r"accumulator=0.5 has no effect with any of --opt.*=sgd;"):
         plan_runs(options(tmp_path, optimizers=("sgd",)), common)
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_a_model_that_cannot_read_the_data_is_known_before_any_is_trained(tmp_path, common, match):
+    chosen = options(tmp_path, models=("dlrm", "matrix_factorization"), match_parameters=match)
+    with pytest.raises(UserError, match="reads two categorical features .*, but there are 3"):
+        compare(chosen, common)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_evaluation_rows_is_known_before_any_model_is_trained(tmp_path, common):
+    schema = Schema((), (CategoricalColumn("a", 9), CategoricalColumn("b", 5)))
+    with (
+        WholeFolder(str(tmp_path / "data")) as folder,
+        DatasetWriter(folder, schema, {}) as writer,
+    ):
+        writer.write("train", {"a": np.arange(5), "b": np.arange(5)}, np.ones(5, np.float32))
+    common = dataclasses.replace(common, data=DataOptions(data_dir=str(tmp_path / "data")))
+    with pytest.raises(UserError, match="The data has no evaluation rows, so there is nothing"):
+        compare(options(tmp_path / "out"), common)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("model", ["dcn", "dlrm_dcnv2", "deepfm", "wide_and_deep"])
