@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import pathlib
 
@@ -113,5 +114,6 @@ def test_loaded_logits_are_the_models(model, tmp_path):
     export_model(model, SCHEMA, str(tmp_path / "export"), RUN)
     logits, run = load_saved_model(str(tmp_path / "export"))
     assert run["step"] == 7 and run["export"]["table_dtype"] == "float32"
+    assert run["export"]["tf_dlrm"] == importlib.metadata.version("tf-dlrm")
     inputs = features(9)
     np.testing.assert_allclose(logits(inputs), model(inputs)[:, 0], atol=1e-5)

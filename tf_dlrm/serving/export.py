@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm import __version__
 from tf_dlrm.embeddings.placements.serving import ServingPlan, ServingStack
 from tf_dlrm.embeddings.row_format import RowFormat
 from tf_dlrm.embeddings.stack import chunks
@@ -97,6 +98,7 @@ def export_model(
                 "candidate_features": list(candidate_features),
                 "serve_raw": raw is not None,
                 "tensorflow": tf.__version__,
+                "tf_dlrm": __version__,
             }
         }
         write = functools.partial(_write_graph, model, schema, run, candidate_features, raw, rows)
