@@ -317,11 +317,12 @@ def _draw(result: Mapping[str, Any], path: Path) -> None:
 
 def _write(result: Mapping[str, Any], output: Path) -> None:
     """Writes both files, each whole or not at all."""
-    parts = [output / ".load.json.part", output / ".load.svg.part"]
-    parts[0].write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    _draw(result, parts[1])
-    for part in parts:
-        part.replace(output / part.name[1 : -len(".part")])
+    part = output / ".load.part"
+    # The numbers first: they are there whatever becomes of the picture.
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part.replace(output / "load.json")
+    _draw(result, part)
+    part.replace(output / "load.svg")
 
 
 def main(argv: list[str]) -> None:
