@@ -81,7 +81,9 @@ def test_bad_inputs_are_sentences(inputs, words):
 def test_kernels_compute_what_tensorflow_does(self_interaction, count, dim, batch, monkeypatch):
     monkeypatch.setenv("TF_DLRM_KERNELS", "native")
     rng = np.random.default_rng(2)
-    vectors = [tf.constant(rng.normal(size=(batch, dim)).astype("f")) for _ in range(count)]
+    # Products of about 1: the sine of larger ones makes much of their last digits.
+    drawn = rng.normal(size=(count, batch, dim)) * dim**-0.25
+    vectors = [tf.constant(vector, tf.float32) for vector in drawn]
     layer = DotInteraction(self_interaction)
 
     def products_and_gradients(training):
