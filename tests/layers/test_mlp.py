@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import MLP
 
@@ -100,3 +101,30 @@ def test_bad_units(units):
 def test_bad_dropout():
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), but is 1.0"):
         MLP([1], dropout=1.0)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 300])
+def test_fused_layers_learn_what_plain_ones_do(rows):
+    layer = MLP([5, 32, 1, 7], final_activation="relu", seed=1)
+    rng = np.random.default_rng(rows)
+    inputs = tf.constant(rng.normal(size=(rows, 9)), tf.float32)
+    upstream = tf.constant(rng.normal(size=(rows, 7)), tf.float32)
+    layer(inputs)
+
+    def run(fused):
+        @tf.function
+        def gradients():
+            with tf.GradientTape() as tape, kernels_allowed(fused):
+                tape.watch(inputs)
+                outputs = layer(inputs, training=True)
+            return outputs, *tape.gradient(outputs, [inputs, *layer.trainable_variables], upstream)
+
+        operations = {op.type for op in gradients.get_concrete_function().graph.get_operations()}
+        assert ("TfDlrmUnbias" in operations) == fused
+        return [value.numpy() for value in gradients()]
+
+    found, again, wanted = run(True), run(True), run(False)
+    for own, same, plain in zip(found, again, wanted, strict=True):
+        np.testing.assert_array_equal(own, same)
+        np.testing.assert_allclose(own, plain, rtol=1e-5, atol=1e-5)
+    assert any((own != 0).any() for own in found[1:]) == (rows > 0)

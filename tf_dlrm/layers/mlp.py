@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tf_dlrm.layers.kernels import pairs
+from tf_dlrm.layers.kernels.relu_dense import relu_dense
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
 
 
@@ -94,8 +96,15 @@ class MLP(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns [..., units[-1]]."""
+        # Not by `training`: with Keras 3 somebody may compile this layer by XLA, which has no such
+        # kernel. Who allows kernels expressly does not.
+        fused = pairs.are_used(None, inputs.dtype.name) and inputs.shape.rank == 2
         for k, layer in enumerate(self.dense_layers):
-            inputs = layer(inputs)
+            if fused and layer.activation is keras.activations.relu:
+                weights = map(tf.convert_to_tensor, (layer.kernel, layer.bias))
+                inputs = relu_dense(inputs, *weights)
+            else:
+                inputs = layer(inputs)
             if self.dropout and k < len(self.units) - 1:
                 inputs = getattr(self, f"dropout_{k}")(inputs, training=training)
         return inputs

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
 from tf_dlrm.training.processes import Processes
@@ -53,7 +54,8 @@ def make_step(
         rows = tf.cast(tf.shape(labels)[0], tf.float32)
         if strategy.num_replicas_in_sync > 1:
             rows = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, rows)
-        with tf.GradientTape() as tape:
+        # What is traced here is never compiled by XLA, so MLPs may have kernels too.
+        with tf.GradientTape() as tape, kernels_allowed(are_allowed(True)):
             logits = model(features, training=True)  # [batch, 1], or [batch, members]
             # Of a replica's rows the part of the mean over all replicas' rows.
             losses = (

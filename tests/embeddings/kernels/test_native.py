@@ -304,7 +304,7 @@ def test_rows_may_be_bfloat16():
 def test_of_two_processes_one_compiles_and_both_get_the_library(tmp_path):
     code = (
         "import pathlib, tensorflow as tf; from tf_dlrm.embeddings.kernels.build import library\n"
-        f"path = library(pathlib.Path({str(pairs._FOLDER)!r}))\n"
+        f"path = library(pathlib.Path({str(pairs.FOLDER)!r}))\n"
         "assert tf.load_op_library(path).tf_dlrm_products; print(path)"
     )
     environment = os.environ | {"TF_DLRM_CACHE": str(tmp_path)}

@@ -30,6 +30,10 @@ struct Path {
   // Fills the gradients of the vectors from that of the products.
   void (*pull)(const Pairs& pairs, const float* gradient, int64_t rows,
                const std::vector<float*>& gradients, const ForEach& for_each);
+  // Of relu(product + bias), from the gradient of its outputs, all [rows, columns]: fills the
+  // gradient of the product, and that of the bias [columns].
+  void (*unbias)(const float* gradient, const float* outputs, int64_t rows, int64_t columns,
+                 float* product, float* bias, const ForEach& for_each);
 };
 
 namespace avx512 { extern const Path kPath; }

@@ -113,6 +113,28 @@ class PullOp : public PairsOp {
   }
 };
 
+class UnbiasOp : public OpKernel {
+ public:
+  using OpKernel::OpKernel;
+  void Compute(OpKernelContext* context) override {
+    const Tensor& gradient = context->input(0);
+    const Tensor& outputs = context->input(1);
+    OP_REQUIRES(context, gradient.dims() == 2 && gradient.shape() == outputs.shape(),
+                InvalidArgument("The gradient must have the shape [batch, columns] of the outputs, ",
+                                outputs.shape().DebugString(), ", but has ",
+                                gradient.shape().DebugString(), "."));
+    const int64_t rows = gradient.dim_size(0), columns = gradient.dim_size(1);
+    Tensor* product = nullptr;
+    Tensor* bias = nullptr;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, gradient.shape(),
+                                                                      &product));
+    OP_REQUIRES_OK(context, context->allocate_output(1, TensorShape({columns}), &bias));
+    ChosenPath().unbias(DataOf(gradient), DataOf(outputs), rows, columns,
+                        product->flat<float>().data(), bias->flat<float>().data(),
+                        ThreadsOf(context));
+  }
+};
+
 // Shapes are set where the operations are called.
 tensorflow::Status Unknown(InferenceContext* c) {
   for (int k = 0; k < c->num_outputs(); ++k) c->set_output(k, c->UnknownShape());
@@ -133,10 +155,18 @@ REGISTER_OP("TfDlrmPull")
     .Attr("diagonal: bool")
     .SetShapeFn(Unknown);
 
+REGISTER_OP("TfDlrmUnbias")
+    .Input("gradient: float")
+    .Input("outputs: float")
+    .Output("product: float")
+    .Output("bias: float")
+    .SetShapeFn(Unknown);
+
 #define TF_DLRM_REGISTER(NAME, OP) \
   REGISTER_KERNEL_BUILDER(Name(NAME).Device(tensorflow::DEVICE_CPU), OP)
 TF_DLRM_REGISTER("TfDlrmProducts", ProductsOp);
 TF_DLRM_REGISTER("TfDlrmPull", PullOp);
+TF_DLRM_REGISTER("TfDlrmUnbias", UnbiasOp);
 
 }  // namespace
 }  // namespace tf_dlrm

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.kernels.choice import are_allowed, load
 
-_FOLDER = pathlib.Path(__file__).parent
+# Where the sources are.
+FOLDER = pathlib.Path(__file__).parent
 
 
 def are_used(training: bool | None, dtype: str) -> bool:
@@ -24,7 +25,7 @@ def are_used(training: bool | None, dtype: str) -> bool:
     # Where a layer will run is not known while it is traced.
     if any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
         return False
-    return load(_FOLDER) is not None
+    return load(FOLDER) is not None
 
 
 def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
@@ -37,7 +38,7 @@ def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if the shapes differ.
     """
-    operations = load(_FOLDER)
+    operations = load(FOLDER)
     count = len(vectors)
 
     @tf.custom_gradient

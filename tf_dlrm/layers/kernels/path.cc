@@ -1,4 +1,4 @@
-// Dot products of pairs for one instruction set: TF_DLRM_PATH is its name, and the compiler's flags
+// The kernels of layers for one instruction set: TF_DLRM_PATH is its name, and the compiler's flags
 // allow it.
 #include <algorithm>
 #include <cstring>
@@ -108,7 +108,32 @@ inline void Pull(const Pairs& pairs, const float* gradient, int64_t rows,
   });
 }
 
-extern const Path kPath = {Products, Pull};
+// One pass over what TensorFlow reads three times, and sums up by one thread.
+inline void Unbias(const float* gradient, const float* outputs, int64_t rows, int64_t columns,
+                   float* product, float* bias, const ForEach& for_each) {
+  const int64_t pieces = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  std::vector<float> sums(pieces * columns, 0.0f);
+  ForRows(rows, columns / 4, for_each, [&](int64_t first, int64_t own) {
+    float* sum = &sums[first / kRowsAtOnce * columns];
+    for (int64_t row = first; row < first + own; ++row) {
+      const float* from = gradient + row * columns;
+      const float* out = outputs + row * columns;
+      float* to = product + row * columns;  // may be `from`
+#pragma GCC ivdep
+      for (int64_t c = 0; c < columns; ++c) {
+        const float passed = out[c] > 0.0f ? from[c] : 0.0f;
+        to[c] = passed;
+        sum[c] += passed;
+      }
+    }
+  });
+  std::fill(bias, bias + columns, 0.0f);
+  for (int64_t k = 0; k < pieces; ++k) {
+    for (int64_t c = 0; c < columns; ++c) bias[c] += sums[k * columns + c];
+  }
+}
+
+extern const Path kPath = {Products, Pull, Unbias};
 
 }  // namespace TF_DLRM_PATH
 }  // namespace tf_dlrm
