@@ -99,6 +99,11 @@ class WholeFolder:
     def _check_target(self) -> None:
         if not (files.exists(self._path) if self._remote else os.path.lexists(self._path)):
             return
+        if not self._remote and os.path.islink(self._path):
+            raise DataError(
+                f"{self._path} is a link; the {self._kind} would replace it. Name the folder "
+                "itself."
+            )
         if not files.isdir(self._path):
             raise DataError(
                 f"{self._path} is a file; the {self._kind} needs a folder of that name."

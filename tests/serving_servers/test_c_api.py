@@ -116,6 +116,18 @@ def test_bad_input_is_an_error_of_the_request(scorer, versions, tensor_names, ch
     np.testing.assert_allclose(result, request.probability, atol=1e-6)
 
 
+@pytest.mark.parametrize("dense", [np.float32(0.5), np.array([0.5], np.float32)])
+def test_the_users_features_are_not_broadcast(scorer, versions, tensor_names, dense):
+    (version, _) = versions
+    scorer.load(version.path)
+    tensors = tensor_names(version.path, "rank")
+    request = version.requests["rank"](3)
+    answer = scorer.run(request.inputs | {"dense": dense}, tensors)
+    assert isinstance(answer, str) and "is not compatible with expected shape" in answer
+    result = scorer.run(request.inputs, tensors)
+    np.testing.assert_allclose(result, request.probability, atol=1e-6)
+
+
 def test_an_example_of_ten_megabytes_that_is_none(scorer, versions, tensor_names):
     (version, _) = versions
     scorer.load(version.path)

@@ -1,5 +1,6 @@
 """Exports of checkpoints: the same tables, smaller ones, only what changed, and proof of each."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ from tf_dlrm.embeddings.row_format import row_format
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.increment import fold, open_variables
 from tf_dlrm.serving.saved_model import load_saved_model
+from tf_dlrm.serving.variable_files import CheckpointRows
 from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.checkpoints import checkpoint_folder
 from tf_dlrm.training.export_options import ExportOptions
@@ -173,7 +175,7 @@ def test_increments_that_do_not_fit(run, exports, tmp_path):
     base, increment = exports / "float32_58", tmp_path / "increment"
     with pytest.raises(UserError, match="has other tables than this model"):
         export(run, 60, increment, base, table_dtype="int8")
-    with pytest.raises(UserError, match="is no SavedModel whose variables can be read"):
+    with pytest.raises(UserError, match="is no SavedModel that tf_dlrm exported"):
         export(run, 60, increment, tmp_path)
     assert not os.path.exists(increment)
     export(run, 60, increment, base)
@@ -181,16 +183,72 @@ def test_increments_that_do_not_fit(run, exports, tmp_path):
         fold(str(exports / "float32_60"), str(increment), str(tmp_path / "folded"))
     with pytest.raises(UserError, match="is no increment"):
         fold(str(base), str(base), str(tmp_path / "folded"))
-    for damage in ("rows.tfrecord", "saved_model"):
-        shutil.copytree(increment, tmp_path / damage)
-        path = tmp_path / damage / damage
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.write_bytes(path.read_bytes()[:-30])
-        with pytest.raises(UserError, match="can't be folded into .* is unchanged"):
-            fold(str(base), str(tmp_path / damage), str(tmp_path / "folded"))
+    other = tmp_path / "other"  # of the same base and tables
+    export(run, 58, other, base)
+    damages = {
+        "rows.tfrecord": lambda path: path.write_bytes(path.read_bytes()[:-30]),
+        "saved_model/saved_model.pb": lambda path: path.unlink(),
+        "saved_model/assets.extra/run.json": lambda path: path.write_text("{}"),
+    }
+    damages_by_others = ("rows.tfrecord", "saved_model/assets.extra/run.json")
+    for k, (name, damage) in enumerate(
+        [*damages.items()]
+        + [(name, lambda path, n=name: shutil.copy(other / n, path)) for name in damages_by_others]
+    ):
+        damaged = tmp_path / str(k)
+        shutil.copytree(increment, damaged)
+        damage(damaged / name)
+        with pytest.raises(UserError, match=f"{name} of .* is missing, damaged or of another one"):
+            fold(str(base), str(damaged), str(tmp_path / "folded"))
+    (damaged / "increment.json").write_text("{}")
+    with pytest.raises(UserError, match="is no increment"):
+        fold(str(base), str(damaged), str(tmp_path / "folded"))
     assert not os.path.exists(tmp_path / "folded")
+
+
+def test_an_increment_offers_what_its_base_does(run, tmp_path):
+    export(run, 58, tmp_path / "base", candidate_features=("C2",))
+    with pytest.raises(UserError, match="was exported with --candidate_features=.'C2'.*, but here"):
+        export(run, 60, tmp_path / "increment", tmp_path / "base")
+    export(run, 60, tmp_path / "increment", tmp_path / "base", candidate_features=("C2",))
+
+
+def test_a_base_that_is_replaced_meanwhile(run, exports, tmp_path, monkeypatch):
+    base, increment = tmp_path / "base", tmp_path / "increment"
+    shutil.copytree(exports / "float32_58", base)
+    export(run, 60, increment, base)
+    read = CheckpointRows.read
+
+    def replacing(self, *arguments):
+        rows = read(self, *arguments)
+        shutil.rmtree(base)
+        shutil.copytree(exports / "float32_60", base)
+        return rows
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointRows, "read", replacing)
+        with pytest.raises(UserError, match="was replaced while it was read; nothing was written"):
+            fold(str(base), str(increment), str(tmp_path / "folded"))
+    assert not os.path.exists(tmp_path / "folded")
+
+
+def test_the_loss_is_measured_on_the_data_of_the_run_only(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    description = json.loads((copy / "run.json").read_text())
+    description["data_fingerprint"] = "another"
+    (copy / "run.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="The data is not that of the training run any more"):
+        export(str(copy), 60, tmp_path / "export", table_dtype="int8")
+    export(str(copy), 60, tmp_path / "export", table_dtype="int8", max_auc_loss=-1.0)
+
+
+def test_an_export_does_not_replace_a_link(run, tmp_path):
+    export(run, 58, tmp_path / "v1")
+    (tmp_path / "current").symlink_to("v1")
+    with pytest.raises(UserError, match="is a link; the SavedModel would replace it"):
+        export(run, 60, tmp_path / "current")
+    assert load_saved_model(str(tmp_path / "current"))[1]["step"] == 58
 
 
 def test_ranking_from_a_checkpoint(run, tmp_path):

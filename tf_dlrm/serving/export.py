@@ -103,6 +103,7 @@ def export_model(
         }
         write = functools.partial(_write_graph, model, schema, run, candidate_features, raw, rows)
         if incremental_from:
+            _check_same_offer(incremental_from, run["export"])
             with WholeFolder(export_dir, INCREMENT, "increment") as folder:
                 content = write(os.path.join(folder.work, GRAPH))
                 write_increment(folder.work, incremental_from, content, run["step"])
@@ -124,6 +125,23 @@ def export_model(
         ) from error
     except DataError as error:
         raise UserError(f"--export_dir={export_dir}: {error}") from error
+
+
+def _check_same_offer(base: str, export: dict[str, Any]) -> None:
+    """Raises UserError if an increment would take something away that its base offers."""
+    try:
+        with open(os.path.join(base, EXTRA_ASSETS, "run.json"), encoding="utf-8") as file:
+            before = json.load(file)["export"]
+        for name in ("candidate_features", "serve_raw", "compute_dtype"):
+            if before[name] != export[name]:
+                raise UserError(
+                    f"--incremental_from={base} was exported with --{name}={before[name]}, but "
+                    f"here it is {export[name]}; an increment must offer what its base does."
+                )
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"--incremental_from={base} is no SavedModel that tf_dlrm exported ({error!r})."
+        ) from error
 
 
 def _write_graph(

@@ -38,6 +38,7 @@ def write_increment(folder: str, base: str, content: Mapping[str, Rows], step: i
     Raises:
         UserError: if the two do not have the same tables.
     """
+    identity = fingerprint(base)
     before = open_variables(base)
     for key, rows in content.items():
         if before.shapes.get(key) != rows.shape or before.dtypes.get(key) != rows.dtype:
@@ -56,12 +57,13 @@ def write_increment(folder: str, base: str, content: Mapping[str, Rows], step: i
                 places = np.flatnonzero(differ)
                 changed[key] += len(places)
                 out.write(_record(key, start, places, new[places]))
+    _check_unchanged(base, identity)
     description = {
         "format": _FORMAT,
-        "base": fingerprint(base),
+        "base": identity,
+        "checksums": _checksums(folder),
         "step": step,
         "changed_rows": changed,
-        "rows": {key: rows.shape[0] for key, rows in content.items()},
     }
     with open(os.path.join(folder, INCREMENT), "w", encoding="utf-8") as file:
         json.dump(description, file, indent=1)
@@ -83,25 +85,16 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
     Raises:
         UserError: if the increment is of another base, or damaged, or the folder can't be written.
     """
-    try:
-        with open(os.path.join(increment, INCREMENT), encoding="utf-8") as file:
-            description = json.load(file)
-        wanted, step = description["base"], description["step"]
-        changed = sum(description["changed_rows"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"--increment={increment} is no increment ({error!r}).") from error
-    if description["format"] != _FORMAT:
-        raise UserError(
-            f"--increment={increment} has the format {description['format']!r}; this program reads "
-            f"{_FORMAT}."
-        )
-    if fingerprint(base) != wanted:
+    description = _read(increment)
+    if fingerprint(base) != description["base"]:
         raise UserError(
             f"--increment={increment} was made from another SavedModel than --base={base}."
         )
+    step, changed = description["step"], sum(description["changed_rows"].values())
     try:
         with WholeFolder(export_dir, "saved_model.pb", "SavedModel") as folder:
             fold_into(folder.work, base, increment)
+            _check_unchanged(base, description["base"])
             folder.commit()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
@@ -116,8 +109,7 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
 def fold_into(folder: str, base: str, increment: str) -> None:
     """Makes the whole SavedModel in an empty folder, of a base and an increment that fit."""
     shutil.copytree(os.path.join(increment, GRAPH), folder, dirs_exist_ok=True)
-    with open(os.path.join(increment, INCREMENT), encoding="utf-8") as file:
-        keys = list(json.load(file)["rows"])
+    keys = list(_read(increment)["changed_rows"])
     before = open_variables(base)
     records = iter(tf.data.TFRecordDataset(os.path.join(increment, _ROWS)))
     replace_variables(
@@ -148,6 +140,56 @@ class _Folded:
         new = np.frombuffer(feature["rows"].bytes_list.value[0], rows.dtype)
         rows[places] = new.reshape(len(places), *rows.shape[1:])
         return rows
+
+
+def _read(increment: str) -> dict[str, Any]:
+    """Returns what an increment says of itself.
+
+    Raises:
+        UserError: if it is none, or its files are not those that it was written with.
+    """
+    try:
+        with open(os.path.join(increment, INCREMENT), encoding="utf-8") as file:
+            description: dict[str, Any] = json.load(file)
+        if description["format"] != _FORMAT:
+            raise UserError(
+                f"--increment={increment} has the format {description['format']!r}; this program "
+                f"reads {_FORMAT}."
+            )
+        # One increment's description with another's rows would be a model that never was.
+        found = _checksums(increment)
+        for name, checksum in description["checksums"].items():
+            if found.get(name) != checksum:
+                raise UserError(
+                    f"{name} of --increment={increment} is missing, damaged or of another one."
+                )
+        for entry in ("base", "step", "changed_rows"):
+            description[entry]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"--increment={increment} is no increment ({error!r}).") from error
+    return description
+
+
+def _checksums(increment: str) -> dict[str, str]:
+    """Returns the SHA-256 of each file of an increment but its description."""
+    checksums = {}
+    for root, _, names in os.walk(increment):
+        for name in names:
+            path = os.path.join(root, name)
+            relative = os.path.relpath(path, increment)
+            if relative == INCREMENT:
+                continue
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+            checksums[relative] = digest.hexdigest()
+    return checksums
+
+
+def _check_unchanged(base: str, identity: str) -> None:
+    if fingerprint(base) != identity:
+        raise UserError(f"{base} was replaced while it was read; nothing was written.")
 
 
 def open_variables(saved_model: str) -> CheckpointRows:

@@ -148,6 +148,9 @@ class Signatures(tf.Module):
 
         def rank(inputs: Tensors) -> Tensors:
             inputs = _checked_shapes(inputs, rows)
+            # The user's, of which some would be broadcast to what they should have been.
+            own = [name for name in specs if name not in rows]
+            inputs |= {name: tf.ensure_shape(inputs[name], specs[name].shape) for name in own}
             ids: dict[str, Any] = {c.name: inputs[c.name][tf.newaxis] for c in users}
             ids |= {column.name: _ids(column, inputs) for column in candidates}
             if candidates:

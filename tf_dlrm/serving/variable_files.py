@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from tfrecords.progress import Progress
 
@@ -82,6 +83,8 @@ def replace_variables(saved_model: str, tensors: Mapping[str, Rows]) -> None:
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True
     )
+    # It has a checksum of the variables.
+    fingerprinting_utils.write_fingerprint(saved_model)
 
 
 def key_of(attribute: str, index: int) -> str:

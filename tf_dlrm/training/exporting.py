@@ -74,7 +74,7 @@ def export_checkpoint(
     measured: dict[str, float] = {}
 
     def check(folder: str) -> None:
-        measured.update(_auc_loss(config, model_dir, path, folder))
+        measured.update(_auc_loss(config, run["data_fingerprint"], model_dir, path, folder))
         _LOG.info(
             "AUC %.5f with %s tables, computed in %s; %.5f in the checkpoint: %.5f lost",
             *(measured["auc"], options.table_dtype, compute_dtype),
@@ -129,19 +129,21 @@ def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawCriteo:
 
 
 def _auc_loss(
-    config: TrainingConfig, model_dir: str, checkpoint: str, saved_model: str
+    config: TrainingConfig, fingerprint: str, model_dir: str, checkpoint: str, saved_model: str
 ) -> dict[str, float]:
     """Returns the AUC of a SavedModel and of the checkpoint on the evaluation rows."""
     source = open_source(dataclasses.replace(config.data, data_service=""))
+    without = "so the loss of AUC can't be measured; --max_auc_loss=-1 exports without."
+    if source.fingerprint != fingerprint:
+        raise UserError(f"The data is not that of the training run any more, {without}")
     if not rows_or_none(source, "evaluation"):
-        raise UserError(
-            "The data has no evaluation rows, so the loss of AUC can't be measured; "
-            "--max_auc_loss=-1 exports without."
-        )
+        raise UserError(f"The data has no evaluation rows, {without}")
     model, _, _ = restore_model(model_dir, checkpoint)
     exported, _ = load_saved_model(saved_model)
     aucs = [
         evaluate(logits, source, "evaluation", _EVAL_BATCH_SIZE)["auc"]
         for logits in (exported, make_logits(model))
     ]
+    if None in aucs:
+        raise UserError(f"All evaluation rows have the same label, {without}")
     return {"auc": aucs[0], "checkpoint_auc": aucs[1], "auc_loss": aucs[1] - aucs[0]}

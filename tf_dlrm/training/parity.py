@@ -12,7 +12,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.evaluation import predictions
 from tf_dlrm.training.metrics import click_metrics
 from tf_dlrm.training.restore import restore_model
-from tf_dlrm.training.sources import Source
+from tf_dlrm.training.sources import Source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords import files
 
@@ -44,8 +44,11 @@ def compare_with_checkpoint(
     Raises:
         UserError: if there is no such checkpoint, or if a difference is larger.
     """
+    if not rows_or_none(source, split):
+        raise UserError(f"The data has no rows in the split {split!r}, so nothing can be compared.")
     model_dir, checkpoint = against, ""
     if files.isfile(against + ".index"):
+        against = files.absolute(against)
         model_dir, checkpoint = os.path.dirname(os.path.dirname(against)), against
     model, _, position = restore_model(model_dir, checkpoint)
     logits = make_logits(model)

@@ -1,6 +1,7 @@
+import cProfile
 import dataclasses
 import itertools
-import time
+import pstats
 
 import numpy as np
 import pytest
@@ -201,17 +202,16 @@ def test_large_hot_tables_are_cut(hardware):
     assert "whole on one device would take" in table.reason
 
 
-def test_mlperf_is_planned_within_a_second():
+def test_the_work_of_planning_mlperf_is_bounded():
     known = KNOWN_MODELS["mlperf_multi_hot"]
     features = known.features(Adagrad(0.005))
     hardware = load_hardware("a100_node")
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        plan = make_plan(features, 8, 65_536, known.hotness_by_feature(), hardware)
-        seconds.append(time.process_time() - start)
+    profile = cProfile.Profile()
+    hotness = known.hotness_by_feature()
+    plan = profile.runcall(make_plan, features, 8, 65_536, hotness, hardware)
     assert len(plan.tables) == 26
-    assert min(seconds) < 1.0
+    # Calls of functions, which unlike seconds are the same everywhere; now 1.19 million, a second.
+    assert pstats.Stats(profile).total_calls < 2_000_000
 
 
 def test_default_hardware_is_this_machine():
