@@ -26,8 +26,8 @@ class ExportOptions:
     )
     compute_dtype: str = option(
         "as_trained",
-        "Type in which the MLPs and the interaction compute; bfloat16 is about twice as fast where "
-        "the processor has it, and its loss of AUC is measured as that of tables is.",
+        "Type in which the MLPs and the interaction compute; bfloat16 is faster where the "
+        "processor has it, and its loss of AUC is measured as that of tables is.",
         ("as_trained", "float32", "bfloat16"),
     )
     candidate_features: tuple[str, ...] = option(
