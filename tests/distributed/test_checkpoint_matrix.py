@@ -123,8 +123,10 @@ def test_every_placement_continues_every_checkpoint(
     tables_at_10, tables_at_20 = (
         checkpoint_tables(folder / name) for name in ("local", "local_then_local")
     )
-    metrics = last_metrics(folder / "local_then_local")
+    metrics = np.array(last_metrics(folder / "local_then_local"))
     assert metrics[0] == 20
+    # Of 350 rows two of neighbouring scores in the other order are 3e-5 of AUC: rounding may do it
+    allowed = [1e-9, 1e-4, *1e-5 * metrics[2:]]
     inputs = {
         "dense": tf.ones((3, 4)),
         **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},
@@ -154,8 +156,8 @@ def test_every_placement_continues_every_checkpoint(
             )
         for reader in _ALL:
             name = f"{writer}_then_{reader}"
-            np.testing.assert_allclose(
-                last_metrics(folder / name), metrics, rtol=1e-5, err_msg=name
+            np.testing.assert_array_less(
+                np.abs(last_metrics(folder / name) - metrics), allowed, name
             )
             for key, array in checkpoint_tables(folder / name).items():
                 np.testing.assert_allclose(

@@ -95,6 +95,39 @@ def test_batch_of_one_equals_the_batch(case):
     assert np.std(whole) > 0
 
 
+def test_weights_of_ids_count_in_the_bags_and_have_gradients(case, parts):
+    make, config, inputs, labels = case
+    model = parts.randomized(make(config))
+    rng = np.random.default_rng(5)
+    bags = np.stack([inputs["C1"], (inputs["C1"] + 7) % 20], 1)
+    weights = rng.normal(size=bags.shape).astype("f")
+    weighted = inputs | {"C1": (bags, weights)}
+    vectors = model.embeddings({name: ids for name, ids in inputs.items() if name != "dense"})
+    rows = model.embeddings.tables["T1"].read_rows().numpy()
+    summed = np.einsum("bh,bhd->bd", weights, rows[bags])
+    expected = model.logits_of(inputs.get("dense"), {**vectors, "C1": tf.constant(summed)})
+    np.testing.assert_allclose(model(weighted), expected, rtol=1e-4, atol=1e-5)
+    variable = tf.Variable(weights)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(inputs | {"C1": (bags, variable)}))
+    step = np.zeros_like(weights)
+    step[3, 1] = 1e-2
+    ends = [
+        tf.reduce_sum(model(inputs | {"C1": (bags, weights + sign * step)}, training=False)).numpy()
+        for sign in (1, -1)
+    ]
+    slope = (ends[0] - ends[1]) / 2e-2
+    np.testing.assert_allclose(tape.gradient(total, variable)[3, 1], slope, rtol=0.05, atol=0.02)
+    model = make(config)
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    losses = model.fit(weighted, labels, batch_size=64, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    found = model.predict(weighted, batch_size=100, verbose=0)
+    np.testing.assert_allclose(found, model(weighted), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="'C1' of .* must be ids, or a tuple of ids and their wei"):
+        model(inputs | {"C1": (bags, weights, weights)})
+
+
 def test_save_load_and_checkpoint(case, tmp_path):
     make, config, inputs, labels = case
     model = make(config, name="mine")

@@ -14,18 +14,6 @@ from tf_dlrm.training.config import DataOptions
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import open_source, train
 
-# The two columns that a factorization of users and items reads.
-PAIRS = """
-format = "csv"
-ignore = ["timestamp"]
-[label]
-column = "rating"
-positive_from = 4.0
-[categorical]
-userId = "integer"
-movieId = "integer"
-"""
-
 
 @pytest.fixture(scope="module")
 def ratings(tmp_path_factory):
@@ -53,10 +41,7 @@ def convert(ratings, folder, schema):
 
 @pytest.mark.parametrize("model", ["matrix_factorization", "factorization_machine"])
 def test_models_learn_whose_films_are_whose(tiny, tmp_path, ratings, model):
-    schema = "movielens"
-    if model == "matrix_factorization":
-        schema = tmp_path / "pairs.toml"
-        schema.write_text(PAIRS)
+    schema = "movielens_pairs" if model == "matrix_factorization" else "movielens"
     config = tiny(
         model=model,
         bottom_mlp=(512, 256, 64, 16),

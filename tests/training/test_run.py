@@ -406,7 +406,8 @@ def test_a_model_that_computes_in_bfloat16_trains_and_exports_what_it_learned(ti
     export = str(tmp_path / "export")
     result = train(tiny(compute_dtype="bfloat16", export_dir=export))
     exact = train(tiny(model_dir=str(tmp_path / "exact")))
-    assert result["log_loss"] == pytest.approx(exact["log_loss"], rel=1e-3)
+    # bfloat16 has eight bits; how the products round their sums depends on the processor.
+    assert result["log_loss"] == pytest.approx(exact["log_loss"], rel=2**-8)
     assert result["log_loss"] != exact["log_loss"]
     model, _, _ = restore_model(tiny().run.model_dir)
     features, _ = next(iter(training_run.open_source(tiny().data).batches("evaluation", 50)))

@@ -101,7 +101,7 @@ class Ensemble(keras.Model):
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
         """Returns (batch, 1), the shape outside training."""
-        return (next(iter(input_shape.values()))[0], 1)
+        return self.members[0].compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""

@@ -123,7 +123,8 @@ class RankingModel(keras.Model):
 
     Call arguments:
         inputs: `{"dense": floats [batch, dense_features], feature: ids, ...}`, where ids are
-            anything that `EmbeddingCollection` takes; no "dense" where `dense_features` is 0.
+            anything that `EmbeddingCollection` takes, or a tuple of them and of their weights; no
+            "dense" where `dense_features` is 0.
 
     Returns:
         Logits [batch, 1]. The loss is sigmoid cross-entropy from logits.
@@ -204,7 +205,17 @@ class RankingModel(keras.Model):
                     f"{sorted(ids)}."
                 )
             dense = ids.pop(DENSE)
-        return self.logits_of(dense, self.embeddings(ids, training=training), training)
+        weights = {}
+        for name, value in ids.items():
+            if isinstance(value, tuple):
+                if len(value) != 2:
+                    raise ValueError(
+                        f"Feature '{name}' of {self.name} must be ids, or a tuple of ids and their "
+                        f"weights, but is a tuple of {len(value)}."
+                    )
+                ids[name], weights[name] = value
+        vectors = self.embeddings(ids, weights or None, training=training)
+        return self.logits_of(dense, vectors, training)
 
     def logits_of(
         self,
@@ -235,7 +246,10 @@ class RankingModel(keras.Model):
 
     def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
         """Returns (batch, 1)."""
-        return (next(iter(input_shape.values()))[0], 1)
+        batch = next(iter(input_shape.values()))
+        while isinstance(batch, (tuple, list, tf.TensorShape)):  # of a tensor, or of a tuple of two
+            batch = batch[0]
+        return (batch, 1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""

@@ -158,12 +158,14 @@ def test_text_formats_have_their_defaults():
 
 
 def test_built_in_descriptions():
-    assert built_in() == ("avazu", "movielens")
+    assert built_in() == ("avazu", "movielens", "movielens_pairs")
     avazu = load("avazu")
     assert avazu.label.column == "click" and avazu.ignore == ("id",)
     assert len(avazu.categorical) == 23
     assert [column.ids for column in avazu.categorical[:3]] == [24, 7, None]
     assert load("movielens").label == LabelColumn("rating", positive_from=4.0)
+    assert load("movielens_pairs").label == load("movielens").label
+    assert load("movielens_pairs").categorical == load("movielens").categorical[:2]
 
 
 def _file(top='format = "csv"', label='label = "y"', rest='[categorical]\nc = "text"'):
@@ -295,7 +297,9 @@ def test_wrong_entries(text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(DataError, match=r"'nosuch' is neither a file nor .* \(avazu, movielens\)"):
+    with pytest.raises(
+        DataError, match=r"'nosuch' is neither a file nor .* \(avazu, movielens, movielens_pairs\)"
+    ):
         load("nosuch")
     path = tmp_path / "latin.toml"
     path.write_bytes(b'format = "\xe9"')
