@@ -254,6 +254,11 @@ def _load(
         done.set()
         for thread in (*threads, reloads):
             thread.join()
+    # Those that were under way at the end.
+    latencies, failures = tally.take()
+    if series:
+        series[-1]["requests"] += len(latencies)
+        series[-1]["failures"] += failures
     return {
         "clients": values.clients,
         "batch_sizes": [int(size) for size in values.batch_sizes],
