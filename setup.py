@@ -42,6 +42,7 @@ setup(
             "mypy>=1.10",
             "portpicker>=1.5",
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "pyyaml>=6",
             "ruff>=0.6",
             "tensorflow-serving-api>=2.17,<2.22",

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrecords.epoch import EpochOrder, Windows
 from tfrecords.errors import DataError
 from tfrecords.rebatching import no_rows, rebatch
+from tfrecords.tracing import traced_as_written
 
 Features = dict[str, tf.Tensor]
 Rows = tuple[Features, tf.Tensor]
@@ -25,6 +26,7 @@ _LABEL = ""  # no column has this name
 _PACKED = {tf.float32: tf.int32}
 
 
+@traced_as_written
 def ordered_batches(
     order: EpochOrder, fetch: Fetch, load: Load, batch_size: int, drop_remainder: bool
 ) -> tf.data.Dataset:

@@ -6,7 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrecords.tracing import traced_as_written
 
+
+@traced_as_written
 def rebatch(
     dataset: tf.data.Dataset, batch_size: int, rows: int, drop_remainder: bool
 ) -> tf.data.Dataset:

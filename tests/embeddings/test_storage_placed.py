@@ -34,6 +34,15 @@ STORAGES = {
 BATCH, DIM = 12, 4
 
 
+def some_of(names, cases):
+    """Every name with every second case, every case with every second name; all: -m exhaustive."""
+    return [
+        pytest.param(name, *case, marks=[pytest.mark.exhaustive] * ((i + j) % 2))
+        for i, name in enumerate(names)
+        for j, case in enumerate(cases)
+    ]
+
+
 def features(storage, optimizer):
     shared = TableConfig("shared", 20, DIM, Uniform(0.5), optimizer, "mean", storage=storage)
     plain = TableConfig("plain", 9, 3, optimizer=optimizer)
@@ -83,16 +92,18 @@ def assert_equal(layer, local, got, wanted):
 
 
 @pytest.mark.parametrize(
-    ("sharding", "optimizer"),
-    [
-        (None, RowWiseAdagrad(0.1)),
-        (TABLE_WISE, SGD(0.1)),
-        (ROW_WISE, Adagrad(0.1)),
-        (COLUMN_WISE, FTRL(0.5)),
-    ],
+    ("name", "sharding", "optimizer"),
+    some_of(
+        STORAGES,
+        [
+            (None, RowWiseAdagrad(0.1)),
+            (TABLE_WISE, SGD(0.1)),
+            (ROW_WISE, Adagrad(0.1)),
+            (COLUMN_WISE, FTRL(0.5)),
+        ],
+    ),
     ids=str,
 )
-@pytest.mark.parametrize("name", STORAGES)
 def test_mirrored(name, sharding, optimizer):
     configs = features(STORAGES[name], optimizer)
     devices = {TABLE_WISE: (1,), ROW_WISE: (0, 1)}
@@ -135,9 +146,13 @@ def test_mirrored(name, sharding, optimizer):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [SGD(0.1), Adagrad(0.1), RowWiseAdagrad(0.1), LazyAdam(0.05), FTRL(0.5)], ids=str
+    ("name", "optimizer"),
+    some_of(
+        STORAGES,
+        [(SGD(0.1),), (Adagrad(0.1),), (RowWiseAdagrad(0.1),), (LazyAdam(0.05),), (FTRL(0.5),)],
+    ),
+    ids=str,
 )
-@pytest.mark.parametrize("name", STORAGES)
 def test_parameter_servers(name, optimizer, monkeypatch):
     configs = features(STORAGES[name], optimizer)
     local = EmbeddingCollection(configs)

@@ -14,6 +14,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import DENSE
 from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.tracing import traced_as_written
 
 Tensors = dict[str, tf.Tensor]
 
@@ -97,7 +98,7 @@ class Signatures(tf.Module):
         specs = _dense_spec(DENSE, [None, len(self._schema.dense)])
         for column in self._schema.categorical:
             _add(specs, _specs(column))
-        return tf.function(serving_default, input_signature=[specs])
+        return tf.function(traced_as_written(serving_default), input_signature=[specs])
 
     def _of_examples(self) -> Any:
         parsed: dict[str, Any] = {}
@@ -115,14 +116,14 @@ class Signatures(tf.Module):
             return self._score(ids.pop(DENSE, None), ids)
 
         specs = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
-        return tf.function(serve_examples, input_signature=[specs])
+        return tf.function(traced_as_written(serve_examples), input_signature=[specs])
 
     def _of_raw(self, raw: RawFeatures) -> Any:
         def serve_raw(inputs: Tensors) -> Tensors:
             features = raw.features(_checked_shapes(inputs, list(raw.specs)))
             return self._score(features.pop(DENSE, None), features)
 
-        return tf.function(serve_raw, input_signature=[raw.specs])
+        return tf.function(traced_as_written(serve_raw), input_signature=[raw.specs])
 
     def _of_candidates(self, chosen: Collection[str]) -> Any:
         schema = self._schema
@@ -172,7 +173,7 @@ class Signatures(tf.Module):
             _add(specs, {column.name: tf.TensorSpec(shape, tf.int64, column.name)})
         for column in candidates:
             _add(specs, _specs(column))
-        return tf.function(rank, input_signature=[specs])
+        return tf.function(traced_as_written(rank), input_signature=[specs])
 
     def _score(
         self, dense: tf.Tensor | None, ids: Mapping[str, Any], rows: tf.Tensor | None = None
@@ -231,7 +232,9 @@ def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
         mean = logits[0] if len(logits) == 1 else tf.reduce_mean(tf.concat(logits, 1), 1)
         return tf.reshape(mean, [-1])
 
-    function = tf.function(mean_logits, input_signature=[*dense, *vectors * len(members)])
+    function = tf.function(
+        traced_as_written(mean_logits), input_signature=[*dense, *vectors * len(members)]
+    )
     return convert_variables_to_constants_v2(function.get_concrete_function())
 
 

@@ -20,6 +20,7 @@ from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.steps import make_step
+from tfrecords.tracing import traced_as_written
 
 _ROLES = {"chief", "worker", "ps"}
 
@@ -89,6 +90,7 @@ def make_asynchronous_steps(
             return step(features, labels)
 
     @tf.function(reduce_retracing=True)
+    @traced_as_written
     def train_on(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
         return strategy.run(plain_step, args=(features, labels))
 

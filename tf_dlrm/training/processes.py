@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
+from tfrecords.tracing import traced_as_written
 
 # What TensorFlow raises in the others when one process has ended.
 _LOST = (
@@ -118,6 +119,7 @@ class Processes:
             return self._all_gather(tf.constant(numbers, tf.int64)).numpy()
 
     @tf.function(reduce_retracing=True)
+    @traced_as_written
     def _all_gather(self, numbers: tf.Tensor) -> tf.Tensor:
         def gather() -> tf.Tensor:
             context = tf.distribute.get_replica_context()

@@ -11,6 +11,7 @@ from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
 from tf_dlrm.training.processes import Processes
+from tfrecords.tracing import traced_as_written
 
 
 def make_training_steps(
@@ -31,15 +32,30 @@ def make_training_steps(
     strategy = strategy or tf.distribute.get_strategy()
     step = make_step(model, optimizer, strategy, loss_of)
 
-    @tf.function
-    def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            losses = strategy.run(step, args=next(iterator))
-            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return total
+    return repeated(lambda iterator: strategy.run(step, args=next(iterator)), strategy)
 
-    return training_steps
+
+def repeated(
+    step: Callable[[Any], tf.Tensor], strategy: tf.distribute.Strategy
+) -> tf.types.experimental.PolymorphicFunction:
+    """Returns a compiled function (iterator, count) -> sum of the replicas' and steps' losses.
+
+    Args:
+        step: Takes the iterator and returns each replica's loss.
+        strategy: The one that `step` runs under.
+    """
+
+    @tf.function
+    @traced_as_written
+    def steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+        def body(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            loss = strategy.reduce(tf.distribute.ReduceOp.SUM, step(iterator), axis=None)
+            return done + 1, total + loss
+
+        start = (tf.zeros_like(count), tf.constant(0.0))
+        return tf.while_loop(lambda done, total: done < count, body, start)[1]
+
+    return steps
 
 
 def make_step(
@@ -84,10 +100,12 @@ def make_logits(
     """
 
     @tf.function(reduce_retracing=True)
+    @traced_as_written
     def logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.reshape(model(features, training=False), [-1])
 
     @tf.function(reduce_retracing=True)
+    @traced_as_written
     def shared_logits(features: dict[str, tf.Tensor]) -> tf.Tensor:
         assert strategy is not None
         count = strategy.num_replicas_in_sync

@@ -15,6 +15,7 @@ from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.parameter_server import make_parameter_server_strategy
 from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
+from tfrecords.tracing import traced_as_written
 
 
 def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
@@ -100,6 +101,7 @@ def load_plan(options: DistributionOptions) -> Plan | None:
         raise UserError(f"--plan={options.plan}: {error}") from error
 
 
+@traced_as_written
 def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
     """Gives each replica its share of every batch.
 

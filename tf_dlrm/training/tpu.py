@@ -17,6 +17,8 @@ from tf_dlrm.embeddings.stored_features import stored_ids
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
+from tf_dlrm.training.steps import repeated
+from tfrecords.tracing import traced_as_written
 
 # The label of a row that only fills up a batch.
 _NO_LABEL = -1.0
@@ -83,6 +85,7 @@ def tpu_placement(model: RankingModel | Ensemble) -> TpuPlacement:
     return placements[0]
 
 
+@traced_as_written
 def distribute_to_tpu(
     strategy: tf.distribute.Strategy,
     batches: tf.data.Dataset,
@@ -182,7 +185,7 @@ def make_tpu_training_steps(
     dense_part = make_dense_part(model, optimizer, strategy, loss_of)
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         # On a TPU, XLA compiles all that runs.
-        dense_part = tf.function(dense_part, jit_compile=True)
+        dense_part = tf.function(traced_as_written(dense_part), jit_compile=True)
 
     def step(queued: Any, features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
         vectors, kept = placement.receive(queued)
@@ -190,17 +193,14 @@ def make_tpu_training_steps(
         placement.apply(gradients, kept)
         return loss
 
-    @tf.function
-    def compiled_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-        total = tf.constant(0.0)
-        for _ in tf.range(count):
-            features, labels = next(iterator)
-            queued = placement.enqueue(
-                {name: features.pop(name) for name in placement.hardware_features}
-            )
-            losses = strategy.run(step, args=(queued, features, labels))
-            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-        return total
+    def enqueue_and_step(iterator: Any) -> tf.Tensor:
+        features, labels = next(iterator)
+        queued = placement.enqueue(
+            {name: features.pop(name) for name in placement.hardware_features}
+        )
+        return strategy.run(step, args=(queued, features, labels))
+
+    compiled_steps = repeated(enqueue_and_step, strategy)
 
     def training_steps(iterator: Any, count: tf.Tensor) -> tf.Tensor:
         placement.before_steps()

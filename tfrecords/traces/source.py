@@ -18,6 +18,7 @@ from tfrecords.rebatching import no_rows, rebatch
 from tfrecords.schema import Schema
 from tfrecords.traces.rows import TwinRows
 from tfrecords.traces.twin import Twin
+from tfrecords.tracing import traced_as_written
 
 _BLOCK_ROWS = 8192
 _FILE_ORDER, _EPOCHS, _SHARDS = 0, 1, 2
@@ -113,6 +114,7 @@ class SyntheticSource:
         for start in range(first_row, total, block_rows):
             yield rows.take(min(block_rows, total - start))
 
+    @traced_as_written
     def batches(
         self,
         split: str,
