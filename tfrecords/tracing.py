@@ -14,8 +14,8 @@ def traced_as_written(function: Function) -> Function:
     """Returns the function; whatever is traced while it runs is traced as it is written.
 
     By default AutoGraph rewrites the source of all that is traced, down to Keras's layers, so that
-    `if` and `while` may depend on tensors. Nothing here needs that, and it takes more than half of
-    the time until the first training step.
+    `if` and `while` may depend on tensors. Nothing here needs that, and it nearly doubles the time
+    of a short run.
     """
     result: Function = tf.autograph.experimental.do_not_convert(function)
     return result
