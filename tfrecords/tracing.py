@@ -11,8 +11,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def traced_as_written(function: Function) -> Function:
-    """Returns the function; whatever is traced while it runs is traced as it is written.
+    """Returns the function, which is traced as it is written, with all that it calls.
 
+    A `tf.function` that it calls is rewritten still, unless it holds a function of this kind.
     By default AutoGraph rewrites the source of all that is traced, down to Keras's layers, so that
     `if` and `while` may depend on tensors. Nothing here needs that, and it nearly doubles the time
     of a short run.

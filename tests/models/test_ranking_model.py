@@ -124,6 +124,9 @@ def test_weights_of_ids_count_in_the_bags_and_have_gradients(case, parts):
     assert losses[-1] < losses[0]
     found = model.predict(weighted, batch_size=100, verbose=0)
     np.testing.assert_allclose(found, model(weighted), rtol=1e-4, atol=1e-6)
+    shapes = {name: (7,) for name in inputs} | {"C0": ((7, 2), (7, 2))}
+    shapes.pop("dense", None)  # so that the shapes of a pair come first
+    assert model.compute_output_shape(shapes) == (7, 1)
     with pytest.raises(ValueError, match="'C1' of .* must be ids, or a tuple of ids and their wei"):
         model(inputs | {"C1": (bags, weights, weights)})
 

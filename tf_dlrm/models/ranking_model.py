@@ -208,14 +208,17 @@ class RankingModel(keras.Model):
         weights = {}
         for name, value in ids.items():
             if isinstance(value, tuple):
-                if len(value) != 2:
-                    raise ValueError(
-                        f"Feature '{name}' of {self.name} must be ids, or a tuple of ids and their "
-                        f"weights, but is a tuple of {len(value)}."
-                    )
-                ids[name], weights[name] = value
+                ids[name], weights[name] = self._checked_pair(name, value)
         vectors = self.embeddings(ids, weights or None, training=training)
         return self.logits_of(dense, vectors, training)
+
+    def _checked_pair(self, feature: str, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(value) != 2:
+            raise ValueError(
+                f"Feature '{feature}' of {self.name} must be ids, or a tuple of ids and their "
+                f"weights, but is a tuple of {len(value)}."
+            )
+        return value
 
     def logits_of(
         self,

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import tensorflow as tf
 from tensorflow.python.ops import collective_ops
 
+from tfrecords.tracing import traced_as_written
+
 # Group keys name communicators of the whole process, so there is one count of them. Processes that
 # work together create their tables in one order, and thus agree on the keys. TensorFlow's own
 # strategies have small keys. Each all-to-all has as many keys as it may need.
@@ -60,6 +62,7 @@ class InProcessAllToAll:
         group = next(_GROUP_KEYS)
 
         @tf.function
+        @traced_as_written
         def initialize() -> tf.Tensor:
             return strategy.run(
                 lambda: collective_ops.initialize_communicator(group, self.replica(), self.world)

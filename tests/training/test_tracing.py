@@ -1,0 +1,31 @@
+"""Nothing is rewritten on its way into a graph."""
+
+import pytest
+from tensorflow.python.autograph.impl import api  # no public name tells what was rewritten
+
+from tf_dlrm.training.run import train
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"distribution": "mirrored", "virtual_devices": 2},
+        {"distribution": "tpu", "tpu": "host"},
+    ],
+    ids=["one_device", "mirrored", "tpu"],
+)
+def test_autograph_rewrites_nothing_of_training_evaluation_and_export(
+    tiny, tmp_path, monkeypatch, changes
+):
+    rewritten = []
+    rewrite = api._convert_actual
+
+    def recorded(entity, *others):
+        rewritten.append(f"{entity.__module__}.{entity.__qualname__}")
+        return rewrite(entity, *others)
+
+    monkeypatch.setattr(api, "_convert_actual", recorded)
+    assert train(tiny(export_dir=str(tmp_path / "export"), **changes))["step"] == 20
+    # TensorFlow's own wrapper of a signature is, while saving.
+    assert [name for name in rewritten if not name.startswith("tensorflow.")] == []
