@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import pathlib
 import random
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from cpu_seconds import CpuSeconds
+from hypothesis import Phase, settings
 
 if TYPE_CHECKING:
     from tfrecords.reader import RecordSource
@@ -18,11 +22,37 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+# No deadline, since machines differ, and no shrinking, which takes minutes where each try traces a
+# function: `pytest --hypothesis-profile=shrink` looks for the smallest example of a failure.
+_COMMON = {"deadline": None, "print_blob": True, "database": None}
+settings.register_profile("tests", phases=set(Phase) - {Phase.shrink, Phase.explain}, **_COMMON)
+settings.register_profile("shrink", **_COMMON)
+settings.load_profile("tests")
+
+
+def _seed_of_commit() -> int:
+    command = ["git", "rev-parse", "--short=8", "HEAD"]
+    here = pathlib.Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return int(done.stdout, 16) if done.returncode == 0 else 0
+
+
+def pytest_report_header(config):
+    return f"hypothesis draws with --hypothesis-seed={config.getoption('--hypothesis-seed')}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before hypothesis reads its seed
 def pytest_configure(config):
-    """Makes four logical CPUs, for the tests of strategies, before anything runs on the first."""
+    """Seeds hypothesis with the commit, and makes four logical CPUs for the tests of strategies.
+
+    The devices must be there before anything runs on the first. The seed changes from commit to
+    commit, so that new examples are tried, and a failure is one of the commit's for everybody.
+    """
     import tensorflow as tf
 
-    del config
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(_seed_of_commit())
+    config.pluginmanager.register(CpuSeconds())
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
     )

@@ -14,6 +14,7 @@ from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
 from tfrecords import files
+from tfrecords.fault import fault_point
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Checkpoints:
                 f"({first_line(error)}); {kept}."
             ) from error
         _LOG.info("checkpoint of step %d written to %s", position.step, self.folder)
+        fault_point("checkpoint", position.step)
 
     def restore(self, path: str | None = None) -> Position:
         """Restores `path`, or the newest checkpoint.

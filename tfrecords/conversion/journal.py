@@ -9,6 +9,8 @@ import shutil
 import time
 from typing import Any
 
+from tfrecords.fault import fault_point
+
 FILE_NAME = "journal"
 # To be raised with every change of what lies in the work folder.
 _VERSION = 1
@@ -52,6 +54,7 @@ class Journal:
         self._file.truncate(size)
         self._file.seek(size)
         self._synced = time.monotonic()
+        self._written = len(self._entries)
         if not size:
             self.add("begin", fingerprint=fingerprint)
 
@@ -95,6 +98,8 @@ class Journal:
         if now - self._synced > _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
             self._synced = now
+        self._written += 1
+        fault_point("journal", self._written)
 
     def close(self) -> None:
         """Closes the file."""
