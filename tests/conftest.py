@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from cpu_seconds import CpuSeconds
 from hypothesis import Phase, settings
+from in_process import run_command as _run_command
 
 if TYPE_CHECKING:
     from tfrecords.reader import RecordSource
@@ -56,6 +57,12 @@ def pytest_configure(config):
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
     )
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Runs `python -m MODULE FLAGS` in this process: returns exit code, output and errors."""
+    return _run_command
 
 
 def _line(rng: random.Random) -> str:

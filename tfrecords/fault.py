@@ -1,8 +1,8 @@
 """Points at which a process can be told to die, so that tests kill it at an exact moment.
 
-A test that watches a process and then sends it a signal finds it somewhere else every time; and on a
-fast machine it may be too late. Whoever runs this package in production can try their own recovery
-in the same way.
+A test that watches a process and then sends it a signal finds it somewhere else every time; and on
+a fast machine it may be too late. Whoever runs this package in production can try their own
+recovery in the same way.
 """
 
 from __future__ import annotations

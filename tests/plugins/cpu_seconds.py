@@ -1,8 +1,8 @@
 """A pytest plugin that counts the CPU seconds of every test, and fails a dear one without its mark.
 
-CPU seconds, of this process and of the children it has waited for, hardly depend on what else the
-machine does, so a limit on them is no race. What a fixture of wider scope costs is nobody's test: it
-is listed by itself.
+CPU seconds, of this process and of the children it has waited for, depend little on what else the
+machine does, so a limit on them is no race. What a fixture of wider scope costs is nobody's test:
+it is listed by itself.
 """
 
 from __future__ import annotations
