@@ -33,3 +33,5 @@ def test_sentences_go_to_standard_error_with_an_exit_code(run_command):
     done = run_command("tfrecords.convert", "--input=none.csv", "--output_dir=none")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("error: --schema is needed")
+    # Its flags are defined by modules of a package, which remembers them as attributes.
+    assert run_command("tfrecords.convert", "--input=none.csv", "--output_dir=none") == done

@@ -78,12 +78,19 @@ def _own_flags() -> Iterator[None]:
         values.__dict__.update(before)
         for name in set(modules) - set(sys.modules):
             sys.modules[name] = modules[name]
+            parent, _, child = name.rpartition(".")
+            if parent in sys.modules:
+                setattr(sys.modules[parent], child, modules[name])
 
 
 def _forget_modules_with_flags() -> None:
     for name in flags.FLAGS.flags_by_module_dict():
         if name.split(".")[0] in _PACKAGES:
-            sys.modules.pop(name, None)
+            module = sys.modules.pop(name, None)
+            # `from package import module` takes the package's attribute, if there is one.
+            parent, _, child = name.rpartition(".")
+            if module and getattr(sys.modules.get(parent), child, None) is module:
+                delattr(sys.modules[parent], child)
 
 
 @contextlib.contextmanager
