@@ -11,6 +11,7 @@ _FOLDER = pathlib.Path(kernels.__file__).parent
 _FLAGS = ("-O1", "-g", "-std=c++17", "-pthread", "-fno-sanitize-recover=all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_no_sanitizer_complains_and_all_numbers_are_those_of_plain_loops(sanitizers, tmp_path):
     program = str(tmp_path / "check")

@@ -10,6 +10,7 @@ from tf_dlrm.layers.kernels.pairs import FOLDER
 _FLAGS = ("-O1", "-g", "-std=c++17", "-pthread", "-fno-sanitize-recover=all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_no_sanitizer_complains_and_all_numbers_are_those_of_plain_loops(sanitizers, tmp_path):
     program = str(tmp_path / "check")
