@@ -1,9 +1,15 @@
+import contextlib
 import dataclasses
 import functools
 import pathlib
+import shutil
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from tf_dlrm.training import sources
 from tf_dlrm.training.config import (
     DataOptions,
     DistributionOptions,
@@ -12,6 +18,10 @@ from tf_dlrm.training.config import (
     RunOptions,
     TrainingConfig,
 )
+from tf_dlrm.training.run import train
+from tfrecords.random import RandomSource
+
+_RANDOM_SOURCE = sources._random_source
 
 
 @pytest.fixture
@@ -48,3 +58,107 @@ def make_tiny():
         return config
 
     return make
+
+
+class RowsInMemory:
+    """The rows of a random source, made once.
+
+    Most of a short run is the tracing of how a random source makes, windows and cuts its rows,
+    which is the same in every run and is tested with the sources.
+    """
+
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
+        self.schema, self.fingerprint = source.schema, source.fingerprint
+        self.rows, self.explain = source.rows, source.explain
+        self._kept: dict[str, tuple] = {}
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epoch: int = 0,
+        first_row: int = 0,
+    ) -> tf.data.Dataset:
+        count = self.rows(split)
+        if split not in self._kept:
+            (self._kept[split],) = self._source.batches(split, count)
+        order = np.arange(count)
+        if shuffle_seed is not None:
+            order = np.random.default_rng([shuffle_seed, epoch]).permutation(count)
+        rows = tf.nest.map_structure(
+            lambda column: tf.gather(column, order[first_row:]), self._kept[split]
+        )
+        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
+
+
+@functools.cache
+def _rows_in_memory(options: DataOptions) -> RowsInMemory:
+    return RowsInMemory(_RANDOM_SOURCE(options))
+
+
+@contextlib.contextmanager
+def _reading_from_memory() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_random_source", _rows_in_memory)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rows_in_memory() -> Iterator[None]:
+    """Runs with --data=random read rows that were made once, in an order of their own."""
+    with _reading_from_memory():
+        yield
+
+
+@pytest.fixture
+def rows_as_they_are_made(monkeypatch):
+    """Runs with --data=random read what they read outside of tests."""
+    monkeypatch.setattr(sources, "_random_source", _RANDOM_SOURCE)
+
+
+@pytest.fixture(scope="session")
+def copy_as_of():
+    """Returns a function that copies a run's folder as it was when a step's checkpoint was new."""
+
+    def copy(folder: str, target: str, step: int) -> None:
+        shutil.copytree(folder, target)
+        checkpoints = pathlib.Path(target) / "checkpoints"
+        for path in checkpoints.glob("checkpoint-*"):
+            if not path.name.startswith(f"checkpoint-{step}."):
+                path.unlink()
+        (checkpoints / "checkpoint").write_text(f'model_checkpoint_path: "checkpoint-{step}"\n')
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def _runs(make_tiny, tmp_path_factory):
+    """Returns the folder and the result of a run of so many steps, trained once."""
+
+    @functools.cache
+    def run(steps: int) -> tuple[pathlib.Path, dict]:
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        with _reading_from_memory():
+            return folder, train(make_tiny(folder, train_steps=steps))
+
+    return run
+
+
+@pytest.fixture
+def begun(tiny, _runs) -> TrainingConfig:
+    """The config of a run that has stopped after 3 steps of an epoch's 20."""
+    config = tiny(train_steps=3)
+    shutil.copytree(_runs(3)[0], config.run.model_dir)
+    return config
+
+
+@pytest.fixture
+def finished(tiny, _runs) -> tuple[TrainingConfig, dict]:
+    """The config of a run of one epoch that has come to its end, and its result."""
+    config = tiny()
+    folder, result = _runs(0)
+    shutil.copytree(folder, config.run.model_dir)
+    return config, result
