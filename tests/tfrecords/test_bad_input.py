@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tfrecords import fault
 from tfrecords.conversion.shuffle import Shuffle
 from tfrecords.conversion.spool import Spool
 from tfrecords.errors import DataError
@@ -142,28 +142,29 @@ def test_a_full_disk_leaves_the_old_set_and_the_work(
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
-def _run(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def test_the_program_ends_with_one_sentence(tmp_path):
+def test_the_program_ends_with_one_sentence(tmp_path, run_command):
     (tmp_path / "in").write_text("0\t1\n")
-    process = _run(
+    done = run_command(
         "tfrecords.convert_criteo", f"--input={tmp_path}/in", f"--output_dir={tmp_path}/o"
     )
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith(f"error: Line 1 of {tmp_path}/in is no row: it has 2")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith(
+        f"error: Line 1 of {tmp_path}/in is no row: it has 2"
+    )
     assert os.listdir(tmp_path) == ["in"]
 
 
+def _in_a_process(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.process
 def test_a_killed_run_leaves_the_old_set(tmp_path, convert, criteo_lines):
     lines = criteo_lines(400)
     first = tmp_path / "first"
@@ -171,16 +172,12 @@ def test_a_killed_run_leaves_the_old_set(tmp_path, convert, criteo_lines):
     convert(first)
     before = RecordSource(str(tmp_path / "out")).fingerprint
     second = tmp_path / "second"
-    # Large enough to be killed in the middle.
-    second.write_text("\n".join(lines * 1500))
-    process = _run("tfrecords.convert_criteo", f"--input={second}", f"--output_dir={tmp_path}/out")
-    spool = tmp_path / ".out.incomplete" / "spool"
-    deadline = time.monotonic() + 120
-    while not spool.exists() or spool.stat().st_size == 0:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    second.write_text("\n".join(lines * 2))
+    flags = [f"--input={second}", f"--output_dir={tmp_path}/out"]
+    # The second entry says that rows are parsed.
+    fault_at = {fault.VARIABLE: "journal:2:SIGKILL"}
+    killed = _in_a_process("tfrecords.convert_criteo", *flags, **fault_at)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / ".out.incomplete").exists()
     assert RecordSource(str(tmp_path / "out")).fingerprint == before
     with pytest.raises(DataError, match="no data set"):
@@ -190,18 +187,36 @@ def test_a_killed_run_leaves_the_old_set(tmp_path, convert, criteo_lines):
     assert sorted(os.listdir(tmp_path)) == ["first", "out", "second"]
 
 
-def test_inspect(numbered):
+@pytest.fixture
+def broken(numbered):
+    """A data set of which bytes have changed, and the file that they are in."""
     path, _, _ = numbered(120)
-    process = _run("tfrecords.inspect", path)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 0, complained
-    assert "split train: 120 rows" in said and "row_id: 120 ids, 1 a row" in said
-    assert said.splitlines()[-1] == "All checksums, row counts and values are as they should be."
     file = os.path.join(path, "train-00000.tfrecord")
     with open(file, "r+b") as stream:
         stream.seek(100)
         stream.write(b"\xff\x00\xff")
-    process = _run("tfrecords.inspect", path)
-    said, complained = process.communicate(timeout=120)
-    assert process.returncode == 1 and "Traceback" not in complained
-    assert complained.splitlines()[-1].startswith(f"error: Record 0 of {file} is broken: ")
+    return path, file
+
+
+def test_inspect(numbered, run_command):
+    path, _, _ = numbered(120)
+    done = run_command("tfrecords.inspect", path)
+    assert done.code == 0, done.err
+    assert "split train: 120 rows" in done.out and "row_id: 120 ids, 1 a row" in done.out
+    last = done.out.splitlines()[-1]
+    assert last == "All checksums, row counts and values are as they should be."
+
+
+def test_inspect_finds_bytes_that_have_changed(broken, run_command):
+    path, file = broken
+    done = run_command("tfrecords.inspect", path)
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith(f"error: Record 0 of {file} is broken: ")
+
+
+@pytest.mark.process
+def test_inspect_in_a_process_of_its_own(broken):
+    path, file = broken
+    done = _in_a_process("tfrecords.inspect", path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: Record 0 of {file} is broken: ")

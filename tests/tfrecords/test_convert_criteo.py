@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from tfrecords.conversion import memory, text_input
+from tfrecords.conversion import text_input
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.options import Options
 from tfrecords.errors import DataError
@@ -51,10 +51,9 @@ def _expected(lines, train, *, min_count=1, modulo=0, everything=False, referenc
     return ids, sizes
 
 
-def _check(source, read_all, lines, train, ids, sizes):
+def _check(source, parts, lines, train, ids, sizes):
     assert source.rows("train") == train
     assert source.rows("evaluation") == len(lines) - train
-    parts = [read_all(source, split) for split in ("train", "evaluation")]
     label = np.concatenate([part[1] for part in parts])
     assert label.tolist() == [int(line[0]) for line in lines]
     dense = np.concatenate([part[0]["dense"] for part in parts])
@@ -68,7 +67,17 @@ def _check(source, read_all, lines, train, ids, sizes):
         assert source.schema.categorical[column].vocabulary_size == sizes[column]
 
 
-@pytest.mark.parametrize("small_pieces", [False, True])
+@pytest.fixture
+def convert_rows(tmp_path, convert_text, read_blocks):
+    """Converts lines; returns the source, and the features and label of its splits."""
+
+    def run(lines, output="out", **options):
+        source = convert_text(lines, output, **options)
+        return source, [read_blocks(tmp_path / output, split) for split in source.info.splits]
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("options", "oracle"),
     [
@@ -80,23 +89,33 @@ def _check(source, read_all, lines, train, ids, sizes):
         ({"reference": True, "max_index_range": 7}, {"reference": True, "modulo": 7}),
     ],
 )
-def test_ids(criteo_lines, convert_text, read_all, monkeypatch, options, oracle, small_pieces):
-    if small_pieces:
-        # Pieces that end anywhere: the split falls within one.
-        monkeypatch.setattr(text_input, "PIECE_BYTES", 5000)
+def test_ids(criteo_lines, convert_rows, monkeypatch, options, oracle):
+    # Pieces that end anywhere: the split falls within one.
+    monkeypatch.setattr(text_input, "PIECE_BYTES", 5000)
     lines = criteo_lines(_ROWS)
     train = _ROWS - _ROWS // 7
-    source = convert_text(lines, rows_per_record=64, **options)
-    _check(source, read_all, lines, train, *_expected(lines, train, **oracle))
+    source, parts = convert_rows(lines, rows_per_record=64, **options)
+    _check(source, parts, lines, train, *_expected(lines, train, **oracle))
     out_of_vocabulary = {column.out_of_vocabulary for column in source.schema.categorical}
     assert out_of_vocabulary == ({None} if "reference" in options else {0})
 
 
-def test_evaluation_only_values_are_out_of_vocabulary(criteo_lines, convert_text, read_all):
+def test_a_data_set_as_training_reads_it(criteo_lines, convert_rows, read_all):
+    source, parts = convert_rows(criteo_lines(70), min_count=2, multi_hot=(1, 3) * 13)
+    features, label = read_all(source, "train", batch_size=25)
+    expected, expected_label = parts[0]
+    assert label.tolist() == expected_label.tolist() and len(label) == 60
+    assert features.keys() == expected.keys()
+    for name in features:
+        np.testing.assert_array_equal(features[name], expected[name], name)
+
+
+def test_evaluation_only_values_are_out_of_vocabulary(criteo_lines, convert_rows):
     lines = criteo_lines(70)
     lines[-1] = "\t".join(lines[-1].split("\t")[:-1] + ["deadbeef"])
-    assert read_all(convert_text(lines), "evaluation")[0]["C26"][-1] == 0
-    assert read_all(convert_text(lines, vocabulary="all"), "evaluation")[0]["C26"][-1] > 0
+    for vocabulary, known in (("train", False), ("all", True)):
+        _, (_, (evaluation, _)) = convert_rows(lines, vocabulary=vocabulary)
+        assert (evaluation["C26"][-1] > 0) == known
 
 
 @pytest.mark.parametrize("rows", [7, 8, 13, 14, 100])
@@ -108,12 +127,12 @@ def test_the_last_seventh(criteo_lines, convert_text, rows):
     assert (source.rows("train"), source.rows("evaluation")) == (sum(chunks[:-1]), chunks[-1])
 
 
-def test_tuning_never_touches_the_evaluation_rows(criteo_lines, convert_text, read_all):
+def test_tuning_never_touches_the_evaluation_rows(criteo_lines, convert_rows, convert_text):
     lines = criteo_lines(_ROWS)
     end = _ROWS - _ROWS // 7
     train = end - end // 7
-    source = convert_text(lines, tuning=True)
-    _check(source, read_all, lines[:end], train, *_expected(lines[:end], train))
+    source, parts = convert_rows(lines, tuning=True)
+    _check(source, parts, lines[:end], train, *_expected(lines[:end], train))
     other = [*lines[:end], *criteo_lines(_ROWS - end, seed=9)]
     again = convert_text(other, "again", tuning=True)
     for split in ("train", "evaluation"):
@@ -129,11 +148,10 @@ def test_other_splits(criteo_lines, convert_text):
         convert_text(lines[:6])
 
 
-def test_bucketized_integers(criteo_lines, convert_text, read_all):
+def test_bucketized_integers(criteo_lines, convert_rows):
     lines = criteo_lines(_ROWS)
     train = _ROWS - _ROWS // 7
-    source = convert_text(lines, bucketize_dense=True, min_count=3)
-    parts = [read_all(source, split)[0] for split in ("train", "evaluation")]
+    source, parts = convert_rows(lines, bucketize_dense=True, min_count=3)
     for column in range(13):
         values = [_bucket(line.split("\t")[1 + column]) for line in lines]
         counts = collections.Counter(values[:train])
@@ -141,7 +159,7 @@ def test_bucketized_integers(criteo_lines, convert_text, read_all):
         for value in values[:train]:
             if counts[value] >= 3:
                 known.setdefault(value, len(known) + 1)
-        got = np.concatenate([part[f"I{column + 1}_bucket"] for part in parts])
+        got = np.concatenate([part[f"I{column + 1}_bucket"] for part, _ in parts])
         assert got.tolist() == [known.get(value, 0) for value in values]
         assert source.schema.categorical[26 + column].vocabulary_size == len(known) + 1
         assert -2 in known and "" in known
@@ -178,32 +196,6 @@ def test_the_same_bytes_twice_and_others_for_other_options(tmp_path, criteo_line
         convert_text(lines, "one", min_count=5, **options)
         assert content("one")["train-00000.tfrecord"] != first["train-00000.tfrecord"]
         assert content("one")["dataset.json"] != first["dataset.json"]
-
-
-@pytest.mark.parametrize("bucket_bytes", [1 << 27, 4000])
-def test_shuffle(criteo_lines, convert_text, read_all, monkeypatch, bucket_bytes):
-    lines = criteo_lines(_ROWS)
-    plain = convert_text(lines)
-    once = convert_text(lines, "once", shuffle="total", seed=1)
-    monkeypatch.setattr(memory.Memory, "bucket_bytes", bucket_bytes)
-    monkeypatch.setattr(text_input, "PIECE_BYTES", 9000)
-    source = convert_text(lines, "shuffled", shuffle="total", seed=1)
-
-    def rows(source, split):
-        features, label = read_all(source, split)
-        columns = [
-            features["dense"],
-            *(features[n][:, None] for n in source.schema.categorical_names),
-        ]
-        return [tuple(row) for row in np.concatenate([*columns, label[:, None]], axis=1)]
-
-    shuffled = rows(source, "train")
-    assert shuffled != rows(plain, "train")
-    assert sorted(shuffled) == sorted(rows(plain, "train"))
-    # Neither the size of the buckets nor that of the pieces makes a difference.
-    assert shuffled == rows(once, "train")
-    assert shuffled != rows(convert_text(lines, "other", shuffle="total", seed=2), "train")
-    assert rows(source, "evaluation") == rows(plain, "evaluation")
 
 
 def test_dataset_json_says_how(criteo_lines, convert_text):

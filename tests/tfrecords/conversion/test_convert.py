@@ -46,14 +46,15 @@ def table(tmp_path):
     return tmp_path
 
 
-def test_a_data_set_holds_the_values_of_the_table(table, read_all):
+def test_a_data_set_holds_the_values_of_the_table(table, read_blocks, read_all):
     out = str(table / "out")
     format = TabularFormat(description_file.load(str(table / "clicks.toml")))
     convert([str(table / "clicks.csv")], out, format, Options(min_count=2), Progress(io.StringIO()))
     source = RecordSource(out)
     assert source.schema.label == "click" and source.schema.dense == ("age",)
     assert (source.rows("train"), source.rows("evaluation")) == (60, 10)
-    parts = [read_all(source, split) for split in ("train", "evaluation")]
+    # One of them as training reads it.
+    parts = [read_blocks(out, "train"), read_all(source, "evaluation")]
     assert np.concatenate([label for _, label in parts]).tolist() == [n % 2 for n in range(70)]
     dense = np.concatenate([features["dense"] for features, _ in parts])
     np.testing.assert_array_equal(dense[:, 0], np.log1p(np.arange(70)).astype(np.float32))
@@ -78,31 +79,36 @@ def test_a_data_set_holds_the_values_of_the_table(table, read_all):
     assert description_file.from_toml(described, "d") == description_file.from_toml(_TOML, "d")
 
 
-def _run(folder, *flags):
-    return subprocess.run(
-        [sys.executable, "-m", "tfrecords.convert", *flags],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_command_describes_and_converts(table):
-    done = _run(table, "--describe=clicks.csv")
-    assert done.returncode == 0, done.stderr
-    (table / "guessed.toml").write_text(done.stdout)
+def test_the_command_describes_and_converts(table, run_command, monkeypatch):
+    monkeypatch.chdir(table)
+    done = run_command("tfrecords.convert", "--describe=clicks.csv")
+    assert done.code == 0, done.err
+    (table / "guessed.toml").write_text(done.out)
     lines = _lines(70)
     lines[9] = "1,old,Bern,,2"
     (table / "clicks.csv").write_text("\n".join(lines) + "\n")
     flags = ["--schema=guessed.toml", "--input=clicks.csv", "--output_dir=out"]
-    done = _run(table, *flags)
-    assert done.returncode == 1
-    assert "Line 10 of clicks.csv is no row: column 'age' is 'old', where" in done.stderr
-    done = _run(table, *flags, "--on_bad_row=skip", "--split=none")
-    assert done.returncode == 0, done.stderr
+    done = run_command("tfrecords.convert", *flags)
+    assert done.code == 1
+    assert "Line 10 of clicks.csv is no row: column 'age' is 'old', where" in done.err
+    done = run_command("tfrecords.convert", *flags, "--on_bad_row=skip", "--split=none")
+    assert done.code == 0, done.err
     assert RecordSource(str(table / "out")).rows("train") == 69
-    assert "--schema is needed" in _run(table, *flags[1:]).stderr
+    assert "--schema is needed" in run_command("tfrecords.convert", *flags[1:]).err
+
+
+@pytest.mark.process
+def test_the_command_in_a_process_of_its_own(table):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfrecords.convert", "--schema=clicks.toml", "--input=clicks.csv"]
+        + ["--output_dir=out"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=table,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Wrote out: 60 rows train, 10 rows evaluation." in done.stderr
 
 
 def test_guesses(table):

@@ -4,19 +4,26 @@ import io
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tfrecords import fault, writer
 from tfrecords import folder as folder_module
-from tfrecords import writer
-from tfrecords.conversion import journal, memory, shuffle, text_input
+from tfrecords.conversion import memory, shuffle, text_input
+from tfrecords.conversion.convert import convert as convert_files
+from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.journal import Journal
+from tfrecords.conversion.options import Options
 from tfrecords.conversion.spool import Spool
+from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
+from tfrecords.progress import Progress
 
 
 class Killed(BaseException):
@@ -82,36 +89,112 @@ def inputs(tmp_path, criteo_lines):
     return paths
 
 
+_TOML = """
+format = "{form}"
+label = "y"
+[dense]
+d = "none"
+[categorical]
+c = "text"
+i = {{kind = "integer", vocabulary_size = 7}}
+"""
+_TAGS = 'tags = {separator = "|"}\n'
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two days of 40 and 33 rows, some bad, as CSV or as Parquet with row groups of 17."""
+
+    def write(form, bad=(3, 13, 23)):
+        rng = random.Random(2)
+        paths = []
+        for day, count in enumerate((40, 33)):
+            rows = [
+                {
+                    "y": str(int(rng.random() < 0.4)),
+                    "d": "bad" if row in bad else str(100 * day + row),
+                    "c": rng.choice(["a", "b", "", "dd", "e", f"only {row}"]),
+                    "i": str(rng.randrange(7)),
+                    "tags": "|".join(rng.sample("pqrst", rng.randrange(4))),
+                }
+                for row in range(count)
+            ]
+            paths.append(str(tmp_path / f"day_{day}.{form}"))
+            if form == "parquet":
+                pq.write_table(pa.Table.from_pylist(rows), paths[-1], row_group_size=17)
+            else:
+                lines = [",".join(row.values()) for row in rows]
+                with open(paths[-1], "w") as file:
+                    file.write("\n".join(["y,d,c,i,tags", *lines]) + "\n")
+        return paths
+
+    return write
+
+
+@pytest.fixture
+def convert_table(tmp_path):
+    """Converts tables in pieces of five rows of Parquet, or about as many lines of text."""
+
+    def run(paths, name, stream=None, **options):
+        form = paths[0].rsplit(".", 1)[1]
+        top = 'ignore = ["tags"]\n' if "multi_hot" in options else ""
+        toml = top + _TOML.format(form=form) + ("" if top else _TAGS)
+        source = TabularFormat(
+            from_toml(toml, "t.toml"), piece_bytes=640 if form == "parquet" else 75
+        )
+        how = Options(**{"on_bad_row": "skip", "rows_per_record": 4, **options})
+        progress = Progress(stream or io.StringIO())
+        return convert_files(paths, str(tmp_path / name), source, how, progress, threads=2)
+
+    return run
+
+
 _OPTIONS = {
     "in order": {"min_count": 2},
     "total": {"shuffle": "total", "seed": 1, "keep_negatives": 0.6},
-    "day": {"shuffle": "day", "split": "last_day", "multi_hot": (2,) * 26},
-    "reference": {"reference": True, "keep_negatives": 0.5, "split": "0.2"},
+    "day": {"shuffle": "day", "split": "last_day", "multi_hot": (2, 3), "seed": 5},
+    "reference": {"reference": True, "keep_negatives": 0.5, "split": "0.2", "seed": 2},
 }
 
 
-@pytest.mark.parametrize("options", _OPTIONS.values(), ids=_OPTIONS)
-def test_stopped_anywhere(tmp_path, convert_criteo, inputs, content, small, killed_at, options):
-    def convert(name, stream=None, fresh=False):
-        return convert_criteo(inputs, tmp_path / name, stream, fresh, rows_per_record=16, **options)
-
-    entries = killed_at(-1, False, lambda: convert("whole"))
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [*(("csv", how) for how in _OPTIONS.values()), ("parquet", _OPTIONS["in order"])],
+    ids=[*_OPTIONS, "parquet"],
+)
+def test_stopped_anywhere(
+    tmp_path, tables, convert_table, content, small, killed_at, monkeypatch, form, options
+):
+    monkeypatch.setattr(memory.Memory, "bucket_bytes", 300)
+    monkeypatch.setattr(shuffle, "_FLUSH_BYTES", 400)
+    paths = tables(form)
+    entries = killed_at(-1, False, lambda: convert_table(paths, "whole", **options))
     whole = content("whole")
     assert sum(name.startswith("train-") for name in whole) > 1
     used = ""
     for number in range(2, entries + 1, 3):
-        killed_at(number, number % 2, lambda: convert("stopped"))
+        killed_at(number, number % 2, lambda: convert_table(paths, "stopped", **options))
         assert not (tmp_path / "stopped").exists()
         said = io.StringIO()
-        convert("stopped", said)
+        convert_table(paths, "stopped", said, **options)
         used += said.getvalue()
         assert content("stopped") == whole, number
-        for path in sorted((tmp_path / "stopped").rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        (tmp_path / "stopped").rmdir()
+        shutil.rmtree(tmp_path / "stopped")
     for sentence in ("rows that were parsed", "the vocabularies that were", "record files"):
         assert re.search(f"Using .*{sentence}", used), sentence
-    assert sorted(os.listdir(tmp_path)) == ["day_0", "day_1", "day_2", "whole"]
+    assert sorted(os.listdir(tmp_path)) == [*map(os.path.basename, paths), "whole"]
+
+
+@pytest.mark.parametrize(("form", "entry", "line"), [("csv", 4, 33), ("parquet", 7, 32)])
+def test_a_bad_row_behind_the_stop_has_its_number(
+    tables, convert_table, killed_at, form, entry, line
+):
+    paths = tables(form, bad=[31])[1:]
+    killed_at(entry, False, lambda: convert_table(paths, "out", on_bad_row="fail"))
+    said = io.StringIO()
+    with pytest.raises(DataError, match=f"Line {line} of {paths[0]} is no row"):
+        convert_table(paths, "out", said, on_bad_row="fail")
+    assert "rows that were parsed already" in said.getvalue()
 
 
 def test_stopped_again_and_again(tmp_path, convert_criteo, inputs, content, small, killed_at):
@@ -150,13 +233,13 @@ def test_stopped_between_the_entries(tmp_path, convert_criteo, inputs, content, 
         raise Killed
 
     append = Spool.append
-    for kind, name, fault in (
+    for kind, name, broken in (
         (Spool, "append", half_a_piece),
         (shuffle.Shuffle, "flush", half_a_flush),
         (folder_module.WholeFolder, "commit", no_commit),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(kind, name, fault)
+            patch.setattr(kind, name, broken)
             with pytest.raises(Killed):
                 convert("stopped")
     convert("stopped")
@@ -243,34 +326,54 @@ def test_damaged_work_is_found(
     assert content("out") == content("whole")
 
 
-def test_a_process_that_is_killed_or_interrupted(tmp_path, criteo_lines, content, convert_criteo):
+def test_an_interrupt_ends_in_a_sentence(
+    tmp_path, criteo_lines, content, monkeypatch, run_command, small
+):
     path = tmp_path / "in"
-    path.write_text("\n".join(criteo_lines(400) * 600) + "\n")
+    path.write_text("\n".join(criteo_lines(100)) + "\n")
+    command = ["tfrecords.convert_criteo", f"--input={path}"]
+    assert run_command(*command, f"--output_dir={tmp_path}/whole").code == 0
+    command.append(f"--output_dir={tmp_path}/out")
+    # Whoever started the tests in the background made them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv(fault.VARIABLE, "journal:3:SIGINT")
+            done = run_command(*command)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: Interrupted. The same command goes on")
+    assert sorted(os.listdir(tmp_path)) == [".out.incomplete", "in", "whole"]
+    assert "rows that were parsed already" in run_command(*command).err
+    assert content("out") == content("whole")
+
+
+@pytest.mark.process
+def test_a_process_that_is_killed_and_interrupted(tmp_path, criteo_lines, content, convert_criteo):
+    path = tmp_path / "in"
+    path.write_text("\n".join(criteo_lines(400) * 20) + "\n")
+    # So little memory makes the smallest pieces, of about 1,300 of these lines.
     command = [sys.executable, "-m", "tfrecords.convert_criteo", f"--input={path}"]
-    command += [f"--output_dir={tmp_path}/out", "--shuffle=total", "--memory_gb=0.2"]
-    rng = random.Random(1)
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 1)):
-        process = subprocess.Popen(
+    command += [f"--output_dir={tmp_path}/out", "--shuffle=total", "--memory_gb=0.01"]
+
+    def run(fault_at=""):
+        return subprocess.run(
             command,
-            stderr=subprocess.PIPE,
+            env={**os.environ, fault.VARIABLE: fault_at},
+            capture_output=True,
             text=True,
             # A shell's background jobs ignore SIGINT, and so would all that they start.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        written = tmp_path / ".out.incomplete" / journal.FILE_NAME
-        before = written.stat().st_size if written.exists() else 0
-        deadline = time.monotonic() + 120
-        while not written.exists() or written.stat().st_size < before + rng.randrange(300, 900):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.002)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == code, said
-        if number == signal.SIGINT:
-            assert "Using" in said
-            assert said.splitlines()[-1].startswith("error: Interrupted. The same command goes on")
-    finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
-    assert "rows that were parsed already" in finished.stderr
+
+    assert run("journal:3:SIGKILL").returncode == -signal.SIGKILL
+    assert (tmp_path / ".out.incomplete").exists() and not (tmp_path / "out").exists()
+    done = run("journal:5:SIGINT")
+    assert done.returncode == 1 and "rows that were parsed already" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: Interrupted. The same command goes on")
+    done = run()
+    assert done.returncode == 0 and "rows that were parsed already" in done.stderr
     convert_criteo([path], tmp_path / "whole", shuffle="total", memory_gb=1)
     assert content("out") == content("whole")
     assert sorted(os.listdir(tmp_path)) == ["in", "out", "whole"]

@@ -9,7 +9,6 @@ from tfrecords import verify
 from tfrecords.conversion import multi_hot
 from tfrecords.conversion.criteo import day_files, parse_days
 from tfrecords.errors import DataError
-from tfrecords.reader import RecordSource
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_days_that_are_not_allowed(text):
 
 @pytest.mark.parametrize(("reference", "first"), [(False, "evaluation"), (True, "test")])
 def test_the_last_day_is_halved(
-    tmp_path, folder, convert_criteo, read_all, criteo_lines, reference, first
+    tmp_path, folder, convert_criteo, read_blocks, criteo_lines, reference, first
 ):
     paths = day_files([str(folder)], "")
     info = convert_criteo(
@@ -64,9 +63,8 @@ def test_the_last_day_is_halved(
     rows = {name: split.rows for name, split in info.splits.items()}
     assert rows == {"train": 40 + 41 + 42, first: 22, second: 21}
     labels = [int(line[0]) for line in criteo_lines(43, seed=3)]
-    source = RecordSource(str(tmp_path / "set"))
-    assert read_all(source, first)[1].tolist() == labels[:22]
-    assert read_all(source, second)[1].tolist() == labels[22:]
+    assert read_blocks(tmp_path / "set", first)[1].tolist() == labels[:22]
+    assert read_blocks(tmp_path / "set", second)[1].tolist() == labels[22:]
     with pytest.raises(DataError, match="it needs at least 2 files; --input names 1"):
         convert_criteo(paths[:1], tmp_path / "set", split="last_day")
 
@@ -80,15 +78,15 @@ def test_mlperf_hotness():
         multi_hot.parse_hotness("2,x")
 
 
-def test_mlperf_multi_hot(tmp_path, folder, convert_criteo, read_all):
+def test_mlperf_multi_hot(tmp_path, folder, convert_criteo, read_blocks):
     paths = day_files([str(folder)], "")
     for name, hotness in (("one", ()), ("many", multi_hot.MLPERF)):
-        convert_criteo(paths, tmp_path / name, split="last_day", multi_hot=hotness, seed=3)
-    one, many = (RecordSource(str(tmp_path / name)) for name in ("one", "many"))
-    assert tuple(column.hotness for column in many.schema.categorical) == multi_hot.MLPERF
+        info = convert_criteo(paths, tmp_path / name, split="last_day", multi_hot=hotness, seed=3)
+    columns = info.schema.categorical
+    assert tuple(column.hotness for column in columns) == multi_hot.MLPERF
     for split in ("train", "test"):
-        before, after = read_all(one, split)[0], read_all(many, split)[0]
-        for column, hotness in zip(many.schema.categorical, multi_hot.MLPERF, strict=True):
+        before, after = (read_blocks(tmp_path / name, split)[0] for name in ("one", "many"))
+        for column, hotness in zip(columns, multi_hot.MLPERF, strict=True):
             ids = after[column.name].reshape(-1, hotness)
             assert ids[:, 0].tolist() == before[column.name].tolist()
             assert ids.min() >= 0 and ids.max() < column.vocabulary_size
