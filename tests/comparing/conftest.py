@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.training.config import (
     DataOptions,
     ModelOptions,
@@ -26,6 +27,18 @@ def common():
         optimizer=OptimizerOptions(),
         run=RunOptions(batch_size=100, eval_every_steps=10, checkpoint_every_steps=5),
     )
+
+
+@pytest.fixture
+def compare_options():
+    """Returns a function that makes valid options of a comparison in a folder."""
+
+    def make(folder, **changes):
+        made = CompareOptions(output_dir=str(folder), **changes)
+        made.validate()
+        return made
+
+    return make
 
 
 @pytest.fixture

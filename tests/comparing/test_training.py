@@ -1,0 +1,156 @@
+"""The runs as processes: what is trained, and what a second start makes of it."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+
+from tf_dlrm.comparing.runs import plan_runs, train_all
+from tf_dlrm.errors import UserError
+
+# In place of `python -m tf_dlrm.train`: notes its start, and leaves what a training run leaves.
+_PROGRAM = """#!{python} -IS
+import json, os, pathlib, signal, sys
+assert sys.argv[1:3] == ["-m", "tf_dlrm.train"], sys.argv
+flags = dict(flag[2:].split("=", 1) for flag in sys.argv[3:])
+folder = pathlib.Path(flags["model_dir"])
+with open({started!r}, "a") as file:
+    file.write(folder.parent.parent.name + " " + flags["batch_size"] + "\\n")
+(folder / "checkpoints").mkdir(exist_ok=True)
+(folder / "checkpoints" / "checkpoint").touch()
+what = os.environ.get("BEHAVIOUR")
+if what == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+print("resuming" if what == "again" else "beginning", file=sys.stderr)
+if what == "fail":
+    print("train: the loss became nan.", file=sys.stderr)
+    sys.exit(2)
+print("a line before the result")
+print(json.dumps(dict(auc=0.25 + len(folder.parent.parent.name), step=20)))
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts a small program in place of training; returns a function that reads what it began."""
+    path, started = tmp_path / "python", tmp_path / "started"
+    path.write_text(_PROGRAM.format(python=sys.executable, started=str(started)))
+    path.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(path))
+    started.touch()
+    return lambda: started.read_text().splitlines()
+
+
+@pytest.fixture
+def runs(compare_options, common, tmp_path):
+    """Of DLRM and DCN."""
+    return plan_runs(compare_options(tmp_path / "out", seeds=(0,), optimizers=("adagrad",)), common)
+
+
+def _with_run(run, **changes):
+    changed = dataclasses.replace(run.config.run, **changes)
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, run=changed))
+
+
+def _checkpoints(runs):
+    return [(run.folder / "checkpoints").exists() for run in runs]
+
+
+def test_what_is_finished_is_not_trained_again(program, runs, capfd):
+    first = train_all(runs[:1], keep_models=True)
+    assert first == [{"auc": 4.25, "step": 20}]
+    assert _checkpoints(runs) == [True, False]
+    both = train_all(runs, keep_models=False)
+    assert both == [*first, {"auc": 3.25, "step": 20}]
+    assert program() == ["dlrm 100", "dcn 100"]
+    assert _checkpoints(runs) == [False, False]
+    assert "Run 2 of 2: dcn/adagrad/seed_0\n" in capfd.readouterr().err
+    assert train_all(runs, keep_models=False) == both
+    assert len(program()) == 2
+
+
+def test_finished_runs_of_other_options_are_refused_before_any_is_trained(program, runs):
+    train_all(runs[1:], keep_models=False)
+    with pytest.raises(UserError, match=r"dcn/adagrad/seed_0 holds a run with other options .*=50"):
+        train_all([runs[0], _with_run(runs[1], batch_size=50)], keep_models=False)
+    assert program() == ["dcn 100"]
+
+
+def test_an_interrupted_run_does_not_go_on_with_other_options(program, runs, monkeypatch):
+    run = runs[0]
+    monkeypatch.setenv("BEHAVIOUR", "die")
+    with pytest.raises(UserError, match=r"dlrm/adagrad/seed_0 failed: it ended with code -9 All"):
+        train_all([run], keep_models=True)
+    monkeypatch.setenv("BEHAVIOUR", "again")
+    other = _with_run(run, batch_size=50, epochs=2)
+    with pytest.raises(UserError, match=r"other options \(--batch_size=100, --batch_size=50, --ep"):
+        train_all([other], keep_models=True)
+    assert program() == ["dlrm 100"]
+    # Before the first checkpoint nothing would go on.
+    (run.folder / "checkpoints" / "checkpoint").unlink()
+    train_all([other], keep_models=False)
+    assert program() == ["dlrm 100", "dlrm 50"]
+    assert (run.folder / "log.txt").read_text() == "resuming\n"
+
+
+@pytest.mark.parametrize("text", ['{"flags": 3, "result": {}}', "[]", '{"flags": []}', "{"])
+@pytest.mark.parametrize("name", ["result.json", "begun.json"])
+def test_what_does_not_say_what_was_run_is_refused(program, runs, text, name):
+    (run,) = runs[:1]
+    (run.folder / "checkpoints").mkdir(parents=True)
+    (run.folder / "checkpoints" / "checkpoint").touch()
+    (run.folder / name).write_text(text)
+    expected = f"{name} does not say what was run; remove the folder"
+    if (name, text) == ("begun.json", "[]"):  # of a run without flags
+        expected = "holds a run with other options"
+    with pytest.raises(UserError, match=expected):
+        train_all([run], keep_models=False)
+    assert program() == []
+
+
+def test_a_failed_run_is_named_with_what_it_said(program, runs, monkeypatch):
+    monkeypatch.setenv("BEHAVIOUR", "fail")
+    sentence = r"dlrm/adagrad/seed_0 failed: train: the loss became nan\. All it said is in .*/log"
+    for _ in range(2):
+        with pytest.raises(UserError, match=sentence):
+            train_all(runs, keep_models=False)
+    assert program() == ["dlrm 100"] * 2  # and nothing after it
+    assert (runs[0].folder / "log.txt").read_text().count("beginning\n") == 2
+    monkeypatch.delenv("BEHAVIOUR")
+    assert [result["step"] for result in train_all(runs, keep_models=False)] == [20, 20]
+
+
+@pytest.mark.process
+def test_a_killed_comparison_goes_on_and_ends_as_one_that_was_not(
+    compare_options, tmp_path, common, monkeypatch
+):
+    from tf_dlrm.compare import compare
+    from tf_dlrm.comparing.curves import evaluations, training_loss
+    from tf_dlrm.training.run import train
+    from tfrecords.fault import VARIABLE
+
+    options = compare_options(tmp_path / "out", seeds=(0,), optimizers=("adagrad",))
+    monkeypatch.setenv(VARIABLE, "checkpoint:5:SIGKILL")
+    with pytest.raises(UserError, match="The run dlrm/adagrad/seed_0 failed: "):
+        compare(options, common)
+    monkeypatch.delenv(VARIABLE)
+    compare(options, common)
+    entries = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [entry["model"] for entry in entries] == ["dlrm", "dcn"]
+    runs = plan_runs(options, common)
+    folder = runs[0].folder
+    assert "resuming at step 5 from" in (folder / "log.txt").read_text()
+    assert "checkpoints" not in {path.name for path in folder.iterdir()}
+    whole = train(_with_run(runs[0], model_dir=str(tmp_path / "whole")).config)
+    for key in ("auc", "log_loss", "accuracy", "step", "parameters"):
+        assert entries[0][key] == pytest.approx(whole[key], rel=1e-6), key
+    sizes = [entry["parameters"] for entry in entries]
+    assert max(sizes) <= 1.01 * min(sizes)
+
+    assert list(evaluations(folder, "auc")) == [10, 20]
+    losses = training_loss(folder)
+    assert max(losses) == 20 and all(0.3 < loss < 1.0 for loss in losses.values())
+    assert (tmp_path / "out" / "curves.svg").read_text().count("<path") > 20
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    assert f"| dcn | adagrad | {entries[1]['auc']:.4f} | {entries[1]['log_loss']:.4f} |" in table
