@@ -12,6 +12,7 @@ import pytest
 from tfrecords.conversion import text_input
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.options import Options
+from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.reader import RecordSource
 
@@ -206,6 +207,19 @@ def test_dataset_json_says_how(criteo_lines, convert_text):
     assert how["format"]["dense"] == "log(1 + max(x, 0)), 0 where blank"
 
 
+def test_dataset_json_says_what_was_dropped(tmp_path, criteo_lines, convert_text):
+    lines = criteo_lines(500)
+    info = convert_text(lines, split="0.2", keep_negatives=0.25, seed=3).info
+    assert DatasetInfo.load(str(tmp_path / "out")) == info
+    assert info.how_it_was_made["options"]["keep_negatives"] == 0.25
+    negatives = sum(line[0] == "0" for line in lines[:400])
+    dropped = info.how_it_was_made["negative_rows_dropped"]
+    assert info.splits["train"].rows == 400 - dropped
+    assert info.splits["train"].label_sum == 400 - negatives
+    assert abs(dropped / negatives - 0.75) < 0.08
+    assert info.splits["evaluation"].rows == 100
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,6 +230,12 @@ def test_dataset_json_says_how(criteo_lines, convert_text):
         ({"reference": True, "vocabulary": "train"}, "--vocabulary=train contradicts"),
         ({"reference": True, "vocabulary": "all", "min_count": 2}, "--min_count=2 contradicts"),
         ({"rows_per_record": 0}, "--rows_per_record must be at least 1"),
+        ({"shuffle": "some"}, "--shuffle must be none, day or total, not 'some'"),
+        ({"keep_negatives": 0.0}, "--keep_negatives .* above 0 and at most 1, not 0.0"),
+        ({"keep_negatives": float("nan")}, "--keep_negatives .* not nan"),
+        ({"memory_gb": 0.0}, "--memory_gb must be a number above 0, not 0.0"),
+        ({"multi_hot": (2, 0)}, "--multi_hot must be mlperf or numbers of at least 1"),
+        ({"multi_hot_distribution": "zipf"}, "--multi_hot_distribution must be one of uniform"),
     ],
 )
 def test_options_that_are_not_allowed(options, message):
