@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
@@ -57,6 +58,18 @@ def pytest_configure(config):
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels():
+    """Compiles the native kernels, in new machines, apart from the test that uses them first."""
+    from tf_dlrm.embeddings.kernels import native
+    from tf_dlrm.embeddings.kernels.build import BuildError, library
+    from tf_dlrm.layers.kernels import pairs
+
+    with contextlib.suppress(BuildError):  # the tests of kernels say so
+        for folder in (native._FOLDER, pairs.FOLDER):
+            library(folder)
 
 
 @pytest.fixture(scope="session")
