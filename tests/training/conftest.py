@@ -19,7 +19,6 @@ from tf_dlrm.training.config import (
     TrainingConfig,
 )
 from tf_dlrm.training.run import train
-from tfrecords.random import RandomSource
 
 _RANDOM_SOURCE = sources._random_source
 
@@ -46,7 +45,7 @@ def make_tiny():
             ),
             "model": ModelOptions(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(8, 1)),
             "optimizer": OptimizerOptions(),
-            "run": RunOptions(model_dir=str(folder), batch_size=100, eval_batch_size=256, seed=3),
+            "run": RunOptions(model_dir=str(folder), batch_size=100, eval_batch_size=350, seed=3),
             "distribution": DistributionOptions(),
         }
         for name, part in parts.items():
@@ -61,17 +60,38 @@ def make_tiny():
 
 
 class RowsInMemory:
-    """The rows of a random source, made once.
+    """A source of rows that are made once, by NumPy, and can be learned from.
 
     Most of a short run is the tracing of how a random source makes, windows and cuts its rows,
     which is the same in every run and is tested with the sources.
     """
 
-    def __init__(self, source: RandomSource) -> None:
-        self._source = source
+    def __init__(self, options: DataOptions) -> None:
+        # No teacher, which would be calibrated on rows of the random source.
+        source = _RANDOM_SOURCE(dataclasses.replace(options, random_label="random"))
         self.schema, self.fingerprint = source.schema, source.fingerprint
         self.rows, self.explain = source.rows, source.explain
-        self._kept: dict[str, tuple] = {}
+        self._lookup = options.random_indices_per_lookup
+        self._kept = {split: self._make(split) for split in ("train", "evaluation")}
+
+    def _make(self, split: str) -> tuple:
+        count = self.rows(split)
+        rng, weights = np.random.default_rng(len(split)), np.random.default_rng(0)
+        features = {"dense": rng.random((count, len(self.schema.dense)), np.float32)}
+        logits = features["dense"].sum(1) - len(self.schema.dense) / 2
+        for column in self.schema.categorical:
+            lengths = np.full(count, column.hotness or self._lookup)
+            if not column.hotness:
+                lengths = rng.integers(1, self._lookup + 1, count)
+            # Small ids are more frequent.
+            ids = (column.vocabulary_size * rng.random(lengths.sum()) ** 2).astype(np.int64)
+            effect = 1.5 * weights.normal(size=column.vocabulary_size)
+            logits += np.add.reduceat(effect[ids], np.cumsum(lengths) - lengths) / lengths
+            features[column.name] = tf.RaggedTensor.from_row_lengths(ids, lengths)
+            if column.hotness:
+                features[column.name] = ids if column.hotness == 1 else ids.reshape(count, -1)
+        labels = rng.random(count) < 1 / (1 + np.exp(-1 - logits))
+        return features, labels.astype(np.float32)
 
     def batches(
         self,
@@ -82,21 +102,16 @@ class RowsInMemory:
         epoch: int = 0,
         first_row: int = 0,
     ) -> tf.data.Dataset:
-        count = self.rows(split)
-        if split not in self._kept:
-            (self._kept[split],) = self._source.batches(split, count)
-        order = np.arange(count)
+        order = np.arange(self.rows(split))
         if shuffle_seed is not None:
-            order = np.random.default_rng([shuffle_seed, epoch]).permutation(count)
+            order = np.random.default_rng([shuffle_seed, epoch]).permutation(order)
         rows = tf.nest.map_structure(
             lambda column: tf.gather(column, order[first_row:]), self._kept[split]
         )
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
 
 
-@functools.cache
-def _rows_in_memory(options: DataOptions) -> RowsInMemory:
-    return RowsInMemory(_RANDOM_SOURCE(options))
+_rows_in_memory = functools.cache(RowsInMemory)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Exports of checkpoints: the same tables, smaller ones, only what changed, and proof of each."""
 
+import functools
 import json
 import os
 import pathlib
@@ -75,22 +76,43 @@ def auc_of(folder):
     )["auc"]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "int4"])
-def test_tables_of_every_type(run, tmp_path, dtype):
-    result = export(run, 60, tmp_path / "export", table_dtype=dtype, max_auc_loss=0.5)
-    rows = rows_of(run, 60)
-    encoded = row_format(dtype).encode(rows)
-    np.testing.assert_array_equal(saved_rows(tmp_path / "export"), encoded)
-    assert result["table_bytes"] == encoded.nbytes
+@pytest.fixture(scope="module")
+def exports(run, tmp_path_factory):
+    """Exports DTYPE_STEP of the run, made when they are asked for; nothing changes them."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def made(dtype, step):
+        path = folder / f"{dtype}_{step}"
+        export(run, step, path, table_dtype=dtype, max_auc_loss=-1.0)
+        return path
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *("float32", "int8"),
+        *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("bfloat16", "float16")),
+    ],
+)
+def test_tables_of_every_type(run, exports, dtype):
+    encoded = row_format(dtype).encode(rows_of(run, 60))
+    np.testing.assert_array_equal(saved_rows(exports(dtype, 60)), encoded)
     # 4 numbers a row, and for whole numbers scale and offset.
-    assert encoded.nbytes == sum(TABLES) * {"float32": 16, "int8": 7, "int4": 5}.get(dtype, 8)
-    assert load_saved_model(str(tmp_path / "export"))[1]["export"]["table_dtype"] == dtype
-    if dtype == "float32":
-        assert "auc_loss" not in result
-        return
-    assert result["auc"] == auc_of(tmp_path / "export")
-    export(run, 60, tmp_path / "whole")
-    assert result["checkpoint_auc"] == pytest.approx(auc_of(tmp_path / "whole"), abs=1e-6)
+    assert encoded.nbytes == sum(TABLES) * {"float32": 16, "int8": 7}.get(dtype, 8)
+    assert load_saved_model(str(exports(dtype, 60)))[1]["export"]["table_dtype"] == dtype
+
+
+def test_what_smaller_tables_lose_is_measured(run, exports, tmp_path):
+    result = export(run, 60, tmp_path / "export", table_dtype="int4", max_auc_loss=0.5)
+    encoded = row_format("int4").encode(rows_of(run, 60))
+    np.testing.assert_array_equal(saved_rows(tmp_path / "export"), encoded)
+    assert result["table_bytes"] == encoded.nbytes == sum(TABLES) * 5
+    assert load_saved_model(str(tmp_path / "export"))[1]["export"]["table_dtype"] == "int4"
+    assert result["auc"] == auc_of(tmp_path / "export") != result["checkpoint_auc"]
+    assert result["checkpoint_auc"] == pytest.approx(auc_of(exports("float32", 60)), abs=1e-6)
     assert result["auc_loss"] == pytest.approx(result["checkpoint_auc"] - result["auc"], abs=1e-12)
 
 
@@ -111,17 +133,15 @@ def test_nothing_is_exported_that_loses_too_much(run, tmp_path, monkeypatch):
 
 def test_a_type_that_computes_less_exactly(run, tmp_path):
     result = export(run, 60, tmp_path / "export", compute_dtype="bfloat16", max_auc_loss=0.5)
-    assert result["auc"] == auc_of(tmp_path / "export") != result["checkpoint_auc"]
+    assert result["auc"] == auc_of(tmp_path / "export")
+    # How much it loses depends on the processor, which may widen the products.
+    assert result["auc"] == pytest.approx(result["checkpoint_auc"], abs=0.02)
+    assert result["auc_loss"] == pytest.approx(result["checkpoint_auc"] - result["auc"], abs=1e-12)
     np.testing.assert_array_equal(saved_rows(tmp_path / "export"), rows_of(run, 60))
-
-
-@pytest.fixture(scope="module")
-def exports(run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports")
-    for dtype in ("float32", "int8"):
-        for step in (58, 60):
-            export(run, step, folder / f"{dtype}_{step}", table_dtype=dtype, max_auc_loss=-1.0)
-    return folder
+    serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
+    nodes = [n for f in serve.graph.as_graph_def().library.function for n in f.node_def]
+    products = [node.attr["T"].type for node in nodes if node.op == "MatMul"]
+    assert products.count(tf.bfloat16.as_datatype_enum) == 4  # the layers of both MLPs
 
 
 def compare(saved_model, against, **options):
@@ -134,20 +154,20 @@ def compare(saved_model, against, **options):
 
 def test_an_export_predicts_what_its_checkpoint_does(run, exports):
     for against in (at(run, 60), run):  # the folder means the newest one
-        result = compare(exports / "float32_60", against)
+        result = compare(exports("float32", 60), against)
         assert result["rows"] == 700 and result["checkpoint_step"] == result["step"] == 60
         assert 0 <= result["mean_difference"] <= result["largest_difference"] < 1e-6
         assert result["auc"] == pytest.approx(result["checkpoint_auc"], abs=1e-6)
     with pytest.raises(UserError, match=r"Row \d+ of split 'evaluation' has the probability"):
-        compare(exports / "float32_60", at(run, 58))
+        compare(exports("float32", 60), at(run, 58))
     with pytest.raises(UserError, match="of 700 rows differ by more than --max_difference=1e-05"):
-        compare(exports / "int8_60", at(run, 60))
-    assert compare(exports / "int8_60", at(run, 60), max_difference=0.1)["rows"] == 700
+        compare(exports("int8", 60), at(run, 60))
+    assert compare(exports("int8", 60), at(run, 60), max_difference=0.1)["rows"] == 700
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_an_increment_makes_the_base_what_a_full_export_is(run, exports, tmp_path, dtype):
-    base, full = exports / f"{dtype}_58", exports / f"{dtype}_60"
+    base, full = exports(dtype, 58), exports(dtype, 60)
     export(run, 60, tmp_path / "increment", base, table_dtype=dtype, max_auc_loss=0.5)
     result = fold(str(base), str(tmp_path / "increment"), str(tmp_path / "folded"))
     changed = (row_format(dtype).encode(rows_of(run, 58)) != saved_rows(full)).any(1).sum()
@@ -163,8 +183,8 @@ def test_an_increment_makes_the_base_what_a_full_export_is(run, exports, tmp_pat
 
 
 def test_increments_follow_each_other(run, exports, tmp_path):
-    export(run, 58, tmp_path / "back", exports / "float32_60")
-    fold(str(exports / "float32_60"), str(tmp_path / "back"), str(tmp_path / "old"))
+    export(run, 58, tmp_path / "back", exports("float32", 60))
+    fold(str(exports("float32", 60)), str(tmp_path / "back"), str(tmp_path / "old"))
     export(run, 60, tmp_path / "forth", tmp_path / "old")
     fold(str(tmp_path / "old"), str(tmp_path / "forth"), str(tmp_path / "new"))
     np.testing.assert_array_equal(saved_rows(tmp_path / "old"), rows_of(run, 58))
@@ -172,7 +192,7 @@ def test_increments_follow_each_other(run, exports, tmp_path):
 
 
 def test_increments_that_do_not_fit(run, exports, tmp_path):
-    base, increment = exports / "float32_58", tmp_path / "increment"
+    base, increment = exports("float32", 58), tmp_path / "increment"
     with pytest.raises(UserError, match="has other tables than this model"):
         export(run, 60, increment, base, table_dtype="int8")
     with pytest.raises(UserError, match="is no SavedModel that tf_dlrm exported"):
@@ -180,7 +200,7 @@ def test_increments_that_do_not_fit(run, exports, tmp_path):
     assert not os.path.exists(increment)
     export(run, 60, increment, base)
     with pytest.raises(UserError, match="was made from another SavedModel than --base="):
-        fold(str(exports / "float32_60"), str(increment), str(tmp_path / "folded"))
+        fold(str(exports("float32", 60)), str(increment), str(tmp_path / "folded"))
     with pytest.raises(UserError, match="is no increment"):
         fold(str(base), str(base), str(tmp_path / "folded"))
     other = tmp_path / "other"  # of the same base and tables
@@ -215,14 +235,14 @@ def test_an_increment_offers_what_its_base_does(run, tmp_path):
 
 def test_a_base_that_is_replaced_meanwhile(run, exports, tmp_path, monkeypatch):
     base, increment = tmp_path / "base", tmp_path / "increment"
-    shutil.copytree(exports / "float32_58", base)
+    shutil.copytree(exports("float32", 58), base)
     export(run, 60, increment, base)
     read = CheckpointRows.read
 
     def replacing(self, *arguments):
         rows = read(self, *arguments)
         shutil.rmtree(base)
-        shutil.copytree(exports / "float32_60", base)
+        shutil.copytree(exports("float32", 60), base)
         return rows
 
     with monkeypatch.context() as patched:

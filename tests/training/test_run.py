@@ -39,6 +39,7 @@ def test_training_learns_and_reports_what_it_did(tiny):
     config = tiny(
         epochs=6,
         eval_every_steps=40,
+        eval_batch_size=256,
         embedding_optimizer="adagrad",
         dense_optimizer="adam",
         dense_learning_rate=0.01,
