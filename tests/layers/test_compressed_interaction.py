@@ -77,6 +77,8 @@ def test_first_weights_and_seed():
     np.testing.assert_allclose(second.numpy().std(), (2 / 1040) ** 0.5, rtol=0.03)
     np.testing.assert_array_equal(first, layers[1].kernel_0)
     assert not np.array_equal(first, layers[2].kernel_0)
+    draws = [kernel.numpy().ravel()[:10_000] for kernel in (first, second)]
+    assert abs(np.corrcoef(draws)[0, 1]) < 0.1  # not one draw, scaled
 
 
 def test_functional_model_config_and_save(tmp_path):

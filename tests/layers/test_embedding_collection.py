@@ -62,7 +62,18 @@ def functional(optimizer, seed=0):
     return model
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+# The layer does not know what the optimizers do: two, of which one counts updates and one has a
+# schedule, find what is wrong with the layer.
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        o
+        if isinstance(o, (RowWiseAdagrad, LazyAdam))
+        else pytest.param(o, marks=pytest.mark.exhaustive)
+        for o in OPTIMIZERS
+    ],
+    ids=lambda o: type(o).__name__,
+)
 def test_fit_lowers_the_loss_and_equals_a_loop_of_ones_own(optimizer):
     ids, labels = data()
     fitted, looped = functional(optimizer), functional(optimizer)
@@ -112,11 +123,24 @@ def test_not_trainable_freezes_the_tables():
         np.testing.assert_array_equal(value, before[key])
 
 
+def by_fit(model, ids, labels):
+    model.fit(ids, labels, batch_size=len(labels), shuffle=False, verbose=0)
+
+
+def by_a_tape(model, ids, labels):
+    """What `fit` does with one batch, without its tracing."""
+    with tf.GradientTape() as tape:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)(labels, model(ids, training=True))
+    weights = model.trainable_variables
+    model.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
 def test_save_and_load_go_on_equally(optimizer, tmp_path):
     ids, labels = data()
     model = functional(optimizer)
-    model.fit(ids, labels, shuffle=False, verbose=0)
+    train = by_fit if isinstance(optimizer, LazyAdam) else by_a_tape
+    train(model, ids, labels)
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert loaded.get_layer("tables").features == tuple(features(optimizer))
@@ -125,18 +149,20 @@ def test_save_and_load_go_on_equally(optimizer, tmp_path):
     weights_only.load_weights(tmp_path / "m.weights.h5")
     prefix = tf.train.Checkpoint(model=model).save(str(tmp_path / "c"))
     restored = functional(optimizer, seed=9)
+    before = restored.get_layer("tables").tables.to_arrays()
     tf.train.Checkpoint(model=restored).restore(prefix).assert_existing_objects_matched()
-    expected = model.predict(ids, verbose=0)
+    expected, saved = model(ids), model.get_layer("tables").tables.to_arrays()
+    assert any((before[key] != value).any() for key, value in saved.items())
     for copy in (loaded, weights_only, restored):
-        np.testing.assert_array_equal(copy.predict(ids, verbose=0), expected)
+        np.testing.assert_array_equal(copy(ids), expected)
         arrays = copy.get_layer("tables").tables.to_arrays()
-        for key, value in model.get_layer("tables").tables.to_arrays().items():
+        assert arrays.keys() == saved.keys()
+        for key, value in saved.items():
             np.testing.assert_array_equal(arrays[key], value)
-    model.fit(ids, labels, shuffle=False, verbose=0)
-    loaded.fit(ids, labels, shuffle=False, verbose=0)
-    np.testing.assert_allclose(
-        loaded.predict(ids, verbose=0), model.predict(ids, verbose=0), rtol=1e-5, atol=1e-6
-    )
+    train(model, ids, labels)
+    train(loaded, ids, labels)
+    np.testing.assert_allclose(loaded(ids), model(ids), rtol=1e-5, atol=1e-6)
+    assert np.abs(model(ids) - expected).max() > 1e-3
 
 
 def test_gradient_of_weights_and_ragged_and_sparse_ids():

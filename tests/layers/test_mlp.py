@@ -51,6 +51,11 @@ def test_first_weights_are_the_papers():
     np.testing.assert_allclose(second.kernel.numpy().std(), (2 / 700) ** 0.5, rtol=0.02)
     np.testing.assert_allclose(first.bias.numpy().std(), 400**-0.5, rtol=0.15)
     np.testing.assert_allclose(second.bias.numpy().std(), 300**-0.5, rtol=0.15)
+    # No two draws are one, scaled: of kernels and kernels, and of kernels and biases.
+    draws = [
+        w.numpy().ravel()[:300] for w in (first.kernel, first.bias, second.kernel, second.bias)
+    ]
+    assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 0.3
     # Not truncated: 200,000 normal numbers reach beyond 3.5 deviations.
     assert np.abs(first.kernel.numpy()).max() > 3.5 * (2 / 900) ** 0.5
 
@@ -68,6 +73,18 @@ def test_dropout_only_while_training():
     plain = layer(x, training=False).numpy()
     np.testing.assert_array_equal(plain, layer(x, training=False))
     assert not np.allclose(plain, layer(x, training=True))
+
+
+def test_dropout_follows_every_layer_but_the_last_with_masks_of_its_own():
+    layer = MLP([6, 6, 6], activation=None, dropout=0.75, seed=0)
+    layer.build((None, 6))
+    # Every layer repeats its input, so what is left shows the masks: their product, and scale.
+    for dense in layer.dense_layers:
+        dense.kernel.assign(np.eye(6))
+        dense.bias.assign(np.zeros(6))
+    outputs = layer(tf.ones((1000, 6)), training=True).numpy()
+    assert set(np.unique(outputs)) == {0, 16}
+    assert abs((outputs > 0).mean() - 1 / 16) < 0.02
 
 
 def test_config_and_save(tmp_path):
