@@ -20,6 +20,7 @@ import json
 import os
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -98,7 +99,9 @@ def read_examples(path: str, schema: Schema) -> Iterator[tuple[dict[str, Any], n
                 if len(waiting) == _ROWS_AT_ONCE:
                     yield _columns(path, schema, waiting, record - len(waiting))
                     waiting = []
-    except (ValueError, EOFError) as error:
+    except DataError:  # a ValueError too, of a record that is whole
+        raise
+    except (ValueError, EOFError, zlib.error) as error:
         raise DataError(f"Record {record} of {path} is broken: {error}.") from error
     except OSError as error:
         raise DataError(

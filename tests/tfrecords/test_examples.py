@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,22 +9,24 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tfrecords import examples
 from tfrecords.errors import DataError
 from tfrecords.examples import export_examples, import_examples, read_examples
 from tfrecords.reader import RecordSource
+from tfrecords.record_format import frame, read_records
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
 
 
 @pytest.mark.parametrize(("rows", "compress"), [(1, False), (120, True), (121, False)])
-def test_rows_come_back(numbered, read_all, tmp_path, rows, compress):
+def test_rows_come_back(numbered, read_blocks, tmp_path, rows, compress):
     source = RecordSource(numbered(rows)[0])
     export_examples(source, str(tmp_path / "rows"), rows_per_file=50, compress=compress)
     assert len(os.listdir(tmp_path / "rows")) == -(-rows // 50) + 1
     import_examples(str(tmp_path / "rows"), str(tmp_path / "back"))
-    back = RecordSource(str(tmp_path / "back"))
-    assert back.schema == source.schema
-    expected, got = read_all(source, "train"), read_all(back, "train")
+    assert RecordSource(str(tmp_path / "back")).schema == source.schema
+    expected = read_blocks(tmp_path / "numbered", "train")
+    got = read_blocks(tmp_path / "back", "train")
     np.testing.assert_array_equal(got[1], expected[1])
     for name in expected[0]:
         assert list(map(str, got[0][name])) == list(map(str, expected[0][name])), name
@@ -55,11 +58,26 @@ _ROWS = st.lists(
 )
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=_ROWS, at_once=st.integers(1, 5))
+def test_any_rows_are_read(tmp_path, rows, at_once):
+    schema = Schema(("x",), (CategoricalColumn("big", 2**40), CategoricalColumn("bag", 9, None)))
+    path = str(tmp_path / "rows")
+    _write(path, [{"label": [r[0]], "x": [r[1]], "big": [r[2]], "bag": r[3]} for r in rows])
+    got = []
+    with mock.patch.object(examples, "_ROWS_AT_ONCE", at_once):
+        for features, label in read_examples(path, schema):
+            values, lengths = features["bag"]
+            bags = [ids.tolist() for ids in np.split(values, np.cumsum(lengths))[:-1]]
+            columns = label.tolist(), features["dense"][:, 0].tolist(), features["big"].tolist()
+            got += zip(*columns, bags, strict=True)
+    # As text, where -0.0 is not 0.0.
+    assert str(got) == str(rows)
+
+
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=_ROWS, rows_per_file=st.integers(1, 5))
-def test_any_rows_come_back(tmp_path, rows, rows_per_file):
+def test_any_rows_are_written(tmp_path, rows, rows_per_file):
     schema = Schema(("x",), (CategoricalColumn("big", 2**40), CategoricalColumn("bag", 9, None)))
     with DatasetWriter(str(tmp_path / "set"), schema, rows_per_record=4) as writer:
         features = {
@@ -72,29 +90,30 @@ def test_any_rows_come_back(tmp_path, rows, rows_per_file):
         }
         writer.write("train", features, np.array([row[0] for row in rows], np.float32))
     export_examples(RecordSource(str(tmp_path / "set")), str(tmp_path / "rows"), rows_per_file)
-    import_examples(str(tmp_path / "rows"), str(tmp_path / "back"))
     got = []
-    for f, label in RecordSource(str(tmp_path / "back")).batches("train", 5):
-        bags = f["bag"].to_list()
-        got += zip(
-            label.numpy().tolist(),
-            f["dense"][:, 0].numpy().tolist(),
-            f["big"].numpy(),
-            bags,
-            strict=True,
-        )
-    assert got == rows
+    for path in sorted((tmp_path / "rows").glob("*.tfrecord")):
+        with open(path, "rb") as file:
+            records = [tf.train.Example.FromString(data) for _, data in read_records(file)]
+        assert 1 <= len(records) <= rows_per_file
+        for example in records:
+            feature = example.features.feature
+            (label,), (x,) = feature["label"].float_list.value, feature["x"].float_list.value
+            (big,), bag = feature["big"].int64_list.value, feature["bag"].int64_list.value
+            got.append((label, x, big, list(bag)))
+    assert str(got) == str(rows)
 
 
 def _write(path, rows):
-    with tf.io.TFRecordWriter(path) as writer:
+    with open(path, "wb") as file:
         for row in rows:
             features = {}
             for name, values in row.items():
-                kind = "float_list" if isinstance(values[0], float) else "int64_list"
+                kind = "float_list" if values and isinstance(values[0], float) else "int64_list"
                 features[name] = tf.train.Feature(**{kind: {"value": values}})
             example = tf.train.Example(features=tf.train.Features(feature=features))
-            writer.write(example.SerializeToString())
+            data = example.SerializeToString()
+            header, footer = frame(data)
+            file.write(header + data + footer)
 
 
 _SCHEMA = Schema(("x",), (CategoricalColumn("a", 9),))
@@ -117,11 +136,38 @@ def test_whole_numbers_and_other_features_are_taken(tmp_path):
         ({"label": [1.0], "x": [float("nan")], "a": [1]}, "f holds .* Row 1 of column 'x' is nan"),
     ],
 )
-def test_errors_name_file_and_record(tmp_path, row, message):
+@pytest.mark.parametrize("at_once", [8192, 1])
+def test_errors_name_file_and_record(tmp_path, monkeypatch, row, message, at_once):
+    monkeypatch.setattr(examples, "_ROWS_AT_ONCE", at_once)
     path = str(tmp_path / "f")
-    _write(path, [{"label": [0.0], "x": [0.5], "a": [1]}, row])
-    with pytest.raises(DataError, match=message):
+    good = {"label": [0.0], "x": [0.5], "a": [1]}
+    _write(path, [good, row, good])
+    with pytest.raises(DataError, match=message) as raised:
         list(read_examples(path, _SCHEMA))
+    assert "is broken" not in str(raised.value)
+
+
+def test_any_changed_byte_of_a_compressed_file_is_found_or_of_no_effect(tmp_path):
+    path = tmp_path / "f.gz"
+    _write(tmp_path / "f", [{"label": [0.0], "x": [k / 8], "a": [k % 9]} for k in range(20)])
+    content = gzip.compress((tmp_path / "f").read_bytes(), mtime=0)
+    found = []
+
+    @settings(max_examples=300)
+    @given(place=st.integers(0, len(content) - 1), bits=st.integers(1, 255))
+    def look(place, bits):
+        changed = bytearray(content)
+        changed[place] ^= bits
+        path.write_bytes(changed)
+        try:
+            ((features, _),) = read_examples(str(path), _SCHEMA)
+        except DataError as error:
+            found.append(str(error))
+        else:
+            assert features["dense"][:, 0].tolist() == [k / 8 for k in range(20)]
+
+    look()
+    assert len(found) > 200 and all(str(path) in said for said in found)
 
 
 def test_a_broken_file_leaves_no_data_set(numbered, tmp_path):
