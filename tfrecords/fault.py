@@ -19,8 +19,10 @@ def fault_point(name: str, number: int) -> None:
 
     The variable is `NAME:NUMBER:SIGNAL`, as in `checkpoint:20:SIGKILL`, or with a task of the
     cluster that TF_CONFIG describes, as in `checkpoint:20:SIGSTOP:worker.1`: then only that process
-    is meant. Points are `checkpoint` (the checkpoint of that step is whole) and `journal` (a
-    conversion has written that many entries of its journal).
+    is meant. Points are `checkpoint` (the checkpoint of that step is whole), `evaluation` (the
+    evaluation after that step is in metrics.jsonl), `journal` (a conversion has written that many
+    entries of its journal) and `folder` (a data set or an export is whole beside its place; 1: what
+    was there is set aside, 2: the new one has taken its place).
 
     Args:
         name: What has happened.

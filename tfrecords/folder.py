@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from tfrecords import dataset_info, files
 from tfrecords.errors import DataError
+from tfrecords.fault import fault_point
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -132,7 +133,9 @@ class WholeFolder:
                     os.fsync(file.fileno())
         if os.path.isdir(self._path):
             os.rename(self._path, self._replaced)
+        fault_point("folder", 1)
         os.rename(self.work, self._path)
+        fault_point("folder", 2)
         shutil.rmtree(self._replaced, ignore_errors=True)
         self._unlock()
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from tfrecords.fault import VARIABLE
+
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = [
     "--embedding_dim=4",
@@ -18,37 +20,54 @@ SMALL = [
 ]
 
 
+_SECONDS = 300  # a command takes 5 to 30
+
+
 class CommandLine:
     """Runs `python -m MODULE FLAGS` as a user does."""
 
     small_model = SMALL
 
-    def start(self, module: str, *flags: str, python: Sequence[str] = ()) -> subprocess.Popen:
-        return subprocess.Popen(
+    def start(
+        self, module: str, *flags: str, python: Sequence[str] = (), fault: str = ""
+    ) -> subprocess.CompletedProcess:
+        """Runs it to its end, whatever that is; `fault` is for `tfrecords.fault`."""
+        environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
+        return subprocess.run(
             [sys.executable, *python, "-m", module, *flags],
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            env=environment | {VARIABLE: fault},
+            capture_output=True,
             text=True,
+            timeout=_SECONDS,
         )
 
     def run(self, module: str, *flags: str) -> dict:
-        process = self.start(module, *flags)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        return json.loads(out.splitlines()[-1]) if out.strip().startswith("{") else {"text": out}
+        done = self.start(module, *flags)
+        assert done.returncode == 0, done.stderr
+        return result(done.stdout)
 
-    def fail(self, module: str, *flags: str, python: Sequence[str] = ()) -> tuple[int, str, str]:
-        process = self.start(module, *flags, python=python)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode != 0, out
-        return process.returncode, out, err
+
+def result(out: str) -> dict:
+    """What a command printed."""
+    return json.loads(out.splitlines()[-1]) if out.strip().startswith("{") else {"text": out}
 
 
 @pytest.fixture(scope="session")
 def command_line() -> CommandLine:
     return CommandLine()
+
+
+@pytest.fixture(scope="session")
+def in_process(run_command):
+    """Returns a function that runs a command where the tests run, and returns its result."""
+
+    def run(module: str, *flags: str) -> dict:
+        done = run_command(module, *flags)
+        assert done.code == 0, done.err
+        return result(done.out)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -74,10 +93,10 @@ def criteo_tsv(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def criteo_dataset(criteo_tsv, command_line) -> pathlib.Path:
+def criteo_dataset(criteo_tsv, in_process) -> pathlib.Path:
     """The log as a data set folder, made by the command that the README shows."""
     folder = criteo_tsv.parent / "dataset"
-    command_line.run(
+    in_process(
         "tfrecords.convert_criteo",
         f"--input={criteo_tsv}",
         f"--output_dir={folder}",

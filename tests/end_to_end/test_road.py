@@ -10,6 +10,9 @@ import pytest
 
 from tfrecords.reader import RecordSource
 
+# One process for each command; what else they can do is seen where the tests run.
+pytestmark = pytest.mark.process
+
 # Runs where nothing of this project can be imported: what a serving machine has.
 SERVING_PROCESS = """
 import json, sys
@@ -134,13 +137,13 @@ def test_the_saved_model_has_no_keras_and_no_table_update_inside(trained):
         assert word not in graph
 
 
-def test_checkpoint_export_and_both_evaluations_agree(trained, command_line, tmp_path):
+def test_checkpoint_export_and_both_evaluations_agree(trained, command_line, in_process, tmp_path):
     model_dir, export_dir, result = trained
     exported = command_line.run(
         "tf_dlrm.export", f"--model_dir={model_dir}", f"--export_dir={tmp_path / 'again'}"
     )
     assert exported["step"] == result["step"]
-    checkpoint = command_line.run("tf_dlrm.evaluate", f"--model_dir={model_dir}")
+    checkpoint = in_process("tf_dlrm.evaluate", f"--model_dir={model_dir}")
     saved = command_line.run(
         "tf_dlrm.evaluate", f"--saved_model={tmp_path / 'again'}", "--print_predictions=3"
     )
@@ -153,16 +156,32 @@ def test_checkpoint_export_and_both_evaluations_agree(trained, command_line, tmp
     assert all(0 < p["probability"] < 1 for p in saved["predictions"])
 
 
-def test_inspect_verifies_the_data_set(criteo_dataset, command_line):
-    text = command_line.run("tfrecords.inspect", str(criteo_dataset))["text"]
+def test_the_data_set_is_made_and_inspected_by_processes(
+    criteo_tsv, criteo_dataset, command_line, tmp_path
+):
+    command_line.run(
+        "tfrecords.convert_criteo",
+        f"--input={criteo_tsv}",
+        f"--output_dir={tmp_path}",
+        "--format=kaggle",
+        "--min_count=3",
+        "--rows_per_record=512",
+    )
+    names = sorted(path.name for path in criteo_dataset.iterdir())
+    assert names == sorted(path.name for path in tmp_path.iterdir()) != []
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (criteo_dataset / name).read_bytes(), name
+    text = command_line.run("tfrecords.inspect", str(tmp_path))["text"]
     assert "6000" in text.replace(",", "") and "1000" in text.replace(",", "")
     assert "C26" in text
 
 
-def test_an_export_that_takes_the_log_as_it_is(trained, criteo_tsv, command_line, tmp_path):
+def test_an_export_that_takes_the_log_as_it_is(
+    trained, criteo_tsv, in_process, run_command, tmp_path
+):
     model_dir, _, _ = trained
     target = tmp_path / "served"
-    exported = command_line.run(
+    exported = in_process(
         "tf_dlrm.export",
         f"--model_dir={model_dir}",
         f"--export_dir={target}",
@@ -172,9 +191,10 @@ def test_an_export_that_takes_the_log_as_it_is(trained, criteo_tsv, command_line
     )
     assert exported["auc_loss"] < 0.001 and exported["auc"] > 0.75
     parity = ("tf_dlrm.evaluate", f"--saved_model={target}", f"--against={model_dir}")
-    code, _, err = command_line.fail(*parity)
-    assert code == 2 and "differ by more than --max_difference=1e-05" in err.splitlines()[-1]
-    compared = command_line.run(*parity, "--max_difference=0.05")
+    done = run_command(*parity)
+    assert done.code == 2
+    assert "differ by more than --max_difference=1e-05" in done.err.splitlines()[-1]
+    compared = in_process(*parity, "--max_difference=0.05")
     assert compared["rows"] == 1000
     assert compared["auc"] == pytest.approx(exported["auc"], abs=1e-9)
     assert compared["checkpoint_auc"] == pytest.approx(exported["checkpoint_auc"], abs=1e-9)

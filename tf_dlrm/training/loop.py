@@ -22,6 +22,7 @@ from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
 from tfrecords.data_service import through_service
+from tfrecords.fault import fault_point
 
 _LOG = logging.getLogger(__name__)
 
@@ -213,6 +214,7 @@ class Loop:
             metrics["log_loss"],
             time.perf_counter() - start,
         )
+        fault_point("evaluation", position.step)
 
     def _evaluated(self, position: Position) -> bool:
         last = self.history.last

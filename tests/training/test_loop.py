@@ -1,0 +1,135 @@
+"""What the loop does between steps, and in which order, with steps that compute nothing."""
+
+import json
+import signal
+
+import pytest
+import tensorflow as tf
+
+from tf_dlrm.training.checkpoints import Position
+from tf_dlrm.training.config import RunOptions
+from tf_dlrm.training.history import History
+from tf_dlrm.training.loop import Loop
+from tf_dlrm.training.processes import Processes
+from tfrecords.fault import VARIABLE
+
+
+class _Source:
+    """Five steps of 10 rows an epoch, the last of 7."""
+
+    def rows(self, split):
+        return {"train": 47, "evaluation": 20}[split]
+
+    def batches(self, split, batch_size, **arguments):
+        return ()
+
+    def explain(self, error):
+        return str(error)
+
+
+class _Checkpoints:
+    def __init__(self, events):
+        self.latest = None
+        self._events = events
+
+    def save(self, position):
+        self.latest = f"checkpoint-{position.step}"
+        self._events.append(("save", position))
+
+
+@pytest.fixture
+def events():
+    """What a loop has done."""
+    return []
+
+
+@pytest.fixture
+def loop(tmp_path, events):
+    """Returns a function that makes a loop, which goes on at a step."""
+
+    def make(resumed_step=0, **options):
+        step = resumed_step
+
+        def training_steps(batches, count):
+            nonlocal step
+            step += int(count)
+            events.append(("steps", int(count)))
+            return tf.constant(0.5) * float(count)
+
+        def evaluate():
+            events.append(("evaluate", step))
+            return {"auc": 0.5 + step / 100, "log_loss": 0.25, "evaluation_examples": 20}
+
+        return Loop(
+            options=RunOptions(batch_size=10, **options),
+            source=_Source(),
+            shuffle=True,
+            data_service="",
+            distribute=lambda batches: batches,
+            training_steps=training_steps,
+            evaluate=evaluate,
+            find_non_finite=lambda: None,
+            checkpoints=_Checkpoints(events),
+            history=History(str(tmp_path), False, resumed_step),
+            processes=Processes(tf.distribute.get_strategy()),
+        )
+
+    return make
+
+
+def _without_steps(events):
+    return [event for event in events if event[0] != "steps"]
+
+
+def test_a_checkpoint_comes_before_the_evaluation_of_its_step(loop, events):
+    position, _ = loop(epochs=2, checkpoint_every_steps=3, eval_every_steps=6).run(Position())
+    assert position == Position(10, 2, 0)
+    assert _without_steps(events) == [
+        ("save", Position(3, 0, 30)),
+        ("save", Position(6, 1, 10)),
+        ("evaluate", 6),
+        ("save", Position(9, 1, 40)),
+        ("save", Position(10, 2, 0)),
+        ("evaluate", 10),
+    ]
+    assert sum(count for kind, count in events if kind == "steps") == 10
+
+
+def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):
+    resumed = loop(resumed_step=4, eval_every_steps=4)
+    resumed.run(Position(4, 0, 40))
+    assert events[0] == ("evaluate", 4)
+    assert events[1:] == [("steps", 1), ("save", Position(5, 1, 0)), ("evaluate", 5)]
+    # Which now is there.
+    loop(resumed_step=4, eval_every_steps=4).run(Position(4, 0, 40))
+    assert events[4:] == events[1:4]
+
+
+@pytest.mark.parametrize("point", ["evaluation:2:SIGTERM", "evaluation:4:SIGTERM"])
+def test_a_sigterm_ends_the_run_after_a_checkpoint_of_the_next_steps(
+    loop, events, monkeypatch, point
+):
+    step = int(point.split(":")[1])
+    monkeypatch.setenv(VARIABLE, point)
+    with pytest.raises(SystemExit) as ended:
+        loop(eval_every_steps=2, checkpoint_every_steps=2).run(Position())
+    assert ended.value.code == 128 + signal.SIGTERM
+    (kind, position), (before, count) = events[-1], events[-2]
+    assert (kind, before) == ("save", "steps") and position.step == step + count
+    assert ("evaluate", position.step) not in events
+
+
+def test_the_fault_point_of_an_evaluation_comes_after_it_is_written(loop, tmp_path, monkeypatch):
+    seen = []
+
+    def note(number, frame):
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        seen.append([json.loads(line)["step"] for line in lines])
+
+    before = signal.signal(signal.SIGUSR1, note)
+    monkeypatch.setenv(VARIABLE, "evaluation:2:SIGUSR1")
+    try:
+        loop(eval_every_steps=1).run(Position())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [[1, 2]]
