@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.criteo_text import NotParsed, hexadecimal, parse
+from tfrecords.conversion.formats import Piece
 
 
 def _read(values):
@@ -57,3 +59,33 @@ def test_parse(criteo_lines):
     assert rows.integers.T.tolist() == [[int(x or 0) for x in row[1:14]] for row in fields]
     assert rows.categories.T.tolist() == [[int(x or "0", 16) for x in row[14:]] for row in fields]
     assert rows.blank.T.tolist() == [[x == "" for x in row[1:]] for row in fields]
+
+
+_NUMBERS = {"-5": -5, "-0": 0, "007": 7, "0" * 30 + "5": 5, "2147483647": 2**31 - 1}
+_NUMBERS |= {"-2147483648": -(2**31), "": 0}
+_NO_NUMBERS = [" 5", "5 ", "+5", "0x1F", "0X1F", "0x80000000", "1_0", "5.0", "2147483648", "--5"]
+_LABELS = {"0": 0, "1": 1, "01": 1, "-0": 0}
+_NO_LABELS = ["", " 1", "1 ", "0x1", "+1", "-1", "2", "257"]
+
+
+@pytest.mark.parametrize(
+    ("column", "field", "value"),
+    [(0, *item) for item in (*_LABELS.items(), *((field, None) for field in _NO_LABELS))]
+    + [(7, *item) for item in (*_NUMBERS.items(), *((field, None) for field in _NO_NUMBERS))],
+)
+def test_a_line_is_good_or_bad_whatever_stands_beside_it(column, field, value):
+    fields = ["1"] * 14 + ["ab"] * 26
+    fields[column] = field
+    line = "\t".join(fields) + "\n"
+    # A piece with a bad line is parsed in another way than one without.
+    for beside in ("", "bad\n"):
+        text = (line + beside).encode()
+        parsed = CriteoFormat().parse(Piece("in", 0, len(text), 1, text, len(text)))
+        assert [bad.line for bad in parsed.bad] == [0] * (value is None) + [1] * (beside != "")
+        if value is None:
+            assert parsed.rows is None and parsed.bad[0].what.startswith("column ")
+        elif column == 0:
+            assert parsed.rows.label.tolist() == [value]
+        else:
+            expected = np.float32(np.log1p(max(value, 0)))
+            assert parsed.rows.dense[column - 1].tolist() == [expected]

@@ -16,7 +16,8 @@ from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 COLUMNS = ("label", *DENSE_NAMES, *CATEGORICAL_NAMES)
 _FIRST_CATEGORY = 1 + len(DENSE_NAMES)
 
-_WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,19}")
+_LABEL = re.compile(rb"-?0+|0*1")
+_WHOLE_NUMBER = re.compile(rb"-?0*[0-9]{1,19}")
 _HEXADECIMAL = re.compile(rb"[0-9a-fA-F]{1,8}")
 
 
@@ -47,6 +48,9 @@ def parse(text: bytes) -> CriteoRows:
     Raises:
         NotParsed: If any line is no row; `find_bad_rows` tells which.
     """
+    if any(byte in text for byte in (b" ", b"x", b"X")):
+        # Arrow strips numbers, and takes 0xFFFFFFFF for -1.
+        raise NotParsed("a number holds a blank or an x")
     try:
         table = csv.read_csv(
             io.BytesIO(text),
@@ -186,7 +190,7 @@ def _fault(line: bytes) -> tuple[str, str] | None:
     fields = line.split(b"\t")
     if len(fields) != len(COLUMNS):
         return "number of columns", f"it has {len(fields)} columns, where {len(COLUMNS)} are needed"
-    if fields[0] not in (b"0", b"1"):
+    if not _LABEL.fullmatch(fields[0]):
         return "label", f"column 'label' is {_shown(fields[0])}, where 0 or 1 is needed"
     for name, field in zip(DENSE_NAMES, fields[1:_FIRST_CATEGORY], strict=True):
         if field and not (_WHOLE_NUMBER.fullmatch(field) and -(2**31) <= int(field) < 2**31):

@@ -305,7 +305,9 @@ def _parts(array: pa.Array, column: CategoricalColumn, report: Report) -> np.nda
     needed = f"a date as {column.datetime_format!r} says"
     kind = array.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        seconds = array.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+        # A cast alone would cut a time before 1970 to the second that follows.
+        seconds = pc.floor_temporal(array, unit="second")
+        seconds = seconds.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
         values = np.array(pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False))
     elif column.datetime_format == UNIX:
         needed = "a number of seconds since 1970 (to the year 9999)"

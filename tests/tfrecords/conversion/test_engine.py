@@ -317,6 +317,7 @@ _CASES = {
     "sampled": {"keep_negatives": 0.5, "seed": 3},
     "sampled, all counted": {"keep_negatives": 0.5, "seed": 1, "vocabulary": "all", "split": "0.3"},
     "sampled before the split": {"keep_negatives": 0.4, "seed": 2, "reference": True},
+    "tuning, sampled before": {"tuning": True, "keep_negatives": 0.4, "seed": 2, "reference": True},
     "reference": {"reference": True, "split": "last_day", "shuffle": "day", "seed": 6},
     "days": {"shuffle": "day", "split": "last_day", "seed": 2, "min_count": 2},
     "sevenths": {"shuffle": "day", "seed": 4, "keep_negatives": 0.7},

@@ -1,5 +1,6 @@
 """A conversion that was stopped, started again: the same bytes, and what was finished is used."""
 
+import dataclasses
 import io
 import os
 import random
@@ -268,9 +269,22 @@ def test_nothing_is_parsed_or_written_twice(
     assert after == before
 
 
-@pytest.mark.parametrize("change", ["options", "time", "size", "format", "fresh"])
+def test_work_is_of_every_option_but_the_memory():
+    changes = {"min_count": 2, "vocabulary": "all", "split": "0.5", "tuning": True}
+    changes |= {"shuffle": "day", "seed": 1, "reference": True, "on_bad_row": "skip"}
+    changes |= {"rows_per_record": 7, "keep_negatives": 0.5, "multi_hot": (1, 2)}
+    changes |= {"multi_hot_distribution": "pareto"}
+    assert {*changes, "memory_gb"} == {field.name for field in dataclasses.fields(Options)}
+    for name, value in changes.items():
+        assert Options(**{name: value}).describe() != Options().describe(), name
+    assert Options(memory_gb=1.0).describe() == Options().describe()
+
+
+@pytest.mark.parametrize(
+    "change", ["options", "time", "size", "path", "format", "records", "fresh"]
+)
 def test_other_work_is_not_used(
-    tmp_path, convert_criteo, inputs, content, small, killed_at, change
+    tmp_path, convert_criteo, inputs, content, small, killed_at, monkeypatch, change
 ):
     killed_at(9, False, lambda: convert_criteo(inputs, tmp_path / "out", rows_per_record=16))
     options = {"rows_per_record": 16}
@@ -278,6 +292,10 @@ def test_other_work_is_not_used(
         options["min_count"] = 2
     elif change == "format":
         options["max_index_range"] = 5
+    elif change == "path":
+        inputs[0] = inputs[0].rename(tmp_path / "day_x")
+    elif change == "records":
+        monkeypatch.setattr(writer, "RECORDS_PER_FILE", 2)
     elif change == "time":
         os.utime(inputs[0], ns=(1, 1))
     elif change == "size":
