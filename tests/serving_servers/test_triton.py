@@ -1,6 +1,7 @@
 """Triton, a server that is not ours, with SavedModels in processes that cannot import tf_dlrm."""
 
 import contextlib
+import dataclasses
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ from tritonclient import grpc
 
 from benchmarks.serving_triton import Client, Triton, probabilities, request_body
 
+# For what takes a few seconds on an idle machine.
 _SECONDS_TO_LOAD = 120
 _ROWS = (1, 2, 33)
 
@@ -165,16 +167,33 @@ def _check_good(client, request):
     np.testing.assert_allclose(probabilities(answer), request.probability, atol=1e-6)
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What came of one request.
+
+    Attributes:
+        asked: When, by `time.monotonic`.
+        given: The probabilities as bytes, or what the server said in their place.
+    """
+
+    asked: float
+    rows: int
+    status: int
+    version: str | None
+    given: object
+
+
 class Load:
     """Clients that ask all the time.
 
     Attributes:
-        answers: (when it was asked, rows, status, version, probabilities as bytes) of each request.
+        answers: What came of each request.
         errors: What was raised instead.
     """
 
     def __init__(self, triton, model, bodies, clients=6):
         self.answers, self.errors = [], []
+        self._changed = threading.Condition()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._ask, args=(triton.http, model, bodies, k))
@@ -191,19 +210,35 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_answers(self, count=60):
+        """Waits until so many requests that are sent from now on are answered."""
+        start = time.monotonic()
+        with self._changed:
+            enough = self._changed.wait_for(
+                lambda: self.errors or sum(a.asked > start for a in self.answers) >= count,
+                _SECONDS_TO_LOAD,
+            )
+        assert enough and not self.errors, self.errors
+
     def _ask(self, port, model, bodies, turn):
         with contextlib.closing(Client(port)) as client:
             while not self._stop.is_set():
                 rows = _ROWS[turn % len(_ROWS)]
                 turn += 1
                 start = time.monotonic()
+                error = result = None
                 try:
                     status, answer = client.infer(model, bodies[rows])
                     given = probabilities(answer).tobytes() if status == 200 else answer
-                except Exception as error:
-                    self.errors.append(repr(error))
-                    continue
-                self.answers.append((start, rows, status, answer.get("model_version"), given))
+                    result = Answer(start, rows, status, answer.get("model_version"), given)
+                except Exception as caught:
+                    error = repr(caught)
+                with self._changed:
+                    if result is None:
+                        self.errors.append(error)
+                    else:
+                        self.answers.append(result)
+                    self._changed.notify_all()
 
 
 def _quiet_answers(client, model, bodies, version, requests):
@@ -224,18 +259,18 @@ def test_a_new_version_under_load(triton, client, versions):
     _wait_for(client, "renewed", [1])
     expected = {"1": _quiet_answers(client, "renewed", bodies, 1, first)}
     with Load(triton, "renewed", bodies) as load:
-        time.sleep(1)
+        load.wait_for_answers()
         triton.publish(versions[1].path, "renewed", 2)
         _wait_for(client, "renewed", [2])
         switched = time.monotonic()
-        time.sleep(1)
+        load.wait_for_answers()
     expected["2"] = _quiet_answers(client, "renewed", bodies, 2, second)
     assert not load.errors
-    assert {status for _, _, status, _, _ in load.answers} == {200}
-    for _, rows, _, version, given in load.answers:
-        assert given == expected[version][rows]
-    assert {version for *_, version, _ in load.answers} == {"1", "2"}
-    assert {version for start, *_, version, _ in load.answers if start > switched} == {"2"}
+    assert {answer.status for answer in load.answers} == {200}
+    for answer in load.answers:
+        assert answer.given == expected[answer.version][answer.rows]
+    assert {answer.version for answer in load.answers} == {"1", "2"}
+    assert {answer.version for answer in load.answers if answer.asked > switched} == {"2"}
 
     # A version that is damaged is not taken into service.
     damaged = triton.repository.parent / "damaged"
@@ -247,7 +282,7 @@ def test_a_new_version_under_load(triton, client, versions):
         while _state(client, "renewed", 3) != "UNAVAILABLE":
             assert time.monotonic() < end
             time.sleep(0.05)
-        time.sleep(1)
+        load.wait_for_answers()
     assert not load.errors
-    for _, rows, _, version, given in load.answers:
-        assert version == "2" and given == expected[version][rows]
+    for answer in load.answers:
+        assert answer.version == "2" and answer.given == expected["2"][answer.rows]
