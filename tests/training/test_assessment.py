@@ -11,13 +11,14 @@ from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
 
 
-@pytest.fixture
-def trained(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def trained(make_tiny, tmp_path_factory):
     """A model directory, and the labels of the split 'test' of its data."""
+    folder = tmp_path_factory.mktemp("assessment")
     rng = np.random.default_rng(0)
     schema = Schema(("x",), (CategoricalColumn("a", 20), CategoricalColumn("b", 10)))
     labels = {}
-    with DatasetWriter(str(tmp_path / "set"), schema) as writer:
+    with DatasetWriter(str(folder / "set"), schema) as writer:
         for split, rows in (("train", 300), ("evaluation", 50), ("test", 70)):
             features = {
                 "dense": rng.random((rows, 1)),
@@ -26,7 +27,8 @@ def trained(tiny, tmp_path):
             }
             labels[split] = rng.integers(0, 2, rows).astype(np.float32)
             writer.write(split, features, labels[split])
-    config = dataclasses.replace(tiny(), data=DataOptions(data_dir=str(tmp_path / "set")))
+    config = make_tiny(folder / "run", bottom_mlp=(8, 4))
+    config = dataclasses.replace(config, data=DataOptions(data_dir=str(folder / "set")))
     train(config)
     return config.run.model_dir, labels["test"]
 

@@ -15,6 +15,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.serving.increment import fold, open_variables
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.variable_files import CheckpointRows
+from tf_dlrm.training import exporting
 from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.checkpoints import checkpoint_folder
 from tf_dlrm.training.export_options import ExportOptions
@@ -116,15 +117,19 @@ def test_what_smaller_tables_lose_is_measured(run, exports, tmp_path):
     assert result["auc_loss"] == pytest.approx(result["checkpoint_auc"] - result["auc"], abs=1e-12)
 
 
-def test_nothing_is_exported_that_loses_too_much(run, tmp_path, monkeypatch):
+def test_nothing_is_exported_that_loses_too_much(run, exports, tmp_path, monkeypatch):
     target = tmp_path / "export"
-    export(run, 58, target, table_dtype="int8", max_auc_loss=0.5)
+    shutil.copytree(exports("int8", 58), target)
     encode = type(row_format("int8")).encode
     # As if rounding took everything away.
     monkeypatch.setattr(type(row_format("int8")), "encode", lambda self, r: encode(self, 0 * r))
-    for folder in (target, tmp_path / "new"):
-        with pytest.raises(UserError, match="more than --max_auc_loss=0.01 is lost, so nothing"):
-            export(run, 60, folder, table_dtype="int8", max_auc_loss=0.01)
+    with pytest.raises(UserError, match="more than --max_auc_loss=0.01 is lost, so nothing"):
+        export(run, 60, target, table_dtype="int8", max_auc_loss=0.01)
+    lost = {"auc": 0.7, "checkpoint_auc": 0.72, "auc_loss": 0.02}
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "_auc_loss", lambda *arguments: lost)
+        with pytest.raises(UserError, match="is 0.70000, where the checkpoint's is 0.72000: more"):
+            export(run, 60, tmp_path / "new", table_dtype="int8", max_auc_loss=0.01)
     assert os.listdir(tmp_path) == ["export"]
     assert load_saved_model(str(target))[1]["step"] == 58
     assert "auc" not in export(run, 60, target, table_dtype="int8", max_auc_loss=-1.0)
@@ -153,16 +158,15 @@ def compare(saved_model, against, **options):
 
 
 def test_an_export_predicts_what_its_checkpoint_does(run, exports):
-    for against in (at(run, 60), run):  # the folder means the newest one
-        result = compare(exports("float32", 60), against)
-        assert result["rows"] == 700 and result["checkpoint_step"] == result["step"] == 60
-        assert 0 <= result["mean_difference"] <= result["largest_difference"] < 1e-6
-        assert result["auc"] == pytest.approx(result["checkpoint_auc"], abs=1e-6)
-    with pytest.raises(UserError, match=r"Row \d+ of split 'evaluation' has the probability"):
+    result = compare(exports("float32", 60), run)  # its newest one
+    assert result["rows"] == 700 and result["checkpoint_step"] == result["step"] == 60
+    assert 0 <= result["mean_difference"] <= result["largest_difference"] < 1e-6
+    assert result["auc"] == pytest.approx(result["checkpoint_auc"], abs=1e-6)
+    message = r"Row \d+ of split 'evaluation' has the .* of 700 rows differ by .*_difference=1e-05"
+    with pytest.raises(UserError, match=message):
         compare(exports("float32", 60), at(run, 58))
-    with pytest.raises(UserError, match="of 700 rows differ by more than --max_difference=1e-05"):
-        compare(exports("int8", 60), at(run, 60))
-    assert compare(exports("int8", 60), at(run, 60), max_difference=0.1)["rows"] == 700
+    rounded = compare(exports("int8", 60), at(run, 60), max_difference=0.1)
+    assert rounded["rows"] == 700 and 1e-5 < rounded["largest_difference"] < 0.1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -179,7 +183,6 @@ def test_an_increment_makes_the_base_what_a_full_export_is(run, exports, tmp_pat
         ours, theirs = (path / folder / name for path in (tmp_path / "folded", full))
         assert ours.read_bytes() == theirs.read_bytes(), name
     assert compare(tmp_path / "folded", at(run, 60), max_difference=0.1)["rows"] == 700
-    assert compare(tmp_path / "folded", at(run, 60), max_difference=0.1)["auc"] == auc_of(full)
 
 
 def test_increments_follow_each_other(run, exports, tmp_path):

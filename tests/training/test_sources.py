@@ -1,9 +1,9 @@
 import dataclasses
 import io
 import json
+import socket
 
 import numpy as np
-import portpicker
 import pytest
 
 from tf_dlrm.errors import UserError
@@ -60,7 +60,9 @@ def _flat(dataset):
         ),
     ],
 )
-def test_random_flags_become_the_source_that_they_name(flags, hotness, arguments):
+def test_random_flags_become_the_source_that_they_name(
+    rows_as_they_are_made, flags, hotness, arguments
+):
     options = dataclasses.replace(_RANDOM, **flags)
     options.validate()
     expected = RandomSource(
@@ -113,11 +115,12 @@ def test_synthetic_flags_become_the_source_that_they_name(twin_dir, flags, rows)
     )
 
 
-def test_a_twin_trains_and_resumes(tiny, tmp_path, twin_dir):
-    options = {"data": "synthetic", "synthetic_dir": twin_dir, "epochs": 2}
-    expected = train(tiny(**options, model_dir=str(tmp_path / "whole")))
-    assert expected["step"] == 18 and expected["evaluation_examples"] == 900
-    train(tiny(**options, train_steps=5))
+def test_a_twin_trains_and_resumes(tiny, tmp_path, twin_dir, copy_as_of):
+    options = {"data": "synthetic", "synthetic_dir": twin_dir, "checkpoint_every_steps": 5}
+    whole = tiny(**options, model_dir=str(tmp_path / "whole"))
+    expected = train(whole)
+    assert expected["step"] == 9 and expected["evaluation_examples"] == 900
+    copy_as_of(whole.run.model_dir, str(tmp_path / "run"), 5)
     result = train(tiny(**options))
     for name in ("auc", "log_loss", "calibration"):
         assert result[name] == expected[name]
@@ -157,12 +160,14 @@ def test_training_through_a_data_service_gives_the_same_numbers(tiny, tmp_path):
     ],
 )
 def test_data_services_that_cannot_be_used(flags, message):
-    flags["data_service"] = flags["data_service"].format(port=portpicker.pick_unused_port())
-    with pytest.raises(UserError, match=message):
-        dataclasses.replace(_RANDOM, **flags).validate()
+    with socket.socket() as unheard:
+        unheard.bind(("localhost", 0))  # nobody else gets the port, and it does not listen
+        address = flags["data_service"].format(port=unheard.getsockname()[1])
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(_RANDOM, **flags | {"data_service": address}).validate()
 
 
-def test_the_mean_hotness_is_that_of_the_rows():
+def test_the_mean_hotness_is_that_of_the_rows(rows_as_they_are_made):
     options = DataOptions(
         data="random",
         random_tables=("50", "60"),
