@@ -36,11 +36,17 @@ _SCHEDULE = LearningRateSchedule(0.4, warmup_steps=4, decay_start_step=4, decay_
 _ON_TPU = {
     "sgd": SGD(0.1),
     "adagrad": Adagrad(0.1, initial_accumulator=0.1),
-    "lazy_adam": LazyAdam(0.1),
-    "ftrl": FTRL(0.1, l1=0.01, l2=0.02, beta=0.3),
+    "lazy_adam": LazyAdam(0.1, 0.7, 0.8, 0.1),
+    "ftrl": FTRL(0.1, -0.4, 0.3, 0.4, 0.2, 0.7),
     "schedule": SGD(_SCHEDULE),
 }
-_ALL = {**_ON_TPU, "row_wise_adagrad": RowWiseAdagrad(0.1), "adagrad_from_0": Adagrad(0.1)}
+_ALL = {
+    **_ON_TPU,
+    "lazy_adam_schedule": LazyAdam(_SCHEDULE, 0.7, 0.8, 0.1),
+    "row_wise_adagrad": RowWiseAdagrad(0.1, 0.5, 0.3),
+    "adagrad_large_epsilon": Adagrad(0.1, 0.5, 0.3),
+    "adagrad_from_0": Adagrad(0.1),
+}
 
 
 def _features(optimizer=_ON_TPU["adagrad"]):
@@ -209,12 +215,19 @@ def test_learns_what_local_learns(optimizer):
     features = _features(optimizer)
     both = [TpuPlacement(features, TpuPlan(small_table_rows=10), 3), LocalPlacement(features, 3)]
     rng = np.random.default_rng(1)
-    steps = [tf.function(functools.partial(_train, p), reduce_retracing=True) for p in both]
+    ids = _batch(rng)
+    dims = {f.name: f.table.dim for f in features}
+    # Bags of any size, so that a step is traced once.
+    specs = {name: tf.type_spec_from_value(column) for name, column in ids.items()}
+    specs["bags"] = tf.RaggedTensorSpec([6, None], tf.int64, 1)
+    of_targets = {name: tf.TensorSpec([6, dim]) for name, dim in dims.items()}
+    step = tf.function(
+        functools.partial(_train, both[0]), input_signature=[specs, of_targets], autograph=False
+    )
     for _ in range(5):
         ids = _batch(rng)
-        dims = {f.name: f.table.dim for f in features}
         targets = {n: tf.constant(rng.normal(size=(6, d)), tf.float32) for n, d in dims.items()}
-        found, wanted = (step(ids, targets) for step in steps)
+        found, wanted = step(ids, targets), _train(both[1], ids, targets)
         for name, vector in wanted.items():
             np.testing.assert_allclose(found[name], vector, rtol=1e-4, atol=1e-6, err_msg=name)
     _assert_equal_tables(both[1], both[0], rtol=1e-4, atol=1e-6)
@@ -370,7 +383,7 @@ def test_replicated_tables_sum_the_gradients_of_all_replicas():
     gradients = {n: tf.constant(np.random.default_rng(5).normal(size=(4, 2)), tf.float32)
                  for n in ids}  # fmt: skip
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(count):
         def run():
             k = tf.distribute.get_replica_context().replica_id_in_sync_group
