@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, RowWiseAdagrad, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, RowWiseAdagrad, TableConfig
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig
 
@@ -116,16 +116,11 @@ def test_dense_gradients_equal_differences(changes):
         )
 
 
-@pytest.mark.parametrize("dense_shape", ["flat", "column"])
-def test_fit_learns(dense_shape):
-    inputs, labels = data()
-    if dense_shape == "column":
-        inputs = {k: v if k == "dense" else v[:, None] for k, v in inputs.items()}
-    model = DLRM(config(features=features(optimizer=Adagrad(0.1))))
-    model.compile(keras.optimizers.Adagrad(0.05), keras.losses.BinaryCrossentropy(from_logits=True))
-    losses = model.fit(inputs, labels, batch_size=32, epochs=30, verbose=0).history["loss"]
-    assert losses[-1] < 0.3 < 0.6 < losses[0]
-    assert model.predict(inputs, batch_size=100, verbose=0).shape == (256, 1)
+def test_a_column_of_ids_is_a_bag_of_one():
+    model = DLRM(config())
+    inputs, _ = data(16)
+    columns = {k: v if k == "dense" else v[:, None] for k, v in inputs.items()}
+    np.testing.assert_allclose(model(columns), model(inputs), rtol=1e-6)
 
 
 def test_batch_of_one_equals_the_batch():
@@ -145,16 +140,16 @@ def test_save_and_load(tmp_path):
     model = DLRM(made)
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
     model.fit(inputs, labels, verbose=0)
-    expected = model.predict(inputs, verbose=0)
+    expected = model(inputs).numpy()
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert loaded.config == made
-    np.testing.assert_array_equal(loaded.predict(inputs, verbose=0), expected)
+    np.testing.assert_array_equal(loaded(inputs), expected)
     path = tf.train.Checkpoint(model=model).save(str(tmp_path / "c"))
     other = DLRM(config(features=features(optimizer=RowWiseAdagrad(0.1)), self_interaction=True))
-    assert not np.allclose(other.predict(inputs, verbose=0), expected)
+    assert not np.allclose(other(inputs), expected)
     tf.train.Checkpoint(model=other).restore(path).assert_existing_objects_matched()
-    np.testing.assert_array_equal(other.predict(inputs, verbose=0), expected)
+    np.testing.assert_array_equal(other(inputs), expected)
 
 
 def test_config_round_trip():

@@ -1,5 +1,8 @@
 """Fields of the log as text, against the conversion of the same lines."""
 
+import pathlib
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -29,12 +32,26 @@ def filled(raw):
     return raw
 
 
+@pytest.fixture(scope="module")
+def conversions():
+    """What `converted` has made, by the options."""
+    return {}
+
+
 @pytest.fixture
-def converted(convert_text, criteo_lines, tmp_path):
-    def make(output="out", **options):
-        lines = criteo_lines(300)
-        source = convert_text(lines, output, rows_per_record=64, **options)
-        return lines, source, filled(RawCriteo(source.info, str(tmp_path / output)))
+def converted(criteo_lines, convert_criteo, conversions, tmp_path_factory):
+    """By the options of a conversion: the lines, the data set, and its RawCriteo."""
+
+    def make(**options):
+        key = tuple(sorted(options.items()))
+        if key not in conversions:
+            folder = tmp_path_factory.mktemp("log")
+            lines = criteo_lines(300)
+            (folder / "input.txt").write_text("\n".join(lines) + "\n")
+            data = str(folder / "out")
+            convert_criteo([folder / "input.txt"], data, rows_per_record=64, **options)
+            conversions[key] = lines, data, filled(RawCriteo(DatasetInfo.load(data), data))
+        return conversions[key]
 
     return make
 
@@ -51,11 +68,11 @@ def converted(convert_text, criteo_lines, tmp_path):
         {"reference": True, "max_index_range": 7},
     ],
 )
-def test_features_are_those_of_the_conversion(converted, read_all, options):
-    lines, source, raw = converted(**options)
-    parts = [read_all(source, split)[0] for split in ("train", "evaluation")]
-    features = tf.function(raw.features)(fields_of(lines))
-    assert list(features) == ["dense", *source.schema.categorical_names]
+def test_features_are_those_of_the_conversion(converted, read_blocks, options):
+    lines, data, raw = converted(**options)
+    parts = [read_blocks(data, split)[0] for split in ("train", "evaluation")]
+    features = raw.features(fields_of(lines))
+    assert list(features) == ["dense", *DatasetInfo.load(data).schema.categorical_names]
     for name, values in features.items():
         np.testing.assert_array_equal(values, np.concatenate([part[name] for part in parts]))
 
@@ -71,11 +88,18 @@ def test_other_texts_of_the_same_values(converted):
             np.testing.assert_array_equal(values, features[name])
 
 
+def test_the_largest_and_the_least_numbers(converted):
+    lines, _, raw = converted()
+    fields = fields_of(lines[:3]) | {"I5": tf.constant(["2147483647", "-2147483648", "0001"])}
+    dense = raw.features(fields)["dense"]
+    np.testing.assert_allclose(dense[:, 4], [31 * np.log(2), 0, np.log(2)], rtol=1e-6)
+
+
 def test_values_that_training_never_saw(converted):
     lines, _, raw = converted()
     fields = fields_of(lines[:2]) | {"C3": tf.constant(["fedcba98", "ffffffff"])}
     np.testing.assert_array_equal(raw.features(fields)["C3"], [0, 0])
-    lines, _, raw = converted(reference=True, output="reference")
+    lines, _, raw = converted(reference=True)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
         match="Field C3 of row 1 is ffffffff, but must be a value of its vocabulary",
@@ -93,6 +117,7 @@ def test_values_that_training_never_saw(converted):
         ("C1", "-1", "one to eight hexadecimal digits, or empty"),
         ("C1", "\0", "one to eight hexadecimal digits, or empty"),
         ("I5", "1.5", "a whole number of 32 bits, or empty"),
+        ("I5", "-2147483649", "a whole number of 32 bits, or empty"),
         ("I5", "2147483648", "a whole number of 32 bits, or empty"),
         ("I5", "1" * 30, "a whole number of 32 bits, or empty"),
         ("I5", " ", "a whole number of 32 bits, or empty"),
@@ -107,19 +132,22 @@ def test_texts_that_are_no_values(converted, field, text, message):
     assert f"Field {field} of row 2 is " in str(caught.value) and message in str(caught.value)
 
 
-def test_a_saved_model_has_the_vocabulary_inside(converted, read_all, tmp_path):
-    lines, source, raw = converted(bucketize_dense=True)
+def test_a_saved_model_has_the_vocabulary_inside(converted, read_blocks, tmp_path):
+    lines, data, raw = converted(min_count=4)
+    info = DatasetInfo.load(data)
     tables = tuple(
         FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=0))
-        for c in source.schema.categorical
+        for c in info.schema.categorical
     )
-    model = DLRM(DLRMConfig(13, tables, (8, 4), (8, 1), seed=1))
-    export_model(model, source.schema, str(tmp_path / "export"), {"step": 1}, raw=raw)
+    model = DLRM(DLRMConfig(13, tables, (4,), (1,), interaction="concat", seed=1))
+    export_model(model, info.schema, str(tmp_path / "export"), {"step": 1}, raw=raw)
     loaded = tf.saved_model.load(str(tmp_path / "export"))
-    rows = source.rows("evaluation")
+    features, labels = read_blocks(data, "evaluation")
+    rows = len(labels)
     answer = loaded.signatures["serve_raw"](**fields_of(lines[-rows:]))["probability"]
-    features, _ = read_all(source, "evaluation")
-    np.testing.assert_allclose(answer, tf.sigmoid(model(features))[:, 0], atol=1e-6)
+    expected = tf.sigmoid(model(features))[:, 0]
+    assert rows > 40 and np.std(expected) > 1e-3
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
     blank = {name: tf.constant([""]) for name in FIELDS}
     ids = {name: values for name, values in raw.features(blank).items() if name != "dense"}
     expected = tf.sigmoid(model({"dense": tf.zeros((1, 13)), **ids}))[:, 0]
@@ -135,7 +163,8 @@ def test_data_that_are_no_log(tmp_path):
 
 
 def test_a_damaged_vocabulary_is_named(converted, tmp_path):
-    _, source, _ = converted()
-    (tmp_path / "out" / "vocabulary" / "C7.npy").write_bytes(b"damaged")
+    _, data, _ = converted()
+    copy = str(shutil.copytree(data, tmp_path / "copy"))
+    pathlib.Path(copy, "vocabulary", "C7.npy").write_bytes(b"damaged")
     with pytest.raises(UserError, match="vocabulary of column C7 .* is missing or damaged"):
-        RawCriteo(source.info, str(tmp_path / "out"))
+        RawCriteo(DatasetInfo.load(copy), copy)
