@@ -1,4 +1,5 @@
-import portpicker
+import socket
+
 import pytest
 import tensorflow as tf
 
@@ -18,12 +19,11 @@ def _bags(dataset):
     return [features["bag"].to_list() for features, _ in dataset]
 
 
-@pytest.mark.parametrize("first_row", [0, 130])
-def test_the_same_batches_as_without_the_service(numbered, first_row):
+def test_the_same_batches_as_without_the_service(numbered):
     source = RecordSource(numbered(503)[0], shuffle_window_rows=150)
     dispatcher = start_dispatcher(0)
     worker = start_worker(dispatcher.target.split("://")[1], 0)
-    plain = source.batches("train", 32, shuffle_seed=2, epoch=1, first_row=first_row)
+    plain = source.batches("train", 32, shuffle_seed=2, epoch=1, first_row=130)
     served = through_service(plain, dispatcher.target)
     assert len(served) == len(plain)
     assert served.element_spec == plain.element_spec
@@ -62,6 +62,9 @@ def test_an_address_of_another_form(address):
 
 
 def test_nothing_answers():
-    address = f"grpc://localhost:{portpicker.pick_unused_port()}"
-    with pytest.raises(DataError, match=f"No tf.data service answers at {address}"):
-        through_service(tf.data.Dataset.range(3), address)
+    # Bound and not listening, so that nobody else can take the port.
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        address = f"grpc://localhost:{taken.getsockname()[1]}"
+        with pytest.raises(DataError, match=f"No tf.data service answers at {address}"):
+            through_service(tf.data.Dataset.range(3), address)

@@ -128,26 +128,30 @@ def test_data_sets_with_little_in_them(tmp_path):
     assert "Dense columns of evaluation" in report.page("x", *_gather(path), "").decode()
 
 
-def test_the_command_writes_the_page_or_nothing(numbered, tmp_path):
+def test_the_command_writes_the_page_or_nothing(numbered, tmp_path, run_command):
     path, _, _ = numbered(120)
     page = tmp_path / "pages" / "report.html"
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "tfrecords.inspect", path, *arguments],
-            cwd=_ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = run(f"--html={page}", "--html_accesses=50")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("All checksums")
+    done = run_command("tfrecords.inspect", path, f"--html={page}", "--html_accesses=50")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith("All checksums")
     assert "first 50 of 240 ids" in page.read_text() and os.listdir(page.parent) == ["report.html"]
     with open(os.path.join(path, "train-00000.tfrecord"), "r+b") as stream:
         stream.seek(100)
         stream.write(b"\xff\x00\xff")
     page.unlink()
-    done = run(f"--html={page}")
-    assert done.returncode == 1 and os.listdir(page.parent) == []
+    done = run_command("tfrecords.inspect", path, f"--html={page}")
+    assert done.code == 1 and os.listdir(page.parent) == []
+
+
+@pytest.mark.process
+def test_the_command_is_a_process_too(numbered, tmp_path):
+    command = [sys.executable, "-m", "tfrecords.inspect", numbered(120)[0]]
+    done = subprocess.run(
+        [*command, f"--html={tmp_path}/report.html"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data:image/png" in (tmp_path / "report.html").read_text()

@@ -98,25 +98,37 @@ def test_rows_depend_on_the_seed_alone(tmp_path):
     assert (all_rows(1) != all_rows(2)).mean() > 0.1
 
 
-def test_the_command_writes_a_data_set(tmp_path):
+def test_the_command_writes_a_data_set(tmp_path, run_command, read_blocks):
     path = ratings_file(tmp_path / "ratings.csv", random_ratings(users=40, items=200))
-    command = [sys.executable, "-m", "tfrecords.leave_one_out", f"--input={path}"]
-    command += [f"--output_dir={tmp_path}/out", "--passes=2"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
+    flags = f"--input={path}", f"--output_dir={tmp_path}/out", "--passes=2"
+    done = run_command("tfrecords.leave_one_out", *flags)
+    assert done.code == 0, done.err
     source = RecordSource(f"{tmp_path}/out")
     assert [c.name for c in source.schema.categorical] == ["user", "item"]
-    features, labels = next(iter(source.batches("evaluation", source.rows("evaluation"))))
-    groups = labels.numpy().reshape(-1, 100)
+    features, labels = read_blocks(tmp_path / "out", "evaluation")
+    groups = labels.reshape(-1, 100)
     np.testing.assert_array_equal(groups[:, 0], 1.0)
     np.testing.assert_array_equal(groups[:, 1:], 0.0)
-    users = features["user"].numpy().reshape(-1, 100)
+    users = features["user"].reshape(-1, 100)
     assert (users == users[:, :1]).all()
     data = read_ratings(path, "userId", "movieId", "timestamp")
     kept = len(data.users) - len(data.held_out())
     assert source.rows("train") == 2 * 5 * kept
     keys = np.load(f"{tmp_path}/out/vocabulary/item.npy")
     np.testing.assert_array_equal(keys, data.item_keys)
+
+
+@pytest.mark.process
+def test_the_command_is_a_process_too(tmp_path):
+    path = ratings_file(tmp_path / "ratings.csv", [(1, 5, 3, 9)])
+    command = [sys.executable, "-m", "tfrecords.leave_one_out", f"--input={path}"]
+    done = subprocess.run(
+        [*command, f"--output_dir={tmp_path}/out"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: No user has two items or more, so none can be held out."
+    )
 
 
 @pytest.mark.parametrize(
