@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,6 @@ from concurrent import futures
 
 import grpc
 import numpy as np
-import portpicker
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
@@ -164,14 +164,12 @@ def servers(models):
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         GrpcService(models), grpc_server
     )
-    grpc_address = f"127.0.0.1:{portpicker.pick_unused_port()}"
-    grpc_server.add_insecure_port(grpc_address)
+    grpc_port = grpc_server.add_insecure_port("127.0.0.1:0")
     grpc_server.start()
-    rest_address = ("127.0.0.1", portpicker.pick_unused_port())
-    rest_server = http.server.ThreadingHTTPServer(rest_address, _rest_handler(models))
-    thread = threading.Thread(target=rest_server.serve_forever)
+    rest_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _rest_handler(models))
+    thread = threading.Thread(target=rest_server.serve_forever, args=(0.02,))
     thread.start()
-    yield {"grpc": grpc_address, "rest": "{}:{}".format(*rest_address)}
+    yield {"grpc": f"127.0.0.1:{grpc_port}", "rest": f"127.0.0.1:{rest_server.server_port}"}
     models.go_on.set()
     rest_server.shutdown()
     thread.join()
@@ -201,6 +199,13 @@ def _ask(client, inputs=None, **options):
         return ask(inputs) if inputs is not None else client_options.score(options, ask)
 
 
+@pytest.fixture(scope="module")
+def inputs(rows):
+    """A request of the rows of the data set."""
+    named = named_inputs(rows.tensors(rows.features(rows.ragged, rows.count)))
+    return {name: value.numpy() for name, value in named.items()}
+
+
 BOTH = pytest.mark.parametrize("client", ["grpc", "rest"])
 
 
@@ -220,9 +225,7 @@ def test_predictions_are_the_models(client, signature, servers, data_dir, expect
 
 
 @BOTH
-def test_versions_and_labels(client, servers, expected, rows):
-    inputs = named_inputs(rows.tensors(rows.features(rows.ragged, rows.count)))
-    inputs = {name: value.numpy() for name, value in inputs.items()}
+def test_versions_and_labels(client, servers, expected, inputs):
     for choice, version in (
         ({"version": 1}, "1"),
         ({"label": "stable"}, "1"),
@@ -253,10 +256,15 @@ def test_requests_from_a_file(client, signature, servers, exported, tmp_path, ro
 
 
 @BOTH
-def test_nobody_at_the_address(client, servers, data_dir):
-    server = f"127.0.0.1:{portpicker.pick_unused_port()}"
-    with pytest.raises(UserError, match=f"--server={server} .*can't be reached: .*refused.*[.]$"):
-        _ask(client, server=server, data_dir=data_dir)
+def test_nobody_at_the_address(client, servers, inputs):
+    # Bound, so that nobody else gets the port, but nobody listens there.
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(
+            UserError, match=f"--server={server} .*can't be reached: .*refused.*[.]$"
+        ):
+            _ask(client, inputs, server=server)
 
 
 @BOTH
@@ -268,17 +276,17 @@ def test_nobody_at_the_address(client, servers, data_dir):
         ({"label": "none"}, r"Unrecognized servable version label: none\.$"),
     ],
 )
-def test_what_the_server_does_not_have(client, options, message, servers, data_dir):
+def test_what_the_server_does_not_have(client, options, message, servers, inputs):
     with pytest.raises(UserError, match="refused the request .*" + message):
-        _ask(client, server=servers[client], data_dir=data_dir, **options)
+        _ask(client, inputs, server=servers[client], **options)
 
 
 @BOTH
-def test_an_answer_that_does_not_come(client, servers, models, data_dir):
+def test_an_answer_that_does_not_come(client, servers, models, inputs):
     models.go_on.clear()
     try:
         with pytest.raises(UserError, match=r"did not answer within --timeout_seconds=0\.5\.$"):
-            _ask(client, server=servers[client], data_dir=data_dir, timeout_seconds=0.5)
+            _ask(client, inputs, server=servers[client], timeout_seconds=0.5)
     finally:
         models.go_on.set()
 
@@ -300,9 +308,9 @@ def test_grpc_names_the_inputs_and_signatures_that_there_are(servers):
         _ask("grpc", {"user": 1.5}, signature="rank", **common)
 
 
-def test_rest_at_the_port_of_grpc(servers, data_dir):
+def test_rest_at_the_port_of_grpc(servers, inputs):
     with pytest.raises(UserError, match="does not speak HTTP, or the connection broke"):
-        _ask("rest", server=servers["grpc"], data_dir=data_dir)
+        _ask("rest", inputs, server=servers["grpc"])
 
 
 @pytest.mark.parametrize(
@@ -338,30 +346,41 @@ def test_a_file_that_is_none(line, message, tmp_path):
         client_options.score(rest_client.RestOptions(inputs_file=str(path)), lambda inputs: [])
 
 
-def _command(client, *flags):
+def _process(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", f"serving.{client}_client", *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
 
 
 @BOTH
-def test_the_command(client, servers, data_dir, expected):
-    result = _command(
-        client, f"--server={servers[client]}", f"--data_dir={data_dir}", "--batch_size=5"
+def test_the_command(client, servers, data_dir, expected, run_command):
+    result = run_command(
+        f"serving.{client}_client",
+        f"--server={servers[client]}",
+        f"--data_dir={data_dir}",
+        "--batch_size=5",
     )
+    assert result.code == 0, result.err
+    answer = json.loads(result.out)
+    np.testing.assert_allclose(answer["predictions"], expected["2"][:5], atol=1e-6)
+
+
+@pytest.mark.process
+@BOTH
+def test_the_command_in_a_process_of_its_own(client, servers, data_dir, expected):
+    flags = f"--server={servers[client]}", f"--data_dir={data_dir}", "--batch_size=5"
+    result = _process("-m", f"serving.{client}_client", *flags)
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     np.testing.assert_allclose(answer["predictions"], expected["2"][:5], atol=1e-6)
 
 
 def test_the_command_ends_with_a_sentence(servers, tmp_path):
+    # In a process of its own, which is cheap: this client needs no TensorFlow.
     path = tmp_path / "requests.jsonl"
     path.write_text("{}")
-    result = _command("rest", f"--server={servers['rest']}", f"--inputs_file={path}", "--model=no")
+    flags = f"--server={servers['rest']}", f"--inputs_file={path}", "--model=no"
+    result = _process("-m", "serving.rest_client", *flags)
     assert result.returncode == 2 and not result.stdout
     assert result.stderr == (
         f"rest_client: http://{servers['rest']}/v1/models/no:predict refused the request (404): "
@@ -373,5 +392,5 @@ def test_rest_needs_neither_tensorflow_nor_numpy():
     code = (
         "import serving.rest_client, sys; print({'numpy', 'tensorflow', 'grpc'} & {*sys.modules})"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    result = _process("-c", code)
     assert result.stdout == "set()\n", result.stderr
