@@ -1,6 +1,5 @@
 """A conversion that was stopped, started again: the same bytes, and what was finished is used."""
 
-import dataclasses
 import io
 import os
 import random
@@ -151,7 +150,7 @@ def convert_table(tmp_path):
 
 
 _OPTIONS = {
-    "in order": {"min_count": 2},
+    "in order": {"min_count": 2, "keep_negatives": 0.7, "seed": 4},
     "total": {"shuffle": "total", "seed": 1, "keep_negatives": 0.6},
     "day": {"shuffle": "day", "split": "last_day", "multi_hot": (2, 3), "seed": 5},
     "reference": {"reference": True, "keep_negatives": 0.5, "split": "0.2", "seed": 2},
@@ -168,6 +167,8 @@ def test_stopped_anywhere(
 ):
     monkeypatch.setattr(memory.Memory, "bucket_bytes", 300)
     monkeypatch.setattr(shuffle, "_FLUSH_BYTES", 400)
+    # So that most files end within a piece, behind rows that are dropped.
+    monkeypatch.setattr(writer, "RECORDS_PER_FILE", 1)
     paths = tables(form)
     entries = killed_at(-1, False, lambda: convert_table(paths, "whole", **options))
     whole = content("whole")
@@ -267,17 +268,6 @@ def test_nothing_is_parsed_or_written_twice(
     assert "Using 6 record files (240 rows)" in said.getvalue()
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tfrecord")}
     assert after == before
-
-
-def test_work_is_of_every_option_but_the_memory():
-    changes = {"min_count": 2, "vocabulary": "all", "split": "0.5", "tuning": True}
-    changes |= {"shuffle": "day", "seed": 1, "reference": True, "on_bad_row": "skip"}
-    changes |= {"rows_per_record": 7, "keep_negatives": 0.5, "multi_hot": (1, 2)}
-    changes |= {"multi_hot_distribution": "pareto"}
-    assert {*changes, "memory_gb"} == {field.name for field in dataclasses.fields(Options)}
-    for name, value in changes.items():
-        assert Options(**{name: value}).describe() != Options().describe(), name
-    assert Options(memory_gb=1.0).describe() == Options().describe()
 
 
 @pytest.mark.parametrize(
