@@ -95,6 +95,7 @@ def test_this_machine_has_its_own_memory():
     assert this_machine().host_memory_gb == pytest.approx(kilobytes * 1024 / 1e9, rel=0.05)
 
 
+@pytest.mark.slow
 def test_calibration_gives_a_file_that_loads(tmp_path):
     measured = calibrate(devices_per_host=3)
     assert measured.devices_per_host == 3

@@ -24,7 +24,8 @@ from tf_dlrm.embeddings.planner import (
 from tf_dlrm.embeddings.planner.models import KNOWN_MODELS
 
 OPTIMIZERS = (SGD(0.1), Adagrad(0.1), RowWiseAdagrad(0.1), LazyAdam(0.1))
-QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+QUICK = settings(max_examples=10, derandomize=True)
+MANY = settings(max_examples=60, derandomize=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,17 @@ def _bytes_by_device(plan: Plan, tables):
 @QUICK
 @given(problem=problems(pinned=True))
 def test_plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
+    _plans_place_all_keep_to_memory_and_honour_pins(hardware, problem)
+
+
+@pytest.mark.slow
+@MANY
+@given(problem=problems(pinned=True))
+def test_many_plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
+    _plans_place_all_keep_to_memory_and_honour_pins(hardware, problem)
+
+
+def _plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
     model = problem.model(hardware)
     try:
         plan = plan_for(model, problem.pins)
@@ -126,6 +138,17 @@ def test_plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
 @QUICK
 @given(problem=problems(pinned=True))
 def test_search_is_never_worse_than_simple_plans(hardware, problem):
+    _search_is_never_worse_than_simple_plans(hardware, problem)
+
+
+@pytest.mark.slow
+@MANY
+@given(problem=problems(pinned=True))
+def test_many_search_is_never_worse_than_simple_plans(hardware, problem):
+    _search_is_never_worse_than_simple_plans(hardware, problem)
+
+
+def _search_is_never_worse_than_simple_plans(hardware, problem):
     model = problem.model(hardware)
     search = Search(model, problem.pins)
     best = model.estimate(search.best())
@@ -137,7 +160,7 @@ def test_search_is_never_worse_than_simple_plans(hardware, problem):
             assert pin.allows(plan.tables[name].sharding, plan.tables[name].devices)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 @given(problem=problems())
 def test_same_problem_same_plan(hardware, problem):
     plans = [Search(problem.model(hardware)).best().to_json() for _ in range(2)]
