@@ -343,7 +343,7 @@ def trained(tmp_path_factory):
     return both, path, both.sharded.tables.to_arrays(), (ids, {}, targets)
 
 
-@pytest.mark.parametrize(("to_world", "elements"), [(1, 1 << 24), (2, 100), (4, 1 << 24)])
+@pytest.mark.parametrize(("to_world", "elements"), [(1, 1 << 24), (2, 30), (4, 1 << 24)])
 def test_a_checkpoint_knows_no_placement(trained, to_world, elements, monkeypatch):
     both, path, expected, _ = trained
     monkeypatch.setattr(stack, "_CHUNK_ELEMENTS", elements)  # of a slice that is read
