@@ -7,6 +7,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES, criteo_shaped
+from tfrecords.epoch import Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
 from tfrecords.reader import RecordSource
@@ -19,39 +20,38 @@ _RAGGED = Schema(
 )
 
 
+_BAGS = Schema(("a",), (CategoricalColumn("bag", 500, None), CategoricalColumn("d", 50, 3)))
+
+
 def _source(seed=1, train=20_000, **changes):
     arguments = {"schema": _SCHEMA, "rows": {"train": train, "evaluation": 9_000}, "seed": seed}
     return RandomSource(**{**arguments, **changes})
 
 
 def _text(features, label):
-    return [
-        str((*(np.asarray(features[name][row]).tolist() for name in features), label[row]))
-        for row in range(len(label))
-    ]
+    columns = [c if isinstance(c, list) else c.tolist() for c in (*features.values(), label)]
+    return list(map(str, zip(*columns, strict=True)))
 
 
 def test_the_rows_are_a_function_of_the_arguments(read_all):
-    first = read_all(_source(), "train", 512)
-    for batch_size in (512, 1000):
-        again = read_all(_source(), "train", batch_size)
-        for name in first[0]:
-            np.testing.assert_array_equal(again[0][name], first[0][name])
-        np.testing.assert_array_equal(again[1], first[1])
-    longer = read_all(_source(train=30_000), "train", 512)
-    np.testing.assert_array_equal(longer[0]["d"][:20_000], first[0]["d"])
-    assert (read_all(_source(seed=2), "train", 512)[0]["dense"] != first[0]["dense"]).mean() > 0.9
+    first = read_all(_source(train=9_000), "train", 512)
+    again = read_all(_source(train=17_000), "train", 1000)
+    for name in first[0]:
+        np.testing.assert_array_equal(again[0][name][:9_000], first[0][name])
+    np.testing.assert_array_equal(again[1][:9_000], first[1])
+    other = read_all(_source(train=9_000, seed=2), "train", 512)
+    assert (other[0]["dense"] != first[0]["dense"]).mean() > 0.9
 
 
 def test_splits_share_no_draws(read_all):
-    rows = {"train": 20_000, "evaluation": 9_000, "test": 9_000}
-    source = _source(schema=_RAGGED, rows=rows, indices_per_lookup=5, label="continuous")
+    rows = {"train": 9_000, "evaluation": 9_000, "test": 9_000}
+    source = _source(schema=_BAGS, rows=rows, indices_per_lookup=5, label="continuous")
     draws = {}
     for split in rows:
         features, label = read_all(source, split, 4096)
-        ids = np.concatenate(features["bag"]), features["c"], features["d"].ravel()
+        ids = np.concatenate(features["bag"]), features["d"].ravel()
         # 64 ids in a row meet again only where the draws are the same.
-        runs = [{column[i : i + 64].tobytes() for i in range(0, 20_000, 64)} for column in ids]
+        runs = [{column[i : i + 64].tobytes() for i in range(0, 9_000, 64)} for column in ids]
         draws[split] = [features["dense"].ravel(), label], runs
     for one, other in [("train", "evaluation"), ("train", "test"), ("evaluation", "test")]:
         for left, right in zip(draws[one][0], draws[other][0], strict=True):
@@ -60,50 +60,46 @@ def test_splits_share_no_draws(read_all):
             assert not (left & right) - {b""}
 
 
-def test_the_last_split_is_not_the_first_one_again(read_all):
-    source = _source(rows={"train": 9_000, "evaluation": 9_000})
-    train, evaluation = (read_all(source, split, 9_000)[0] for split in ("train", "evaluation"))
-    assert (train["dense"] == evaluation["dense"]).mean() < 1e-4
-    assert (train["d"] == evaluation["d"]).mean() < 0.2  # the power law's likeliest id meets itself
-
-
-_OPTIONS = [
-    {},
-    {"schema": _RAGGED, "indices_per_lookup": 5},
-    {"schema": _RAGGED, "indices_per_lookup": 5, "repeats": False, "ids": "normal"},
-    {"ids": "uniform", "repeats": False, "dense": "normal", "label": "continuous"},
-]
-
-
-@pytest.mark.parametrize("options", _OPTIONS, ids=["default", "ragged", "distinct", "fixed"])
-def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all, options):
-    source = _source(train=17_000, shuffle_window_rows=8192, **options)
+def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all):
+    schema = Schema(("a",), (CategoricalColumn("bag", 500, None),))
+    source = _source(schema=schema, indices_per_lookup=5, train=9000, shuffle_window_rows=8192)
     plain = _text(*read_all(source, "train", 4096))
-    shuffled = _text(*read_all(source, "train", 4096, shuffle_seed=5, epoch=1))
+    order = {"shuffle_seed": 5, "epoch": 1}
+    shuffled = _text(*read_all(source, "train", 4096, **order))
     assert shuffled != plain and sorted(shuffled) == sorted(plain)
-    for first_row in (1, 8191, 8192, 16_999) if options == {} else (12_345,):
-        rest = read_all(source, "train", 700, shuffle_seed=5, epoch=1, first_row=first_row)
-        assert _text(*rest) == shuffled[first_row:]
-    assert _text(*read_all(source, "train", 4096, first_row=9_000)) == plain[9_000:]
+    rest = read_all(source, "train", 700, first_row=8345, shard_index=1, shard_count=2, **order)
+    assert _text(*rest) == shuffled[8345::2]
 
 
-@pytest.mark.parametrize("shard_by", ["row", "block"])
-def test_shards_have_each_row_once_and_go_on_anywhere(read_all, shard_by):
-    source = _source(schema=_RAGGED, indices_per_lookup=4, train=20_000, shuffle_window_rows=16_384)
-    order = {"shuffle_seed": 5, "epoch": 1, "shard_by": shard_by}
-    every = _text(*read_all(source, "train", 4096, **order))
-    assert sorted(every) == sorted(_text(*read_all(source, "train", 4096)))
-    for index in range(2):
-        shard = read_all(
-            source, "train", 1000, first_row=500, shard_index=index, shard_count=2, **order
-        )
-        assert _text(*shard) == every[500 + index :: 2]
+def test_each_epoch_has_an_order_of_its_own(order_of):
+    source = _source(train=7 * 8192 - 1, label="random", shuffle_window_rows=8192)
+
+    def blocks(**arguments):
+        return order_of(source, "train", **arguments).parts[0].blocks.tolist()
+
+    assert blocks(shuffle_seed=5, epoch=0) == [3, 5, 2, 4, 6, 0, 1]
+    assert blocks(shuffle_seed=5, epoch=1) == [4, 2, 0, 5, 1, 3, 6]
+
+
+@pytest.mark.parametrize("shard", [(0, 1, "row"), (2, 3, "row"), (1, 2, "block")])
+def test_the_arguments_reach_the_order(order_of, shard):
+    source = _source(train=20_000, label="random", shuffle_window_rows=16_384)
+    index, count, by = shard
+    common = {"shuffle_seed": 5, "epoch": 2, "first_row": 700}
+    got = order_of(source, "train", shard_index=index, shard_count=count, shard_by=by, **common)
+    wanted = epoch_order(
+        np.array([8192, 8192, 3616]), shuffle_window_rows=16_384, shard=Shard(*shard), **common
+    )
+    assert str(got) == str(wanted)
+
+
+def test_there_are_no_files_to_shard_by():
     with pytest.raises(DataError, match="shard_by='file' needs a data set of files"):
-        source.batches("train", 100, shard_count=2, shard_by="file")
+        _source(label="random").batches("train", 100, shard_count=2, shard_by="file")
 
 
-@pytest.mark.parametrize("repeats", [True, False])
-@pytest.mark.parametrize("ids", ["power_law", "uniform", "normal"])
+# `test_random_ids` has the distributions of all kinds of bags.
+@pytest.mark.parametrize(("ids", "repeats"), [("power_law", True), ("normal", False)])
 def test_ragged_lookups_have_one_to_k_ids(read_all, ids, repeats):
     source = _source(schema=_RAGGED, indices_per_lookup=5, repeats=repeats, ids=ids)
     features, _ = read_all(source, "train", 4096)
@@ -161,20 +157,16 @@ def test_ids_follow_the_power_law(read_all, alpha):
     "schema",
     [
         _SCHEMA,
-        criteo_shaped(10_000),
+        pytest.param(criteo_shaped(10_000), marks=pytest.mark.slow),
         Schema((), (CategoricalColumn("c", 100),) * 1),
-        Schema(("a",), tuple(CategoricalColumn(f"c{i}", 400, None) for i in range(6))),
+        Schema(("a",), tuple(CategoricalColumn(f"c{i}", 400, None) for i in range(3))),
     ],
     ids=["mixed", "criteo", "one", "ragged"],
 )
-def test_the_teacher_can_be_learnt_from(read_all, schema):
-    source = _source(schema=schema, train=60_000, indices_per_lookup=4)
-    features, label = read_all(source, "train", 4096)
-    tensors = {
-        name: tf.ragged.constant(column) if isinstance(column, list) else column
-        for name, column in features.items()
-    }
-    probability = source.teacher_probability(tensors).numpy()
+def test_the_teacher_can_be_learnt_from(schema):
+    source = _source(schema=schema, train=16_384, indices_per_lookup=4)
+    features, label = next(iter(source.batches("train", 16_384)))
+    label, probability = label.numpy(), source.teacher_probability(features).numpy()
     assert abs(label.mean() - 0.25) < 0.02
     assert abs(probability.mean() - label.mean()) < 0.01
     # Calibrated: the labels are drawn with these probabilities.
@@ -250,37 +242,46 @@ def test_arguments_that_are_not_allowed():
         _source().rows("test")
 
 
-def test_the_program_writes_what_the_source_makes(tmp_path, read_all):
+def test_the_program_writes_what_the_source_makes(tmp_path, run_command, read_blocks):
     output_dir = str(tmp_path / "out")
     arguments = (
-        "--rows=9000 --evaluation_rows=100 --tables=40,2 --dense_features=2 --dense=normal "
-        "--indices_per_lookup=3 --noindices_per_lookup_fixed --norepeats --ids=uniform "
-        "--label=rounded --seed=4"
+        "--rows=500 --evaluation_rows=100 --tables=40,2 --dense_features=2 --dense=normal "
+        "--indices_per_lookup=3 --noindices_per_lookup_fixed --ids=uniform "
+        "--alpha=1.5 --label=rounded --seed=4"
     )
-    program = [sys.executable, "-m", "tfrecords.random", f"--output_dir={output_dir}"]
-    subprocess.run([*program, *arguments.split()], check=True, timeout=120)
+    program = ("tfrecords.random", f"--output_dir={output_dir}")
+    done = run_command(*program, *arguments.split())
+    assert done.code == 0, done.err
     schema = Schema(
         ("I1", "I2"), (CategoricalColumn("C1", 40, None), CategoricalColumn("C2", 2, None))
     )
     source = RandomSource(
         schema,
-        {"train": 9000, "evaluation": 100},
+        {"train": 500, "evaluation": 100},
         seed=4,
+        alpha=1.5,
         ids="uniform",
         dense="normal",
         label="rounded",
-        repeats=False,
         indices_per_lookup=3,
     )
     folder = RecordSource(output_dir)
     assert folder.schema == schema
-    for split in ("train", "evaluation"):
-        assert _text(*read_all(folder, split, 500)) == _text(*read_all(source, split, 500))
-    failed = subprocess.run(
-        [*program, "--tables=2", "--indices_per_lookup=3", "--norepeats"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("error: Column 'C1' takes 3 ids per lookup")
+    assert folder.info.how_it_was_made == source.description()
+    assert folder.rows("train") == 500 and folder.rows("evaluation") == 100
+    ((features, label),) = source.batches("train", 500)
+    written, labels = read_blocks(output_dir, "train")
+    np.testing.assert_array_equal(labels, label)
+    np.testing.assert_array_equal(written["dense"], features["dense"])
+    assert written["C1"] == features["C1"].to_list()
+    assert written["C2"] == features["C2"].to_list()
+    failed = run_command(*program, "--tables=2", "--indices_per_lookup=3", "--norepeats")
+    assert failed.code == 1
+    assert failed.err.splitlines()[-1].startswith("error: Column 'C1' takes 3 ids per lookup")
+
+
+@pytest.mark.process
+def test_the_program_is_a_process_too(tmp_path):
+    program = [sys.executable, "-m", "tfrecords.random", f"--output_dir={tmp_path}/out"]
+    subprocess.run([*program, "--rows=9", "--tables=40", "--seed=4"], check=True, timeout=120)
+    assert RecordSource(f"{tmp_path}/out").rows("train") == 9

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrecords.epoch import Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.reader import RecordSource
 
@@ -21,7 +22,7 @@ def _equal_rows(got, features, label, order):
     np.testing.assert_array_equal(got[1], label[order])
 
 
-@pytest.mark.parametrize("rows", [1, 49, 50, 51, _ROWS])
+@pytest.mark.parametrize("rows", [1, 50, _ROWS])
 def test_file_order_gives_back_what_was_written(numbered, read_all, rows):
     path, features, label = numbered(rows)
     source = RecordSource(path)
@@ -40,29 +41,43 @@ def test_types_and_shapes(numbered):
     assert (label.dtype, label.shape.as_list()) == (tf.float32, [None])
 
 
-@pytest.mark.parametrize("window", [50, 120, 300, 100_000])
-def test_a_shuffled_epoch_holds_each_row_once(numbered, read_all, window):
+def test_a_shuffled_epoch_holds_each_row_once(numbered, read_all):
     path, features, label = numbered(_ROWS)
-    source = RecordSource(path, shuffle_window_rows=window)
-    got = read_all(source, "train", 64, shuffle_seed=3)
+    got = read_all(RecordSource(path, shuffle_window_rows=120), "train", 64, shuffle_seed=3)
     order = got[0]["row_id"]
     assert sorted(order) == list(range(_ROWS))
     assert (order != np.arange(_ROWS)).mean() > 0.9
     _equal_rows(got, features, label, order)
 
 
-def test_the_order_is_a_function_of_seed_and_epoch(numbered, read_all):
-    source = RecordSource(numbered(_ROWS)[0], shuffle_window_rows=200)
+def test_the_order_is_a_function_of_seed_and_epoch(numbered, order_of):
+    # Blocks: what training in the order of another epoch, or of none, would get wrong.
+    source = RecordSource(numbered(56, rows_per_record=8)[0], shuffle_window_rows=16)
 
-    def order(batch_size=64, **arguments):
-        return read_all(source, "train", batch_size, **arguments)[0]["row_id"].tolist()
+    def blocks(**arguments):
+        return order_of(source, "train", **arguments).parts[0].blocks.tolist()
 
-    first = order(shuffle_seed=1, epoch=0)
-    assert order(shuffle_seed=1, epoch=0) == first
-    assert order(shuffle_seed=1, epoch=0, batch_size=7) == first
-    assert order(shuffle_seed=1, epoch=1) != first
-    assert order(shuffle_seed=2, epoch=0) != first
-    assert order(epoch=0) == order(epoch=1) == list(range(_ROWS))
+    assert blocks(shuffle_seed=5, epoch=0) == [3, 5, 2, 4, 6, 0, 1]
+    assert blocks(shuffle_seed=5, epoch=1) == [4, 2, 0, 5, 1, 3, 6]
+    assert blocks(shuffle_seed=6, epoch=0) == [5, 6, 4, 3, 2, 1, 0]
+    assert blocks(epoch=0) == blocks(epoch=1) == list(range(7))
+
+
+@pytest.mark.parametrize("shard", [(0, 1, "row"), (2, 3, "row"), (1, 2, "block"), (1, 2, "file")])
+def test_the_arguments_reach_the_order(numbered, order_of, shard):
+    path = numbered(60, rows_per_record=8, records_per_file=3)[0]
+    source = RecordSource(path, shuffle_window_rows=16)
+    index, count, by = shard
+    common = {"shuffle_seed": 5, "epoch": 2, "first_row": 11}
+    got = order_of(source, "train", shard_index=index, shard_count=count, shard_by=by, **common)
+    wanted = epoch_order(
+        np.array([8] * 7 + [4]),
+        shuffle_window_rows=16,
+        shard=Shard(*shard),
+        block_files=np.array([0, 0, 0, 1, 1, 1, 2, 2]),
+        **common,
+    )
+    assert str(got) == str(wanted)
 
 
 def test_the_order_never_changes(numbered, read_all):
@@ -75,19 +90,16 @@ def test_the_order_never_changes(numbered, read_all):
     ]
 
 
-@pytest.mark.parametrize("seed", [None, 4])
-@pytest.mark.parametrize("window", [50, 170])
-def test_reading_goes_on_at_any_row(numbered, read_all, seed, window):
+@pytest.mark.parametrize(("seed", "window", "first_row"), [(None, 50, _ROWS), (4, 170, 640)])
+def test_reading_goes_on_at_any_row(numbered, read_all, seed, window, first_row):
     source = RecordSource(numbered(_ROWS)[0], shuffle_window_rows=window)
     whole, whole_label = read_all(source, "train", 64, shuffle_seed=seed, epoch=1)
-    for first_row in (0, 1, 49, 50, 149, 150, 151, 640, _ROWS - 1, _ROWS):
-        rest, rest_label = read_all(
-            source, "train", 33, shuffle_seed=seed, epoch=1, first_row=first_row
-        )
-        np.testing.assert_array_equal(rest_label, whole_label[first_row:], str(first_row))
-        for name in rest:
-            got, wanted = map(str, rest[name]), map(str, whole[name][first_row:])
-            assert list(got) == list(wanted), (name, first_row)
+    rest, rest_label = read_all(
+        source, "train", 33, shuffle_seed=seed, epoch=1, first_row=first_row
+    )
+    np.testing.assert_array_equal(rest_label, whole_label[first_row:])
+    for name in rest:
+        assert list(map(str, rest[name])) == list(map(str, whole[name][first_row:])), name
 
 
 def test_windows_before_the_first_row_are_not_read(numbered):
