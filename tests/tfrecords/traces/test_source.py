@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfrecords.epoch import Shard
 from tfrecords.errors import DataError
 from tfrecords.reader import RecordSource
 from tfrecords.traces.miss_ratio import compare
@@ -17,8 +18,12 @@ _NAMES = ("dense", "local", "pair", "bag/of", "nothing")
 
 
 def _read(source, split="train", batch_size=300, **arguments):
+    return _rows(source.batches(split, batch_size, **arguments))
+
+
+def _rows(dataset):
     columns = {name: [] for name in (*_NAMES, "label")}
-    for features, label in source.batches(split, batch_size, **arguments):
+    for features, label in dataset:
         for name, column in {**features, "label": label}.items():
             rows = column.to_list() if hasattr(column, "to_list") else column.numpy().tolist()
             columns[name] += rows
@@ -33,7 +38,7 @@ def test_the_twin_is_like_the_original(original, twin_dir):
     source = SyntheticSource(twin_dir)
     assert source.schema == RecordSource(original[0]).schema
     assert source.rows("train") == 4000 and source.rows("evaluation") == 500
-    got, features = _read(source), original[1]
+    got, features = _blocks(source), original[1]
     for name in ("local", "pair"):
         wanted = stack_distances(np.array(features[name]).reshape(-1))
         close = compare(wanted, stack_distances(np.array(got[name]).reshape(-1)))
@@ -45,7 +50,7 @@ def test_the_twin_is_like_the_original(original, twin_dir):
     np.testing.assert_allclose(lengths, [0.2, 0.5, 0, 0, 0, 0.3], atol=0.03)
     assert set(map(len, got["nothing"])) == {0}
     assert abs(np.mean(got["label"]) - 0.2) < 0.03
-    assert abs(np.mean(_read(source, "evaluation")["label"]) - 0.6) < 0.07
+    assert abs(np.mean(_blocks(source, "evaluation")["label"]) - 0.6) < 0.07
     dense = np.array(got["dense"])
     assert abs(dense[:, 0].mean() - 3) < 0.3 and abs((dense[:, 0] < 1).mean() - 0.283) < 0.03
     assert abs(dense[:, 1].mean() - 0.7) < 0.03
@@ -65,68 +70,84 @@ def test_ids_are_numbered_by_first_access_but_for_the_one_outside_the_vocabulary
     assert np.delete(accesses, zero).tolist() == list(range(1, len(in_order) + 1 - len(zero)))
 
 
+def _blocks(source, split="train", **arguments):
+    """The rows as they are made, before TensorFlow has them: for a hundredth of the time."""
+    parts = list(source.blocks(split, **arguments))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in ("bag/of", "nothing"):
+        ends = np.cumsum(columns.pop(f"{name}/lengths"))
+        columns[name] = [ids.tolist() for ids in np.split(columns[name], ends)[:-1]]
+    columns = {name: c if isinstance(c, list) else c.tolist() for name, c in columns.items()}
+    return columns
+
+
+def test_tensorflow_has_the_rows_that_are_made(twin_dir):
+    source = SyntheticSource(twin_dir, {"train": 9000}, 3)
+    for arguments in ({}, {"shuffle_seed": 5, "epoch": 1, "first_row": 8300}):
+        assert _text(_read(source, batch_size=700, **arguments)) == _text(
+            _blocks(source, **arguments)
+        )
+
+
 def test_rows_are_a_function_of_the_arguments(twin_dir):
-    first = _text(_read(SyntheticSource(twin_dir, {"train": 20_000}, 3)))
+    first = _text(_blocks(SyntheticSource(twin_dir, {"train": 20_000}, 3)))
     assert len(first) == 20_000
-    assert _text(_read(SyntheticSource(twin_dir, {"train": 20_000}, 3), batch_size=9000)) == first
     longer = SyntheticSource(twin_dir, {"train": 21_000}, 3)
-    assert _text(_read(longer))[:20_000] == first
-    other = _text(_read(SyntheticSource(twin_dir, {"train": 20_000}, 4)))
+    assert _text(_blocks(longer, block_rows=9000))[:20_000] == first
+    other = _text(_blocks(SyntheticSource(twin_dir, {"train": 20_000}, 4)))
     assert np.mean([a != b for a, b in zip(first, other, strict=True)]) > 0.99
     source = SyntheticSource(twin_dir, {"train": 3000, "evaluation": 3000})
-    assert not set(_text(_read(source))) & set(_text(_read(source, "evaluation")))
+    assert not set(_text(_blocks(source))) & set(_text(_blocks(source, "evaluation")))
 
 
 @pytest.mark.parametrize("shuffle_seed", [None, 5])
 def test_reading_goes_on_anywhere(twin_dir, shuffle_seed):
     source = SyntheticSource(twin_dir, {"train": 20_000})
     arguments = {"shuffle_seed": shuffle_seed, "epoch": 1}
-    rows = _text(_read(source, **arguments))
-    for first_row in (1, 8191, 12_345, 20_000):
-        assert _text(_read(source, first_row=first_row, **arguments)) == rows[first_row:]
+    rows = _text(_blocks(source, **arguments))
+    for first_row in (1, 8191, 12_345):
+        assert _text(_blocks(source, first_row=first_row, **arguments)) == rows[first_row:]
+    assert len(list(source.blocks("train", first_row=20_000, **arguments))) == 0
 
 
-@pytest.mark.parametrize(("rows", "first_row", "count"), [(2000, 0, 3), (1805, 900, 4), (7, 1, 4)])
-def test_shards_by_row_are_together_what_one_reader_sees(twin_dir, rows, first_row, count):
+@pytest.mark.parametrize(
+    ("rows", "first_row", "count", "indices"), [(1805, 901, 3, (0, 2)), (7, 2, 4, (1, 3))]
+)
+def test_shards_by_row_are_together_what_one_reader_sees(twin_dir, rows, first_row, count, indices):
     source = SyntheticSource(twin_dir, {"train": rows})
-    arguments = {"shuffle_seed": 2, "epoch": 1, "first_row": first_row}
-    shards = [
-        _read(source, batch_size=100, shard_index=i, shard_count=count, **arguments)
-        for i in range(count)
-    ]
-    shards = [_text(shard) for shard in shards]
-    whole = _text(_read(source, **arguments))
-    assert sum(map(len, shards)) == len(whole)
-    for position, row in enumerate(whole, first_row):
-        assert shards[position % count].pop(0) == row
-    assert 1 == len(
-        {
-            len(list(source.batches("train", 1, shard_index=i, shard_count=count, **arguments)))
-            for i in range(count)
-        }
-    )
+    arguments = {"shuffle_seed": 2, "epoch": 1}
+    whole = _text(_blocks(source, **arguments))
+    for index in indices:
+        shard = {"shard_index": index, "shard_count": count, "first_row": first_row}
+        dataset = source.batches("train", 100, **arguments, **shard)
+        assert len(dataset) == -(-(rows - first_row) // (100 * count))
+        mine = _text(_rows(dataset))
+        assert mine == [whole[p] for p in range(first_row, rows) if p % count == index]
 
 
 def test_shards_by_block_draw_streams_of_their_own_with_the_same_locality(twin_dir):
     source = SyntheticSource(twin_dir, {"train": 9001})
-    plain = _read(source)
-    one = {"shard_count": 1, "shard_by": "block"}
-    assert _read(source, **one) == plain
-    shards = [_read(source, shard_index=i, shard_count=2, shard_by="block") for i in range(2)]
+    plain = _blocks(source)
+    assert _blocks(source, shard=Shard(0, 1, "block")) == plain
+    shards = [_blocks(source, shard=Shard(i, 2, "block")) for i in range(2)]
     assert [len(shard["label"]) for shard in shards] == [4501, 4500]
     assert not set(_text(shards[0])) & (set(_text(shards[1])) | set(_text(plain)))
     for shard in shards:
         distances = [stack_distances(np.array(rows["local"])) for rows in (plain, shard)]
         assert compare(*distances).max_difference < 0.05
+
+
+def test_shards_by_block_have_equally_many_batches(twin_dir):
+    source = SyntheticSource(twin_dir, {"train": 9001})
+    mine = _text(_blocks(source, shard=Shard(1, 2, "block")))
     # Rows 4001 onwards of both: 2,500 of each shard.
-    rest = _read(source, shard_index=1, shard_count=2, shard_by="block", first_row=4001)
-    assert _text(rest) == _text(shards[1])[2000:]
+    second = {"shard_index": 1, "shard_count": 2, "shard_by": "block"}
+    assert _text(_read(source, **second, first_row=4001)) == mine[2000:]
     # Equal numbers of batches: the second shard's last one has no row.
-    for index, size in ((0, 1), (1, 0)):
-        shard = {"shard_index": index, "shard_count": 2, "shard_by": "block"}
-        batches = list(source.batches("train", 4500, **shard))
-        assert [len(label) for _, label in batches] == [4500, size]
-        assert len(list(source.batches("train", 4500, drop_remainder=True, **shard))) == 1
+    assert len(source.batches("train", 4500, **{**second, "shard_index": 0})) == 2
+    batches = list(source.batches("train", 4500, **second))
+    assert [len(label) for _, label in batches] == [4500, 0]
+    assert len(source.batches("train", 4500, drop_remainder=True, **second)) == 1
 
 
 def test_shards_that_are_not_allowed(twin_dir):
@@ -139,12 +160,10 @@ def test_shards_that_are_not_allowed(twin_dir):
 
 def test_a_shuffle_seed_makes_another_stream_of_each_epoch_with_the_same_locality(twin_dir):
     source = SyntheticSource(twin_dir)
-    plain = [_read(source, epoch=epoch) for epoch in (0, 1)]
+    plain = [_blocks(source, epoch=epoch) for epoch in (0, 1)]
     assert plain[0] == plain[1]
-    epochs = [_read(source, shuffle_seed=1, epoch=epoch) for epoch in (0, 1)]
-    again = _read(source, shuffle_seed=1, epoch=1)
-    assert epochs[1] == again
-    streams = [plain[0], *epochs, _read(source, shuffle_seed=2, epoch=0)]
+    epochs = [_blocks(source, shuffle_seed=1, epoch=epoch) for epoch in (0, 1)]
+    streams = [plain[0], *epochs, _blocks(source, shuffle_seed=2, epoch=0)]
     assert len({str(stream) for stream in streams}) == 4
     distances = [stack_distances(np.array(stream["local"])) for stream in streams]
     for other in distances[1:]:
