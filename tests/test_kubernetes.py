@@ -105,3 +105,27 @@ def test_the_flags_exist(name):
         used = dict(re.findall(r"--(\w+)=(\S+)", script[script.index("exec python") :]))
         assert used.keys() <= {*options, "flagfile"}
         assert used["distribution"] in options["distribution"].metadata["choices"]
+
+
+@pytest.mark.parametrize("name", ["multi_worker.yaml", "parameter_server.yaml"])
+def test_all_pods_run_one_command_and_may_end_in_peace(name):
+    _, *workloads = _load(name)
+    scripts = {
+        _container(workload)["args"][0].partition("exec python")[2] for workload in workloads
+    }
+    (script,) = scripts
+    assert re.search(r"--model_dir=/data/", script) and "--checkpoint_every_steps=" in script
+    distribution = name.removesuffix(".yaml").replace("worker", "worker_mirrored")
+    assert f"--distribution={distribution} " in script
+    for workload in workloads:
+        pod = workload["spec"]["template"]["spec"]
+        # Long enough for the checkpoint that SIGTERM asks for, where one is written.
+        writes = workload["kind"] == "Job"
+        assert pod["terminationGracePeriodSeconds"] >= (300 if writes else 10)
+        assert pod.get("restartPolicy", "Always") == ("OnFailure" if writes else "Always")
+        paths = {mount["mountPath"] for mount in _container(workload)["volumeMounts"]}
+        assert all(any(path.startswith(f"{p}/") for p in paths) for path in _paths(script))
+
+
+def _paths(script):
+    return re.findall(r"=(/\S+)", script)

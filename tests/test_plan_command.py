@@ -112,6 +112,11 @@ def test_plan_for_a_data_set(plan, tmp_path):
     assert result["step_ms"] == pytest.approx(told["step_ms"], rel=1e-9)
     other, _ = plan("--tables=5000,9000", "--hotness=2,4", "--dense_features=1", *common)
     assert other["step_ms"] > result["step_ms"]
+    # Vectors of half the bytes are half the traffic of whatever is exchanged by this plan.
+    pins = ("--pin=C1=table_wise:0", "--pin=C2=table_wise:1", "--embedding_dim=16", "--devices=2")
+    half, _ = plan("--tables=5000,9000", "--communication_dtype=bfloat16", *pins)
+    whole, _ = plan("--tables=5000,9000", *pins)
+    assert half["exchange_mb"] < 0.9 * whole["exchange_mb"]
 
 
 def test_how_a_model_scales(plan, tmp_path):
@@ -122,12 +127,14 @@ def test_how_a_model_scales(plan, tmp_path):
         "--hardware=a100_node",
         "--embedding_optimizer=adagrad",
         "--batch_size=64",
+        "--scaling=weak",
         f"--picture_file={picture}",
     )
     # 187.8M rows x 128 with their accumulators are 192 GB, which one device of 80 GB has not.
     assert [scale["fits"] for scale in result["scales"]] == [False, True]
     assert result["scales"][0]["missing_gb"] == pytest.approx(192.3 - 80, abs=0.2)
     assert result["scales"][1]["step_ms"] > 0 and result["scales"][0]["step_ms"] is None
+    assert [scale["batch_size"] for scale in result["scales"]] == [64, 256]
     assert "| 1 | 64 | does not fit: " in report
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
