@@ -78,7 +78,9 @@ class RowsInMemory:
         count = self.rows(split)
         rng, weights = np.random.default_rng(len(split)), np.random.default_rng(0)
         features = {"dense": rng.random((count, len(self.schema.dense)), np.float32)}
-        logits = features["dense"].sum(1) - len(self.schema.dense) / 2
+        logits = features["dense"].sum(1) - len(self.schema.dense) / 2  # zeros without any
+        if not self.schema.dense:
+            del features["dense"]
         for column in self.schema.categorical:
             lengths = np.full(count, column.hotness or self._lookup)
             if not column.hotness:

@@ -2,8 +2,7 @@
 
 import csv
 import dataclasses
-import subprocess
-import sys
+import functools
 
 import numpy as np
 import pytest
@@ -31,16 +30,26 @@ def ratings(tmp_path_factory):
     return path
 
 
-def convert(ratings, folder, schema):
-    command = [sys.executable, "-m", "tfrecords.convert", f"--schema={schema}"]
-    command += [f"--input={ratings}", f"--output_dir={folder}", "--shuffle=total"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return DataOptions(data_dir=str(folder))
+@pytest.fixture(scope="module")
+def converted(ratings, run_command, tmp_path_factory):
+    """The data set that a schema makes of the ratings."""
+
+    @functools.cache
+    def convert(schema):
+        folder = tmp_path_factory.mktemp("converted") / schema
+        flags = [f"--schema={schema}", f"--input={ratings}", f"--output_dir={folder}"]
+        done = run_command("tfrecords.convert", *flags, "--shuffle=total")
+        assert done.code == 0, done.err
+        return DataOptions(data_dir=str(folder))
+
+    return convert
 
 
-@pytest.mark.parametrize("model", ["matrix_factorization", "factorization_machine"])
-def test_models_learn_whose_films_are_whose(tiny, tmp_path, ratings, model):
+@pytest.mark.parametrize(
+    "model",
+    ["matrix_factorization", pytest.param("factorization_machine", marks=pytest.mark.slow)],
+)
+def test_models_learn_whose_films_are_whose(tiny, converted, model):
     schema = "movielens_pairs" if model == "matrix_factorization" else "movielens"
     config = tiny(
         model=model,
@@ -52,7 +61,7 @@ def test_models_learn_whose_films_are_whose(tiny, tmp_path, ratings, model):
         random_dense_features=13,
         epochs=3,
     )
-    config = dataclasses.replace(config, data=convert(ratings, tmp_path / "data", schema))
+    config = dataclasses.replace(config, data=converted(schema))
     result = train(config)
     source = open_source(config.data)
     assert source.rows("train") == 5143 and source.rows("evaluation") == 857
@@ -68,10 +77,9 @@ def test_models_learn_whose_films_are_whose(tiny, tmp_path, ratings, model):
     assert type(restored) is kind
 
 
-def test_what_a_factorization_of_two_does_not_read_is_a_sentence(tiny, tmp_path, ratings):
-    data = convert(ratings, tmp_path / "data", "movielens")
+def test_what_a_factorization_of_two_does_not_read_is_a_sentence(tiny, converted):
     config = tiny(
         model="matrix_factorization", bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1)
     )
     with pytest.raises(UserError, match=r"reads two .*there are 4 \(userId, movieId, hour_of_day"):
-        train(dataclasses.replace(config, data=data))
+        train(dataclasses.replace(config, data=converted("movielens")))

@@ -49,48 +49,74 @@ def plan_file(tmp_path):
     return str(path)
 
 
-def test_two_devices_learn_what_one_learns_and_take_turns_with_it(tiny, tmp_path, plan_file):
-    # Neither the batch size nor the last batch, of 69 rows, divides by two.
-    common = {
-        "epochs": 2,
-        "batch_size": 99,
-        "eval_every_steps": 10,
-        "embedding_optimizer": "adagrad",
-        "dense_optimizer": "adam",
-        "dense_learning_rate": 0.01,
-    }
-    mirrored = {"distribution": "mirrored", "virtual_devices": 2, "plan": plan_file}
-    one = tmp_path / "one"
-    result = train(tiny(**common, model_dir=str(one), export_dir=str(tmp_path / "one_export")))
-    two = tmp_path / "two"
-    exported = {"model_dir": str(two), "export_dir": str(tmp_path / "two_export")}
-    assert train(tiny(**common, **mirrored, **exported))["step"] == result["step"] == 40
-    _assert_equal_metrics(_metrics(two), _metrics(one))
-    turns = tmp_path / "turns"
-    train(tiny(**common, model_dir=str(turns), train_steps=13))
-    train(tiny(**common, **mirrored, model_dir=str(turns), train_steps=27))
-    train(tiny(**common, model_dir=str(turns)))
-    _assert_equal_metrics(_metrics(turns)[-1], _metrics(one)[-1])
-    expected = _tables(one)
-    assert len(expected) == 6
-    for folder in (two, turns):
-        got = _tables(folder)
-        assert list(got) == list(expected)
-        for name, array in expected.items():
-            np.testing.assert_allclose(got[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+# Neither the batch size nor the last batch, of 69 rows, divides by two.
+COMMON = {
+    "batch_size": 99,
+    "eval_every_steps": 10,
+    "checkpoint_every_steps": 7,
+    "keep_checkpoints": 5,
+    "embedding_optimizer": "adagrad",
+    "embedding_initial_accumulator": 0.1,
+    "dense_optimizer": "adam",
+    "dense_learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def one(make_tiny, tmp_path_factory):
+    """The folder of a run on one device, whose export is beside it."""
+    folder = tmp_path_factory.mktemp("one_device")
+    config = make_tiny(folder / "one", **COMMON, export_dir=str(folder / "one_export"))
+    assert train(config)["step"] == 20
+    return folder / "one"
+
+
+@pytest.fixture(params=["mirrored", pytest.param("tpu", marks=pytest.mark.slow)])
+def where(request, plan_file):
+    """The options of two devices, and of a TPU as far as there is one."""
+    return {"distribution": request.param} | {
+        "mirrored": {"virtual_devices": 2, "plan": plan_file},
+        # One table stays on the cores, and two do not.
+        "tpu": {"tpu": "host", "tpu_small_table_rows": 55},
+    }[request.param]
+
+
+def _assert_equal_runs(folder, one):
+    _assert_equal_metrics([_metrics(folder)[k] for k in (0, -1)], _metrics(one))
+    got, expected = _tables(folder), _tables(one)
+    assert list(got) == list(expected) and len(expected) == 6
+    for name, array in expected.items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_one_device_goes_on_with_what_was_begun_elsewhere(tiny, tmp_path, where, one):
+    train(tiny(**COMMON, **where, train_steps=14))
+    assert train(tiny(**COMMON))["step"] == 20
+    _assert_equal_runs(tmp_path / "run", one)
+
+
+def test_what_one_device_began_goes_on_elsewhere_and_is_exported(
+    tiny, tmp_path, where, one, copy_as_of
+):
+    copy_as_of(str(one), str(tmp_path / "run"), 7)
+    exported = {"export_dir": str(tmp_path / "export")}
+    assert train(tiny(**COMMON, **where, **exported))["step"] == 20
+    _assert_equal_runs(tmp_path / "run", one)
     inputs = {
         "dense": tf.ones((3, 4)),
         **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},
     }
     answers = [
-        tf.saved_model.load(str(tmp_path / name)).signatures["serving_default"](**inputs)
-        for name in ("one_export", "two_export")
+        tf.saved_model.load(str(folder)).signatures["serving_default"](**inputs)["probability"]
+        for folder in (one.parent / "one_export", tmp_path / "export")
     ]
-    np.testing.assert_allclose(answers[1]["probability"], answers[0]["probability"], rtol=1e-4)
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_have_communicators_of_their_own(tiny, tmp_path):
-    common = {"ensemble_size": 2, "train_steps": 5, "embedding_optimizer": "adagrad"}
+    common = {"ensemble_size": 2, "train_steps": 3, "embedding_optimizer": "adagrad"}
     mirrored = {"distribution": "mirrored", "virtual_devices": 2}
     train(tiny(**common, model_dir=str(tmp_path / "one")))
     train(tiny(**common, **mirrored, model_dir=str(tmp_path / "two")))
@@ -222,41 +248,6 @@ def test_the_chief_trains_and_the_others_serve(monkeypatch, role, serves):
 def test_options_that_several_processes_cannot_follow_are_refused(tiny, changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)
-
-
-def test_training_as_on_a_tpu_learns_what_one_device_learns_and_takes_turns_with_it(tiny, tmp_path):
-    common = {
-        "epochs": 1,
-        "batch_size": 99,
-        "eval_every_steps": 10,
-        "embedding_optimizer": "adagrad",
-        "embedding_initial_accumulator": 0.1,
-        "dense_optimizer": "adam",
-        "dense_learning_rate": 0.01,
-    }
-    # One table stays on the cores, and two do not.
-    tpu = {"distribution": "tpu", "tpu": "host", "tpu_small_table_rows": 55}
-    one, on_tpu, turns = (tmp_path / name for name in ("one", "tpu", "turns"))
-    train(tiny(**common, model_dir=str(one)))
-    result = train(
-        tiny(**common, **tpu, model_dir=str(on_tpu), export_dir=str(tmp_path / "export"))
-    )
-    assert result["step"] == 20
-    _assert_equal_metrics(_metrics(on_tpu), _metrics(one))
-    train(tiny(**common, model_dir=str(turns), train_steps=7))
-    train(tiny(**common, **tpu, model_dir=str(turns), train_steps=15))
-    train(tiny(**common, model_dir=str(turns)))
-    _assert_equal_metrics(_metrics(turns)[-1], _metrics(one)[-1])
-    expected = _tables(one)
-    for folder in (on_tpu, turns):
-        for name, array in _tables(folder).items():
-            np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
-    served = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
-    inputs = {
-        "dense": tf.ones((2, 4)),
-        **{f"C{k}": tf.constant([0, 7], tf.int64) for k in (1, 2, 3)},
-    }
-    assert np.isfinite(next(iter(served(**inputs).values()))).all()
 
 
 @pytest.mark.parametrize(
