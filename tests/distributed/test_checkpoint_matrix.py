@@ -1,6 +1,6 @@
 """A checkpoint that any placement wrote is continued by any other, to the same numbers."""
 
-import json
+import functools
 import shutil
 
 import numpy as np
@@ -68,117 +68,100 @@ _PLANS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("matrix")
 
 
-@pytest.fixture
-def config(tiny, folder):
-    def make(writer, reader=None):
-        placement = reader or writer
-        changes = dict(_ALL[placement])
+@pytest.fixture(scope="module")
+def train_by(tiny, folder, request):
+    """Returns a function that trains a run of a placement to a step, and maybe exports it."""
+
+    def run(placement, name, **changes):
+        changes |= _ALL[placement]
         if placement in _PLANS:
             path = folder / f"{placement}.json"
             path.write_text(_PLANS[placement].to_json())
             changes["plan"] = str(path)
-        name = f"{writer}_then_{reader}" if reader else writer
-        if reader:
-            changes["export_dir"] = str(folder / f"{name}_export")
-        return tiny(folder / name, train_steps=20 if reader else 10, **changes)
-
-    return make
-
-
-def _continue_copy(folder, writer, reader):
-    shutil.copytree(folder / writer, folder / f"{writer}_then_{reader}")
-
-
-@pytest.fixture
-def on_cluster(folder, config, start):
-    """Returns a function that lets a cluster go on, and if `first` write its own checkpoint."""
-
-    def run(placement, writers, first):
-        jobs = [config(placement)] if first else []
-        if first and placement in writers:  # while nothing else has been trained there
-            jobs.append(config(placement, placement))
-        others = [writer for writer in writers if writer != placement]
-        for writer in others:
-            _continue_copy(folder, writer, placement)
-        jobs += [config(writer, placement) for writer in others]
-        path = folder / f"{placement}_{first}.jobs"
-        path.write_text(json.dumps([job.to_json() for job in jobs]))
-        servers = ["--parameter_servers=2"] if placement == "servers" else []
-        workers = 1 if servers else 2
-        cluster = start(f"--workers={workers}", *servers, "--module=cluster_jobs", "--", str(path))
-        code, _ = cluster.finish()
-        assert code == 0, cluster.text()
+        config = tiny(folder / name, **changes)
+        if placement in _CLUSTERS:
+            cluster = "two_workers" if placement == "two_workers" else "two_servers"
+            assert set(request.getfixturevalue(cluster).train(config)) == {"done"}
+        else:
+            train(config)
+        return folder / name
 
     return run
 
 
-@pytest.mark.parametrize(
-    "writers_of",
-    [
-        pytest.param(_SOME, id="some"),
-        pytest.param(dict.fromkeys(_ALL, list(_ALL)), id="all", marks=pytest.mark.exhaustive),
-    ],
-)
-def test_every_placement_continues_what_another_wrote(
-    writers_of, on_cluster, folder, config, checkpoint_tables, last_metrics
-):
-    for name in _IN_PROCESS:
-        train(config(name))
-    late = "two_workers"  # which has written nothing when the servers start for the first time
-    on_cluster("servers", [name for name in writers_of["servers"] if name != late], True)
-    on_cluster("two_workers", writers_of["two_workers"], True)
-    if late in writers_of["servers"]:
-        on_cluster("servers", [late], False)
-    for reader in _IN_PROCESS:
-        for writer in writers_of[reader]:
-            _continue_copy(folder, writer, reader)
-            train(config(writer, reader))
-    tables_at_10, tables_at_20 = (
-        checkpoint_tables(folder / name) for name in ("local", "local_then_local")
-    )
-    metrics = np.array(last_metrics(folder / "local_then_local"))
-    assert metrics[0] == 20
-    # Of 350 rows two of neighbouring scores in the other order are 3e-5 of AUC: rounding may do it
-    allowed = [1e-9, 1e-4, *1e-5 * metrics[2:]]
+@pytest.fixture(scope="module")
+def written(train_by):
+    """Returns a function that gives the folder of a placement's own run of 10 steps."""
+    return functools.cache(lambda writer: train_by(writer, writer, train_steps=10))
+
+
+@pytest.fixture(scope="module")
+def continued(train_by, written, folder):
+    """Returns a function that lets a placement go on to step 20 from another one's step 10."""
+
+    def run(writer, reader):
+        name = f"{writer}_then_{reader}"
+        shutil.copytree(written(writer), folder / name)
+        export_dir = str(folder / f"{name}_export")
+        return train_by(reader, name, train_steps=20, export_dir=export_dir)
+
+    return functools.cache(run)
+
+
+def _answers(model_dir):
+    """The answers of a run's export to three rows."""
     inputs = {
         "dense": tf.ones((3, 4)),
         **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},
     }
+    loaded = tf.saved_model.load(f"{model_dir}_export")
+    return next(iter(loaded.signatures["serving_default"](**inputs).values())).numpy()
 
-    def exported_rows(name):
-        """The rows of the three tables in an export of a run's newest checkpoint, as bytes."""
-        path = str(folder / f"{name}_from_checkpoint")
-        export_checkpoint(str(folder / name), "", path, ExportOptions())
-        variables = open_variables(path)
-        (key,) = (key for key in variables.shapes if key.startswith("tables/"))
-        return variables.read(key, 0, 50 + 60 + 70).tobytes()
 
-    def answers(name):
-        loaded = tf.saved_model.load(str(folder / f"{name}_export"))
-        outputs = loaded.signatures["serving_default"](**inputs)
-        return next(iter(outputs.values())).numpy()
+def _exported_rows(model_dir):
+    """The rows of the three tables in an export of a run's newest checkpoint, as bytes."""
+    path = f"{model_dir}_from_checkpoint"
+    export_checkpoint(str(model_dir), "", path, ExportOptions())
+    variables = open_variables(path)
+    (key,) = (key for key in variables.shapes if key.startswith("tables/"))
+    return variables.read(key, 0, 50 + 60 + 70).tobytes()
 
-    expected = answers("local_then_local")
-    for writer in _ALL:
-        tables = checkpoint_tables(folder / writer)
-        own = [tables[name].tobytes() for name in sorted(tables) if name.endswith(f"/{ROWS}")]
-        assert len(own) == 3 and b"".join(own) == exported_rows(writer), writer
-        for name, array in tables.items():
-            np.testing.assert_allclose(
-                array, tables_at_10[name], rtol=1e-3, atol=1e-5, err_msg=f"{writer} {name}"
-            )
-        for reader in (reader for reader in _ALL if writer in writers_of[reader]):
-            name = f"{writer}_then_{reader}"
-            np.testing.assert_array_less(
-                np.abs(last_metrics(folder / name) - metrics), allowed, name
-            )
-            for key, array in checkpoint_tables(folder / name).items():
-                np.testing.assert_allclose(
-                    array, tables_at_20[key], rtol=1e-3, atol=1e-5, err_msg=f"{name} {key}"
-                )
-            np.testing.assert_allclose(answers(name), expected, rtol=1e-4, err_msg=name)
+
+@pytest.mark.parametrize("writer", _ALL)
+def test_every_placement_writes_what_one_device_writes(
+    writer, written, checkpoint_tables, assert_equal_tables
+):
+    assert_equal_tables(written(writer), written("local"))
+    tables = checkpoint_tables(written(writer))
+    own = [tables[name].tobytes() for name in sorted(tables) if name.endswith(f"/{ROWS}")]
+    assert len(own) == 3 and b"".join(own) == _exported_rows(written(writer))
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    [
+        pytest.param(
+            writer,
+            reader,
+            marks=[] if writer in _SOME[reader] else [pytest.mark.exhaustive],
+        )
+        for reader in _ALL
+        for writer in _ALL
+    ],
+)
+def test_every_placement_continues_what_another_wrote(
+    writer, reader, continued, assert_equal_tables, last_metrics
+):
+    expected, found = continued("local", "local"), continued(writer, reader)
+    metrics = np.array(last_metrics(expected))
+    assert metrics[0] == 20
+    # Of 350 rows two of neighbouring scores in the other order are 3e-5 of AUC: rounding may do it
+    allowed = [1e-9, 1e-4, *1e-5 * metrics[2:]]
+    np.testing.assert_array_less(np.abs(last_metrics(found) - metrics), allowed)
+    assert_equal_tables(found, expected)
+    np.testing.assert_allclose(_answers(found), _answers(expected), rtol=1e-5)
