@@ -92,7 +92,8 @@ def test_ragged_features_train_and_resume_like_others(tiny, tmp_path, copy_as_of
         np.testing.assert_array_equal(values, table_values(tiny())[name])
 
 
-def test_a_finished_run_is_not_trained_again(finished):
+def test_a_finished_run_is_neither_trained_nor_evaluated_again(finished, monkeypatch):
+    monkeypatch.setattr(training_run, "evaluate", None)
     config, first = finished
     path = newest(config)
     before = os.stat(path + ".index").st_mtime_ns
