@@ -9,6 +9,7 @@ import pytest
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("legacy_keras", ["0", "1"])
 def test_the_python_example_runs(legacy_keras):
     example = _examples()[0]
@@ -30,6 +31,7 @@ def test_the_python_example_runs(legacy_keras):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.process
 def test_a_model_of_ones_own_learns_in_keras_3():
     example = _examples()[1]
     lines = example.split("\n\nrng")[0].splitlines()
@@ -66,3 +68,28 @@ def _examples():
 def test_every_flag_file_is_in_the_readme_and_the_other_way_round():
     files = {path.name for path in (README.parent / "flags").glob("*.flags")}
     assert set(re.findall(r"`(\w+\.flags)`", README.read_text())) == files
+
+
+def _commands():
+    """Flags by the module of this project that the README's command lines give them to."""
+    text = README.read_text().replace("\\\n", " ")
+    found = {}
+    for module, rest in re.findall(r"python -m (tf_dlrm\.\w+)((?: [^`\s#&|]+)*)", text):
+        own, _, inner = rest.partition(" -- ")
+        found.setdefault(module, set()).update(re.findall(r" --(\w+)", own))
+        found.setdefault("tf_dlrm.train", set()).update(re.findall(r" --(\w+)", f" {inner}"))
+    return found
+
+
+def test_every_flag_of_a_command_exists():
+    commands = _commands()
+    assert {f"tf_dlrm.{name}" for name in ("train", "evaluate", "export", "launch")} <= set(
+        commands
+    )
+    assert "distribution" in commands["tf_dlrm.train"]  # after the launcher's --
+    for module, names in commands.items():
+        # Which does not start TensorFlow.
+        command = [sys.executable, "-m", module, "--helpfull"]
+        text = subprocess.run(command, cwd=README.parent, capture_output=True, text=True).stdout
+        known = set(re.findall(r"--(?:\[no\])?(\w+)", text))
+        assert names - known == set(), module
