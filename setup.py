@@ -40,7 +40,6 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.10",
-            "portpicker>=1.5",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "pyyaml>=6",

@@ -60,6 +60,16 @@ def pytest_configure(config):
     )
 
 
+# Their servers, stores and workers are processes of their own; .ci/ runs each of them by itself.
+_FOLDERS_OF_PROCESSES = ("beam", "io", "serving_servers")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name in _FOLDERS_OF_PROCESSES:
+            item.add_marker(pytest.mark.process)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_kernels():
     """Compiles the native kernels, in new machines, apart from the test that uses them first."""

@@ -71,6 +71,26 @@ def test_a_shuffled_epoch_holds_each_row_once_and_goes_on_anywhere(read_all):
     assert _text(*rest) == shuffled[8345::2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schema": _RAGGED, "indices_per_lookup": 5},
+        {"schema": _RAGGED, "indices_per_lookup": 5, "repeats": False, "ids": "normal"},
+        {"ids": "uniform", "repeats": False, "dense": "normal", "label": "continuous"},
+    ],
+    ids=["default", "ragged", "distinct", "fixed"],
+)
+def test_rows_of_all_options_can_be_shuffled(read_all, options):
+    source = _source(train=17_000, shuffle_window_rows=8192, **options)
+    plain = _text(*read_all(source, "train", 4096))
+    shuffled = _text(*read_all(source, "train", 4096, shuffle_seed=5, epoch=1))
+    assert shuffled != plain and sorted(shuffled) == sorted(plain)
+    rest = read_all(source, "train", 700, shuffle_seed=5, epoch=1, first_row=12_345)
+    assert _text(*rest) == shuffled[12_345:]
+
+
 def test_each_epoch_has_an_order_of_its_own(order_of):
     source = _source(train=7 * 8192 - 1, label="random", shuffle_window_rows=8192)
 
@@ -99,7 +119,14 @@ def test_there_are_no_files_to_shard_by():
 
 
 # `test_random_ids` has the distributions of all kinds of bags.
-@pytest.mark.parametrize(("ids", "repeats"), [("power_law", True), ("normal", False)])
+@pytest.mark.parametrize(
+    ("ids", "repeats"),
+    [("power_law", True), ("normal", False)]
+    + [
+        pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in (("power_law", False), ("uniform", True), ("uniform", False), ("normal", True))
+    ],
+)
 def test_ragged_lookups_have_one_to_k_ids(read_all, ids, repeats):
     source = _source(schema=_RAGGED, indices_per_lookup=5, repeats=repeats, ids=ids)
     features, _ = read_all(source, "train", 4096)

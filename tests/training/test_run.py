@@ -72,6 +72,30 @@ def test_training_in_parts_equals_training_at_once(tiny, tmp_path):
         np.testing.assert_array_equal(values, table_values(parts)[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("repeats", [True, False])
+def test_rows_that_are_made_while_training_are_the_same_after_a_resume(
+    rows_as_they_are_made, tiny, tmp_path, repeats
+):
+    options = {
+        "epochs": 2,
+        "random_indices_per_lookup": 4,
+        "random_indices_per_lookup_fixed": False,
+        "random_repeats": repeats,
+        "embedding_optimizer": "adagrad",
+        "dense_optimizer": "adam",
+        "dense_learning_rate": 0.01,
+    }
+    whole = tiny(**options, model_dir=str(tmp_path / "whole"))
+    expected = train(whole)
+    assert expected["auc"] > 0.55
+    train(tiny(**options, train_steps=13))
+    result = train(tiny(**options))
+    assert {k: result[k] for k in METRICS} == {k: expected[k] for k in METRICS}
+    for name, values in table_values(whole).items():
+        np.testing.assert_array_equal(values, table_values(tiny())[name])
+
+
 def test_ragged_features_train_and_resume_like_others(tiny, tmp_path, copy_as_of):
     options = {
         "random_indices_per_lookup": 4,
