@@ -70,7 +70,9 @@ def test_all_forms_and_combiners_in_one_collection(graph):
     rng = np.random.default_rng(0)
     vocabulary = 6
     data, features = {}, []
-    for combiner, dim in itertools.product(("sum", "mean", "sqrtn"), (2, 3)):
+    # Tracing takes longer than running; two widths make two stacks, of which one is enough there.
+    dims = (3,) if graph else (2, 3)
+    for combiner, dim in itertools.product(("sum", "mean", "sqrtn"), dims):
         table = TableConfig(
             f"{combiner}{dim}", vocabulary, dim, optimizer=SGD(0.1), combiner=combiner
         )
@@ -79,7 +81,7 @@ def test_all_forms_and_combiners_in_one_collection(graph):
             features.append(FeatureConfig(name, table))
             data[name] = form[1:]
     placement = LocalPlacement(features, seed=3)
-    assert [stack.rows for stack in placement.stacks] == [18, 18]
+    assert [stack.rows for stack in placement.stacks] == [18] * len(dims)
     before = {name: placement.tables[name].read_rows().numpy() for name in placement.tables}
     gradients = {f.name: rng.normal(size=(BATCH, f.table.dim)).astype("f") for f in features}
 
@@ -88,7 +90,7 @@ def test_all_forms_and_combiners_in_one_collection(graph):
         lookup = placement.lookup(bags)
         return lookup.vectors, placement.update(lookup, gradients)
 
-    vectors, weight_gradients = (tf.function(run) if graph else run)()
+    vectors, weight_gradients = (tf.function(run, autograph=False) if graph else run)()
     after = {name: table.astype("f8") for name, table in before.items()}
     for feature in features:
         _, bags, _, weights = data[feature.name]
@@ -231,7 +233,7 @@ def test_ids_outside_the_table(ids, value, row, place, graph):
         r"but ids of table mine must be in \[0, 10\)"
     )
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        (tf.function(run) if graph else run)()
+        (tf.function(run, autograph=False) if graph else run)()
 
 
 @pytest.mark.parametrize(("ids", "value", "row", "place"), OUTSIDE)

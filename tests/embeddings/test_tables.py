@@ -109,7 +109,7 @@ def test_updates_do_not_copy_or_read_the_whole_variable():
     placement = make()
     bags = {name: tf.constant([1, 1, 4]) for name in placement.tables}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         lookup = placement.lookup({k: make_bags(k, v) for k, v in bags.items()})
         placement.update(lookup, lookup.vectors)

@@ -356,7 +356,9 @@ def test_dense_updates_are_the_sparse_ones_and_compile(optimizer):
     first = {s.name: s.initial_value for s in optimizer.slots} | {"rows": 0.5}
     variables = {key: tf.Variable(tf.fill(shape, first[key])) for key, shape in shapes.items()}
     values = {key: variable.numpy() for key, variable in variables.items()}
-    update = tf.function(functools.partial(dense_update, optimizer), jit_compile=True)
+    update = tf.function(
+        functools.partial(dense_update, optimizer), jit_compile=True, autograph=False
+    )
     for step in range(4):
         ids = np.array([0, 3, 3, 4]) if step % 2 else np.array([1, 3, 1])
         gradients = tf.constant(rng.normal(size=(len(ids), 3)), tf.float32)

@@ -35,7 +35,7 @@ def test_one_vector_has_no_pair():
 
 def test_time_is_linear_in_the_fields():
     def operations(fields):
-        function = tf.function(lambda v: FactorizationMachine()(v))
+        function = tf.function(lambda v: FactorizationMachine()(v), autograph=False)
         graph = function.get_concrete_function(tf.TensorSpec([8, fields, 4])).graph
         shapes = [tensor.shape for op in graph.get_operations() for tensor in op.outputs]
         return sum(shape.num_elements() for shape in shapes)

@@ -129,7 +129,7 @@ def test_fused_layers_learn_what_plain_ones_do(rows):
     layer(inputs)
 
     def run(fused):
-        @tf.function
+        @tf.function(autograph=False)
         def gradients():
             with tf.GradientTape() as tape, kernels_allowed(fused):
                 tape.watch(inputs)

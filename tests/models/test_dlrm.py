@@ -171,7 +171,7 @@ def test_saved_model_loads_with_tensorflow_alone(tmp_path):
     model = DLRM(config())
     inputs, _ = data(4)
 
-    @tf.function
+    @tf.function(autograph=False)
     def serve(inputs):
         return model(inputs, training=False)
 

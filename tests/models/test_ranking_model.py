@@ -69,7 +69,7 @@ def test_a_function_learns_and_what_it_learnt_is_saved(case, tmp_path):
     make, config, inputs, labels = case
     model = make(config, name="mine")
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(inputs, labels):
         with tf.GradientTape() as tape:
             logits = model(inputs, training=True)

@@ -77,6 +77,7 @@ def planted(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["neural_collaborative_filtering", "matrix_factorization"])
 def test_models_of_ratings_rank_what_users_like_first(tiny, planted, model):
     config = tiny(

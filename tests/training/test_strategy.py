@@ -96,13 +96,17 @@ def test_one_device_goes_on_with_what_was_begun_elsewhere(tiny, tmp_path, where,
     _assert_equal_runs(tmp_path / "run", one)
 
 
-def test_what_one_device_began_goes_on_elsewhere_and_is_exported(
-    tiny, tmp_path, where, one, copy_as_of
-):
+def test_what_one_device_began_goes_on_elsewhere(tiny, tmp_path, where, one, copy_as_of):
     copy_as_of(str(one), str(tmp_path / "run"), 7)
+    assert train(tiny(**COMMON, **where))["step"] == 20
+    _assert_equal_runs(tmp_path / "run", one)
+
+
+@pytest.mark.slow
+def test_what_goes_on_elsewhere_is_exported_there(tiny, tmp_path, where, one, copy_as_of):
+    copy_as_of(str(one), str(tmp_path / "run"), 14)
     exported = {"export_dir": str(tmp_path / "export")}
     assert train(tiny(**COMMON, **where, **exported))["step"] == 20
-    _assert_equal_runs(tmp_path / "run", one)
     inputs = {
         "dense": tf.ones((3, 4)),
         **{f"C{k}": tf.constant([0, 7, 9], tf.int64) for k in (1, 2, 3)},

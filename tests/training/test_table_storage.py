@@ -37,6 +37,25 @@ CASES = {
 }
 
 
+def _options(storage):
+    common = {"table_storage": storage.split("-")[0], "embedding_optimizer": "adagrad"}
+    return common | CASES[storage][0]
+
+
+@pytest.mark.parametrize(
+    "storage",
+    ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "full")],
+)
+def test_a_run_in_two_halves_equals_one_at_once(tiny, tmp_path, copy_as_of, storage):
+    common = _options(storage) | {"checkpoint_every_steps": 15}
+    folders = [str(tmp_path / name) for name in ("whole", "halves")]
+    whole = train(tiny(**common, model_dir=folders[0]))
+    copy_as_of(folders[0], folders[1], 15)
+    halves = train(tiny(**common, model_dir=folders[1]))
+    assert whole["step"] == halves["step"] == 20
+    assert whole["log_loss"] == halves["log_loss"]
+
+
 @pytest.mark.parametrize(
     "storage",
     [
@@ -46,24 +65,15 @@ CASES = {
         for name in CASES
     ],
 )
-def test_a_run_in_two_halves_equals_one_at_once_and_exports_what_it_learned(
-    tiny, tmp_path, copy_as_of, storage
-):
-    options, numbers = CASES[storage]
-    kind = storage.split("-")[0]
-    common = {"table_storage": kind, "embedding_optimizer": "adagrad", **options}
-    common["checkpoint_every_steps"] = 15
-    folders = [str(tmp_path / name) for name in ("whole", "halves", "export")]
-    whole = train(tiny(**common, model_dir=folders[0], export_dir=folders[2]))
-    copy_as_of(folders[0], folders[1], 15)
-    halves = train(tiny(**common, model_dir=folders[1]))
-    assert whole["parameters"] == numbers + DENSE
-    assert whole["step"] == halves["step"] == 20
-    assert whole["log_loss"] == halves["log_loss"]
+def test_a_run_has_the_parameters_it_should_and_exports_what_it_learned(tiny, tmp_path, storage):
+    common = _options(storage)
+    folders = [str(tmp_path / name) for name in ("run", "export")]
+    trained = train(tiny(**common, model_dir=folders[0], export_dir=folders[1]))
+    assert trained["parameters"] == CASES[storage][1] + DENSE
     model, _, _ = restore_model(folders[0])
     features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
-    served = tf.saved_model.load(folders[2]).signatures["serving_default"](**ids)
+    served = tf.saved_model.load(folders[1]).signatures["serving_default"](**ids)
     expected = tf.sigmoid(model(features))[:, 0]
     np.testing.assert_allclose(served["probability"], expected, rtol=1e-5)
     assert np.std(expected) > 1e-3

@@ -86,6 +86,8 @@ def _assert_equal_models(first, second, **tolerance):
         np.testing.assert_allclose(found[key], value, err_msg=key, **tolerance)
 
 
+# Each of these compiles two training steps; `tests/embeddings/test_tpu.py` has the placement alone.
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [None, LazyAdam(0.05)], ids=["adagrad", "lazy_adam"])
 def test_steps_learn_what_those_of_one_device_learn(optimizer):
     strategy = tf.distribute.get_strategy()
@@ -103,6 +105,7 @@ def test_steps_learn_what_those_of_one_device_learn(optimizer):
     assert model.embeddings.tables.updates.numpy() == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "parts"),
     [
@@ -132,6 +135,7 @@ def test_bags_of_ids_that_need_vectors_of_their_own_are_refused():
         distribute_to_tpu(tf.distribute.get_strategy(), _batches(_BATCH), _BATCH, model)
 
 
+@pytest.mark.slow
 def test_dense_part_is_compiled_to_what_it_is_without():
     strategy = tf.distribute.get_strategy()
     features, labels = _rows(_BATCH)
@@ -214,6 +218,7 @@ def test_replicas_get_equal_shares():
         distribute_to_tpu(strategy, batches, 7, model)
 
 
+@pytest.mark.slow
 def test_one_device_goes_on_where_a_tpu_stopped_and_back(tmp_path):
     strategy = tf.distribute.get_strategy()
     batches = _batches(2 * _BATCH)
