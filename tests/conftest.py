@@ -54,6 +54,7 @@ def pytest_configure(config):
 
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(_seed_of_commit())
+    tf.keras.Model  # noqa: B018, which imports Keras
     config.pluginmanager.register(CpuSeconds())
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4

@@ -77,6 +77,8 @@ elif sys.argv[1] == "once":  # a worker that dies once, and a chief that ends wh
 class _Launched:
     def __init__(self, folder, *arguments, **environment):
         (folder / "small_program.py").write_text(textwrap.dedent(_PROGRAM))
+        # Where the tests run under nohup, the launcher would ignore it too, as it should.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tf_dlrm.launch", *arguments],
             env=os.environ | environment | {"PYTHONPATH": f"{_ROOT}{os.pathsep}{folder}"},
@@ -85,6 +87,7 @@ class _Launched:
             stderr=subprocess.PIPE,
             text=True,
         )
+        signal.signal(signal.SIGHUP, before)
         self.errors = ""
 
     def wait_for(self, text, times=1):

@@ -142,7 +142,8 @@ def test_batches_of_zero_and_one(batch):
             tf.TensorSpec([None], tf.int32),
             tf.TensorSpec([None, 2], tf.int32),
             tf.RaggedTensorSpec([None, None], tf.int32),
-        ]
+        ],
+        autograph=False,
     )
     def run(one, many, ragged):
         given = {"one": one, "many": many, "ragged": ragged}

@@ -132,6 +132,11 @@ def test_nothing_is_exported_that_loses_too_much(run, exports, tmp_path, monkeyp
             export(run, 60, tmp_path / "new", table_dtype="int8", max_auc_loss=0.01)
     assert os.listdir(tmp_path) == ["export"]
     assert load_saved_model(str(target))[1]["step"] == 58
+
+
+def test_without_a_bound_no_auc_is_measured(run, exports, tmp_path):
+    target = tmp_path / "export"
+    shutil.copytree(exports("int8", 58), target)
     assert "auc" not in export(run, 60, target, table_dtype="int8", max_auc_loss=-1.0)
     assert load_saved_model(str(target))[1]["step"] == 60
 
