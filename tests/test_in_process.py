@@ -15,8 +15,8 @@ def _nothing_is_left():
 
 def test_a_result_is_the_output_and_flags_are_new_each_time(run_command, tmp_path):
     small = ["--data=random", "--random_tables=9", "--random_train_rows=64", "--batch_size=32"]
-    small += ["--random_evaluation_rows=32", "--random_dense_features=2"]
-    small += ["--embedding_dim=2", "--bottom_mlp=2", "--top_mlp=1"]
+    small += ["--random_evaluation_rows=32", "--random_dense_features=0", "--random_label=random"]
+    small += ["--model=factorization_machine", "--embedding_dim=2"]
     done = run_command("tf_dlrm.train", *small, f"--model_dir={tmp_path}/run")
     assert (done.code, '"step": 2' in done.out) == (0, True), done.err
     assert "checkpoint of step 2 written" in done.err

@@ -74,8 +74,8 @@ class CpuSeconds:
             report.outcome = "failed"
             report.longrepr = (
                 f"{item.nodeid} took {spent:.1f} CPU seconds. A test without one of the marks "
-                f"{', '.join(_MARKS)} may take {self._limit:.1f}: make it cheaper, or mark it as slow, and "
-                "it runs in .ci/run only."
+                f"{', '.join(_MARKS)} may take {self._limit:.1f}: make it cheaper, or mark it as "
+                "slow, and it runs in .ci/run only."
             )
         if call.when == "teardown":
             report.user_properties.append((_TEST, round(spent, 3)))
