@@ -24,7 +24,7 @@ from tf_dlrm.training.strategy import make_strategy
 
 def _wait_for(path):
     while not path.exists():  # the test moves it here once it is whole
-        time.sleep(0.02)
+        time.sleep(0.1)
     return json.loads(path.read_text())
 
 

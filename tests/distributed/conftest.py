@@ -184,7 +184,7 @@ class SharedCluster:
             self._cluster.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # ended before other tests, whose time it would cost
 def two_workers(tmp_path_factory):
     """Two workers that compute each step together."""
     folder = tmp_path_factory.mktemp("two_workers")
@@ -193,7 +193,7 @@ def two_workers(tmp_path_factory):
     cluster.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def two_servers(tmp_path_factory):
     """Two parameter servers with one worker, so that its steps come in order, and a chief."""
     folder = tmp_path_factory.mktemp("two_servers")

@@ -11,7 +11,8 @@ import pytest
 from tfrecords.reader import RecordSource
 
 # One process for each command; what else they can do is seen where the tests run.
-pytestmark = pytest.mark.process
+# All in one of pytest-xdist's workers, so that one run is trained.
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("road")]
 
 # Runs where nothing of this project can be imported: what a serving machine has.
 SERVING_PROCESS = """

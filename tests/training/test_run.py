@@ -71,7 +71,7 @@ def test_training_in_parts_equals_training_at_once(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("repeats", [pytest.param(True, marks=pytest.mark.exhaustive), False])
 def test_rows_that_are_made_while_training_are_the_same_after_a_resume(
     rows_as_they_are_made, tiny, tmp_path, repeats
 ):
