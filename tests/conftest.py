@@ -39,8 +39,10 @@ def _seed_of_commit() -> int:
     return int(done.stdout, 16) if done.returncode == 0 else 0
 
 
-def pytest_report_header(config):
-    return f"hypothesis draws with --hypothesis-seed={config.getoption('--hypothesis-seed')}"
+def pytest_terminal_summary(terminalreporter, config):
+    # Not in pytest's header, which -q leaves out.
+    seed = config.getoption("--hypothesis-seed")
+    terminalreporter.write_line(f"Random examples were drawn with --hypothesis-seed={seed}.")
 
 
 @pytest.hookimpl(tryfirst=True)  # before hypothesis reads its seed
