@@ -108,6 +108,10 @@ def test_data_without_evaluation_rows_is_known_before_any_model_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_mlp_has_a_bias_for_each_unit():
+    assert mlp_parameters(3, (5, 2)) == 3 * 5 + 5 + 5 * 2 + 2
+
+
 @pytest.mark.parametrize("model", ["dcn", "dlrm_dcnv2", "deepfm", "wide_and_deep"])
 def test_top_mlps_are_made_as_wide_as_the_budget(
     compare_options, tmp_path, common, with_model, model
