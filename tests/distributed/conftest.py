@@ -32,6 +32,7 @@ _SECONDS = 300  # for each thing that is waited for: it takes 5 to 30
 _LAUNCHER = ("--threads_per_process=1", "--grace_seconds=100")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if _HERE in item.path.parents:
