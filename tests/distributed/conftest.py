@@ -32,15 +32,6 @@ _SECONDS = 300  # for each thing that is waited for: it takes 5 to 30
 _LAUNCHER = ("--threads_per_process=1", "--grace_seconds=100")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if _HERE in item.path.parents:
-            item.add_marker(pytest.mark.process)
-            # By one of pytest-xdist's processes with --dist=loadgroup: they share clusters.
-            item.add_marker(pytest.mark.xdist_group("clusters"))
-
-
 class Cluster:
     """A launcher with its processes.
 

@@ -4,6 +4,9 @@ import pytest
 
 from tf_dlrm.training.run import train
 
+# In one of pytest-xdist's workers: the tests of this folder share clusters.
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("clusters")]
+
 _STORAGES = {
     # Bags of three ids: their products are made one by one.
     "multiplied": {"table_storage": "quotient_remainder", "random_indices_per_lookup": 3},
