@@ -71,9 +71,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in _FOLDERS_OF_PROCESSES:
             item.add_marker(pytest.mark.process)
-    # A group, whose tests must run in one of pytest-xdist's workers, begins first: while its
-    # clusters wait for each other, the other worker runs the rest.
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

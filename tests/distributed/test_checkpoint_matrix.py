@@ -21,8 +21,7 @@ from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.exporting import export_checkpoint
 from tf_dlrm.training.run import train
 
-# In one of pytest-xdist's workers: the tests of this folder share clusters.
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.process
 
 _IN_PROCESS = {
     "local": {},

@@ -1,7 +1,6 @@
 """What happens when processes of a cluster die, are stopped, are slow or do not agree.
 
-# In one of pytest-xdist's workers: the tests of this folder share clusters.
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.process
 
 Clusters get their signals at fault points (`tfrecords.fault`), so that they are where the test
 thinks they are.

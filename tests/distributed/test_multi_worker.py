@@ -2,8 +2,7 @@
 
 import pytest
 
-# In one of pytest-xdist's workers: the tests of this folder share clusters.
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.process
 
 
 def test_every_sharding_and_optimizer_learns_what_one_device_learns(two_workers):

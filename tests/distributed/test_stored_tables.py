@@ -4,8 +4,7 @@ import pytest
 
 from tf_dlrm.training.run import train
 
-# In one of pytest-xdist's workers: the tests of this folder share clusters.
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.process
 
 _STORAGES = {
     # Bags of three ids: their products are made one by one.

@@ -11,8 +11,7 @@ import pytest
 from tfrecords.reader import RecordSource
 
 # One process for each command; what else they can do is seen where the tests run.
-# All in one of pytest-xdist's workers, so that one run is trained.
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("road")]
+pytestmark = pytest.mark.process
 
 # Runs where nothing of this project can be imported: what a serving machine has.
 SERVING_PROCESS = """
