@@ -1,7 +1,5 @@
 """What happens when processes of a cluster die, are stopped, are slow or do not agree.
 
-pytestmark = pytest.mark.process
-
 Clusters get their signals at fault points (`tfrecords.fault`), so that they are where the test
 thinks they are.
 """
@@ -14,6 +12,8 @@ import pytest
 
 from tf_dlrm.embeddings.plan import ROW_WISE, TABLE_WISE, Plan, TablePlan
 from tf_dlrm.training.run import train
+
+pytestmark = pytest.mark.process
 
 # Without an end, so that none comes before its signal.
 _LONG = {"random_train_rows": 100_000_000, "epochs": 1, "checkpoint_every_steps": 10}
