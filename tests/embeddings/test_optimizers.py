@@ -58,6 +58,7 @@ OPTIMIZERS = {
     "lazy_adam": LazyAdam(0.05),
     "lazy_adam_other": LazyAdam(SCHEDULE, 0.7, 0.8, 0.1),
     "ftrl": FTRL(0.1),
+    "ftrl_constant_schedule": FTRL(LearningRateSchedule(0.1, 1, 2, 3, 2.0, 0.1)),
     "ftrl_all": FTRL(0.1, -0.4, 0.5, 0.05, 0.2, 0.7),
 }
 

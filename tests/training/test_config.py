@@ -113,6 +113,13 @@ RANDOM = DataOptions(data="random")
             "--decay_start_step=4 comes before",
         ),
         (OptimizerOptions(decay_start_step=4), "has no effect"),
+        (
+            OptimizerOptions("ftrl", warmup_steps=2),
+            "--embedding_optimizer=ftrl cannot follow a schedule: a new rate would rescale every "
+            "row. Leave out --warmup_steps=2, or take",
+        ),
+        (OptimizerOptions("ftrl", decay_steps=3), "Leave out --decay_steps=3, or"),
+        (OptimizerOptions("ftrl", 1e-50), "--embedding_learning_rate=1e-50 is 0 as a float32"),
         (RunOptions(batch_size=0), "--batch_size=0 must be 1 or more"),
         (RunOptions(target_auc=0.8), "--target_auc needs --eval_every_steps"),
         (RunOptions(checkpoint_every_steps=5), "--checkpoint_every_steps needs --model_dir"),

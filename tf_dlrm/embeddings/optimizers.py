@@ -276,6 +276,8 @@ class FTRL(Optimizer):
     row = (sign(z) l1 - z) / (n^-p / learning_rate + beta / learning_rate + 2 l2) where |z| > l1,
     else 0.
 
+    The rate must not change: a row is a closed form of it, so a schedule would rescale the rows.
+
     Attributes:
         learning_rate_power: At most 0; -0.5 is the root of the paper.
         l1: L1 strength.
@@ -302,8 +304,18 @@ class FTRL(Optimizer):
             raise ValueError(
                 f"learning_rate_power must be at most 0, but is {self.learning_rate_power}."
             )
-        if self.learning_rate == 0:
-            raise ValueError("FTRL divides by learning_rate, so it must be above 0, but is 0.")
+        rate = self.learning_rate
+        if isinstance(rate, LearningRateSchedule):
+            if not rate.is_constant:
+                raise ValueError(
+                    f"FTRL cannot follow a schedule, but learning_rate is {rate}. Its rows are a "
+                    "closed form of the rate, so a new rate would rescale every row it touches. "
+                    "Give a float, or take Adagrad, which can follow a schedule."
+                )
+            rate = rate.base_rate
+        # As float32, where a smaller number is 0 or has few digits.
+        if rate < 2.0**-126:
+            raise ValueError(f"FTRL divides by learning_rate, so it must be above 0, but is {rate}.")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:

@@ -58,6 +58,12 @@ class LearningRateSchedule:
         if not 0.0 < self.power < float("inf"):
             raise ValueError(f"power must be a finite number above 0, but is {self.power}.")
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every update has the same rate."""
+        decays = self.decay_steps > 0 and self.final_rate != self.base_rate
+        return not decays and self.warmup_steps <= 1
+
     def __call__(self, step: tf.Tensor | tf.Variable | int) -> tf.Tensor:
         """Returns the learning rate of the update number `step`.
 

@@ -79,6 +79,24 @@ class OptimizerOptions:
             )
         if self.decay_start_step and not self.decay_steps:
             raise UserError("--decay_start_step has no effect without --decay_steps.")
+        if self.embedding_optimizer == "ftrl":
+            self._check_ftrl()
+
+    def _check_ftrl(self) -> None:
+        # Before TensorFlow starts; `embeddings.FTRL` refuses the same.
+        decays = self.decay_steps > 0 and self.final_learning_rate_fraction != 1
+        if decays or self.warmup_steps > 1:
+            flag = "decay_steps" if decays else "warmup_steps"
+            raise UserError(
+                "--embedding_optimizer=ftrl cannot follow a schedule: a new rate would rescale "
+                f"every row. Leave out --{flag}={getattr(self, flag)}, or take "
+                "--embedding_optimizer=adagrad."
+            )
+        if self.embedding_learning_rate < 2.0**-126:
+            raise UserError(
+                f"--embedding_learning_rate={self.embedding_learning_rate} is 0 as a float32 or "
+                "nearly so, and --embedding_optimizer=ftrl divides by it."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
