@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.planner import load_hardware
 from tfrecords.schema import CategoricalColumn, Schema
@@ -48,7 +48,7 @@ def fail(run_command):
 
 def _features(rows, dim):
     return [
-        FeatureConfig(f"C{k + 1}", TableConfig(f"C{k + 1}", size, dim))
+        FeatureConfig(f"C{k + 1}", TableConfig(f"C{k + 1}", size, dim, optimizer=SGD(0.01)))
         for k, size in enumerate(rows)
     ]
 

@@ -38,7 +38,7 @@ OPTIMIZERS = [
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_json_gives_equal_features(optimizer):
     table = TableConfig("t", 10, 4, Normal(0.1, 0.2), optimizer, "mean", 3)
-    other = TableConfig("u", 11, 4, Constant(2.0))
+    other = TableConfig("u", 11, 4, Constant(2.0), optimizer=SGD(0.01))
     features = (FeatureConfig("a", table), FeatureConfig("b", table), FeatureConfig("c", other))
     text = features_to_json(features)
     assert features_from_json(text) == features
@@ -69,13 +69,26 @@ def test_schedule_without_parts_is_constant():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: TableConfig("", 1, 1), "name of a table"),
-        (lambda: TableConfig("t", 0, 1), "vocabulary_size of table 't'"),
-        (lambda: TableConfig("t", 1, 2.0), "dim of table 't'"),
-        (lambda: TableConfig("t", 1, 1, combiner="max"), "combiner of table 't'.*'max'"),
-        (lambda: TableConfig("t", 5, 1, out_of_vocabulary=5), r"\[0, 5\), but is 5"),
-        (lambda: TableConfig("t", 5, 1, optimizer="sgd"), "optimizer of table 't'"),
-        (lambda: TableConfig("t", 5, 1, initializer="ones"), "initializer of table 't'"),
+        (lambda: TableConfig("", 1, 1, optimizer=SGD(0.01)), "name of a table"),
+        (lambda: TableConfig("t", 0, 1, optimizer=SGD(0.01)), "vocabulary_size of table 't'"),
+        (lambda: TableConfig("t", 1, 2.0, optimizer=SGD(0.01)), "dim of table 't'"),
+        (
+            lambda: TableConfig("t", 1, 1, combiner="max", optimizer=SGD(0.01)),
+            "combiner of table 't'.*'max'",
+        ),
+        (
+            lambda: TableConfig("t", 5, 1, out_of_vocabulary=5, optimizer=SGD(0.01)),
+            r"\[0, 5\), but is 5",
+        ),
+        (lambda: TableConfig("t", 5, 1, optimizer="sgd"), "optimizer of table 't'.*but is 'sgd'"),
+        (
+            lambda: TableConfig("t", 5, 1),
+            "optimizer of table 't'.*SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL.*is missing",
+        ),
+        (
+            lambda: TableConfig("t", 5, 1, initializer="ones", optimizer=SGD(0.01)),
+            "initializer of table 't'",
+        ),
         (lambda: FeatureConfig("f", "t"), "table of feature 'f'"),
         (lambda: SGD(-0.1), "learning_rate must be"),
         (lambda: SGD(float("nan")), "learning_rate must be"),
@@ -100,7 +113,7 @@ def test_bad_values_are_sentences(make, words):
 
 
 def test_two_tables_of_one_name_or_two_features_of_one_name():
-    a, b = TableConfig("t", 5, 2), TableConfig("t", 6, 2)
+    a, b = TableConfig("t", 5, 2, optimizer=SGD(0.01)), TableConfig("t", 6, 2, optimizer=SGD(0.01))
     with pytest.raises(ValueError, match="Two different tables are named 't'"):
         tables_of([FeatureConfig("f", a), FeatureConfig("g", b)])
     with pytest.raises(ValueError, match="Two features are named 'f'"):
@@ -109,7 +122,7 @@ def test_two_tables_of_one_name_or_two_features_of_one_name():
 
 @pytest.mark.parametrize("initializer", [Uniform(), Uniform(0.3), Normal(1.0, 0.1), Constant(3.0)])
 def test_rows_depend_on_seed_table_and_row_alone(initializer):
-    table = TableConfig("t", CHUNK_ROWS * 2 + 100, 3, initializer)
+    table = TableConfig("t", CHUNK_ROWS * 2 + 100, 3, initializer, optimizer=SGD(0.01))
     whole = table.initial_rows(7, 0, table.vocabulary_size).numpy()
     assert whole.shape == (table.vocabulary_size, 3)
     for start, count in (
@@ -123,21 +136,25 @@ def test_rows_depend_on_seed_table_and_row_alone(initializer):
         np.testing.assert_array_equal(part, whole[start : start + count])
     if not isinstance(initializer, Constant):
         assert not np.array_equal(whole, table.initial_rows(8, 0, table.vocabulary_size))
-        other = TableConfig("u", table.vocabulary_size, 3, initializer)
+        other = TableConfig("u", table.vocabulary_size, 3, initializer, optimizer=SGD(0.01))
         assert not np.array_equal(whole, other.initial_rows(7, 0, table.vocabulary_size))
         assert len(np.unique(whole[:, 0])) > 0.99 * len(whole)  # no chunk repeats another
 
 
 def test_initial_values_have_the_distribution():
-    rows = TableConfig("t", 40_000, 4).initial_rows(0, 0, 40_000).numpy()
+    rows = TableConfig("t", 40_000, 4, optimizer=SGD(0.01)).initial_rows(0, 0, 40_000).numpy()
     assert np.abs(rows).max() <= 0.005 and np.abs(rows).max() > 0.00499
     np.testing.assert_allclose(rows.std(), 0.005 / 3**0.5, rtol=0.01)
-    normal = TableConfig("t", 40_000, 4, Normal(1.0, 0.1)).initial_rows(0, 0, 40_000).numpy()
+    normal = (
+        TableConfig("t", 40_000, 4, Normal(1.0, 0.1), optimizer=SGD(0.01))
+        .initial_rows(0, 0, 40_000)
+        .numpy()
+    )
     np.testing.assert_allclose([normal.mean(), normal.std()], [1.0, 0.1], rtol=0.01)
 
 
 def test_first_values_are_the_same_for_ever():
     """A seed names a table: another release must not draw other rows from it."""
-    table = TableConfig("items", 20_000, 2, Uniform(1.0))
+    table = TableConfig("items", 20_000, 2, Uniform(1.0), optimizer=SGD(0.01))
     pinned = [[-0.3391755, -0.9492085], [0.4638889, 0.08084631]]
     np.testing.assert_allclose(table.initial_rows(7, CHUNK_ROWS - 1, 2), pinned, rtol=1e-6)

@@ -161,14 +161,14 @@ def test_batches_of_zero_and_one(batch):
 
 
 def test_zero_weights_give_zeros():
-    table = TableConfig("t", 5, 2, combiner="mean")
+    table = TableConfig("t", 5, 2, combiner="mean", optimizer=SGD(0.01))
     placement = LocalPlacement([FeatureConfig("f", table)])
     bags = {"f": make_bags("f", [[1, 2]], tf.zeros((1, 2)))}
     np.testing.assert_array_equal(placement.lookup(bags).vectors["f"], [[0.0, 0.0]])
 
 
 def test_first_values_do_not_depend_on_the_order_of_features():
-    tables = [TableConfig(f"t{k}", 50 + k, 4) for k in range(3)]
+    tables = [TableConfig(f"t{k}", 50 + k, 4, optimizer=SGD(0.01)) for k in range(3)]
     features = [FeatureConfig(t.name, t) for t in tables]
     first, second = LocalPlacement(features, 5), LocalPlacement(features[::-1], 5)
     for t in tables:
@@ -220,7 +220,7 @@ OUTSIDE = [
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize(("ids", "value", "row", "place"), OUTSIDE)
 def test_ids_outside_the_table(ids, value, row, place, graph):
-    tables = [TableConfig(n, 10, 2) for n in ("before", "mine", "after")]
+    tables = [TableConfig(n, 10, 2, optimizer=SGD(0.01)) for n in ("before", "mine", "after")]
     features = [FeatureConfig(f"f_{t.name}", t) for t in tables]
     placement = LocalPlacement(features)
     fine = tf.zeros([ids.shape[0]], tf.int64)
@@ -239,8 +239,8 @@ def test_ids_outside_the_table(ids, value, row, place, graph):
 
 @pytest.mark.parametrize(("ids", "value", "row", "place"), OUTSIDE)
 def test_out_of_vocabulary_row(ids, value, row, place):
-    table = TableConfig("t", 10, 2, out_of_vocabulary=4, combiner="sum")
-    strict = TableConfig("strict", 5, 2)
+    table = TableConfig("t", 10, 2, out_of_vocabulary=4, combiner="sum", optimizer=SGD(0.01))
+    strict = TableConfig("strict", 5, 2, optimizer=SGD(0.01))
     placement = LocalPlacement([FeatureConfig("s", strict), FeatureConfig("f", table)])
 
     def look(f):

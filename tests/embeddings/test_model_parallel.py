@@ -394,6 +394,6 @@ def test_plans_that_do_not_fit(plan, message):
 
 
 def test_a_dtype_that_does_not_travel():
-    features = [FeatureConfig("f", TableConfig("t", 10, 4))]
+    features = [FeatureConfig("f", TableConfig("t", 10, 4, optimizer=SGD(0.01)))]
     with pytest.raises(ValueError, match="must be one of .* but is 'float16'"):
         make_placement(features, 0, None, "float16")

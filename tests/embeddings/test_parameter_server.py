@@ -152,7 +152,10 @@ def test_every_sharding_learns_what_one_device_learns(optimizer, servers):
 
 
 def test_each_server_holds_its_part_and_a_ragged_lookup_finds_the_tables_rows():
-    tables = [TableConfig("large", 20_000, 4), TableConfig("small", 30, 4)]
+    tables = [
+        TableConfig("large", 20_000, 4, optimizer=SGD(0.01)),
+        TableConfig("small", 30, 4, optimizer=SGD(0.01)),
+    ]
     features = [FeatureConfig(table.name, table) for table in tables]
     plan = server_plan(features, 2)
     assert plan.tables["large"] == TablePlan(ROW_WISE, (0, 1))
@@ -192,7 +195,7 @@ def test_a_checkpoint_goes_from_servers_to_one_device_and_to_other_servers(tmp_p
 
 
 def test_plans_that_servers_cannot_follow_are_refused():
-    features = [FeatureConfig("f", TableConfig("f", 30, 4))]
+    features = [FeatureConfig("f", TableConfig("f", 30, 4, optimizer=SGD(0.01)))]
     with pytest.raises(ValueError, match="copies table 'f' to all devices"):
         _placements(features, Plan(2, {"f": TablePlan(DATA_PARALLEL)}))
     with pytest.raises(ValueError, match=r"for 3 device\(s\), but there are 2 parameter server"):
@@ -202,7 +205,7 @@ def test_plans_that_servers_cannot_follow_are_refused():
 
 
 def test_ragged_rows_of_servers_are_the_exported_rows(tmp_path):
-    features = [FeatureConfig("f", TableConfig("f", 20_000, 4))]
+    features = [FeatureConfig("f", TableConfig("f", 20_000, 4, optimizer=SGD(0.01)))]
     on_servers, _ = _placements(features, server_plan(features, 2))
     path = tf.train.Checkpoint(tables=on_servers.tables).write(str(tmp_path / "checkpoint"))
     layer = EmbeddingCollection(features, seed=99)

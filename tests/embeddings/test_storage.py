@@ -71,7 +71,7 @@ def mixed_up(layer):
 @pytest.mark.parametrize("name", STORAGES)
 def test_vectors_equal_those_of_every_id_pooled(name, combiner):
     config = table(STORAGES[name], combiner=combiner)
-    plain = FeatureConfig("plain", TableConfig("p", 5, 3))
+    plain = FeatureConfig("plain", TableConfig("p", 5, 3, optimizer=SGD(0.01)))
     features = [FeatureConfig(n, config) for n in ("one", "fixed", "ragged", "sparse", "weighted")]
     layer = EmbeddingCollection([*features, plain])
     layer.build()
@@ -179,7 +179,7 @@ def test_weights_of_ids_get_their_gradient_through_a_product():
 
 @pytest.mark.parametrize("ids", [2**24 + 1, 134_217_743, 2**31 + 5, 2**53 + 1, 2**60 + 3])
 def test_quotient_and_remainder_are_exact_at_any_size(ids):
-    parts = QuotientRemainder(4).parts(TableConfig("t", 2**62, 4))
+    parts = QuotientRemainder(4).parts(TableConfig("t", 2**62, 4, optimizer=SGD(0.01)))
     got = [int(part.rows_of(tf.constant([ids], tf.int64))[0]) for part in parts]
     assert got == [ids // 4, ids % 4]
 
@@ -208,13 +208,15 @@ def test_ids_above_2_to_24_are_looked_up_and_trained_exactly(operation, hotness)
         moved = np.abs(layer.tables[name].read_rows() - held[name]).max(1)
         assert set(np.flatnonzero(moved)) == set(rows.ravel()), name
     # Where a table itself has more rows than an int32 counts, the parts are still exact.
-    parts = QuotientRemainder(2**20, operation).parts(TableConfig("t", size, DIM))
+    parts = QuotientRemainder(2**20, operation).parts(
+        TableConfig("t", size, DIM, optimizer=SGD(0.01))
+    )
     assert [int(part.rows_of(tf.constant(size - 1, tf.int64))) for part in parts] == [2**20, 2]
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 def test_more_collisions_than_ids_are_a_table_of_remainders(dtype):
-    config = TableConfig("t", 20, DIM, storage=QuotientRemainder(2**40, "add"))
+    config = TableConfig("t", 20, DIM, storage=QuotientRemainder(2**40, "add"), optimizer=SGD(0.01))
     layer = EmbeddingCollection([FeatureConfig("f", config)])
     layer.build()
     assert layer.tables["t.quotient"].shape() == (1, DIM)
@@ -230,7 +232,9 @@ def test_more_collisions_than_ids_are_a_table_of_remainders(dtype):
 def test_first_values_of_quotients_and_remainders(operation):
     """The paper's code draws from U(sqrt(1 / rows), 1); here both signs, bound by all the rows."""
     storage = QuotientRemainder(4, operation)
-    layer = EmbeddingCollection([FeatureConfig("f", TableConfig("t", 10_000, 16, storage=storage))])
+    layer = EmbeddingCollection(
+        [FeatureConfig("f", TableConfig("t", 10_000, 16, storage=storage, optimizer=SGD(0.01)))]
+    )
     layer.build()
     quotient, remainder = (layer.tables[f"t.{n}"].read_rows() for n in ("quotient", "remainder"))
     drawn = [quotient] if operation == "multiply" else [quotient, remainder]
@@ -244,7 +248,7 @@ def test_first_values_of_quotients_and_remainders(operation):
 
 
 def test_no_two_ids_share_all_rows_and_tables_are_as_small_as_they_should_be():
-    config = TableConfig("t", 1003, 16, storage=QuotientRemainder(4))
+    config = TableConfig("t", 1003, 16, storage=QuotientRemainder(4), optimizer=SGD(0.01))
     quotient, remainder = stored_features([FeatureConfig("f", config)])
     assert (quotient.table.vocabulary_size, remainder.table.vocabulary_size) == (251, 4)
     ids = tf.range(1003)
@@ -272,7 +276,7 @@ def test_ids_outside_the_vocabulary_are_errors_that_name_the_feature_and_the_tab
 
 
 def test_hashing_takes_any_id_and_spreads_them():
-    config = TableConfig("t", 10, 4, storage=MultipleHashing(1000, 2))
+    config = TableConfig("t", 10, 4, storage=MultipleHashing(1000, 2), optimizer=SGD(0.01))
     layer = EmbeddingCollection([FeatureConfig("f", config)])
     vectors = layer({"f": tf.constant([-1, 2**62, 10, -(2**63)], tf.int64)})["f"]
     assert len(np.unique(vectors, axis=0)) == 4

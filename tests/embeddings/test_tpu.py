@@ -167,7 +167,7 @@ def test_features_share_tables_and_keep_names_and_combiners():
 
 
 def test_first_values_of_host_shards_are_those_of_local():
-    table = TableConfig("t", 20_000, 3)
+    table = TableConfig("t", 20_000, 3, optimizer=SGD(0.01))
     initializer = table_config(table, None, seed=5).initializer
     whole = table.initial_rows(5, 0, 20_000)
     np.testing.assert_array_equal(initializer((20_000, 3), dtype=tf.float32), whole)
@@ -178,7 +178,7 @@ def test_first_values_of_host_shards_are_those_of_local():
 
 
 def test_first_values_on_sparse_cores_are_those_of_local():
-    table = TableConfig("t", 8_500, 3)
+    table = TableConfig("t", 8_500, 3, optimizer=SGD(0.01))
     cores, padded = 8, 8_512  # a multiple of 8 rows for each core
     initializer = table_config(table, None, seed=5, sparse_cores=cores).initializer
     whole = np.zeros((padded, 8), np.float32)
@@ -251,7 +251,7 @@ def test_layer_of_tfrs_with_the_converted_configs_looks_up_what_local_does():
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])
 def test_sparse_ids_are_combined_as_local_does(combiner):
-    features = [FeatureConfig("f", TableConfig("t", 30, 4, combiner=combiner))]
+    features = [FeatureConfig("f", TableConfig("t", 30, 4, combiner=combiner, optimizer=SGD(0.01)))]
     ids = tf.SparseTensor([[0, 1], [2, 0], [2, 3]], tf.constant([0, 5, 29], tf.int64), [4, 4])
     found = TpuPlacement(features, TpuPlan(small_table_rows=0), 3).lookup(_bags({"f": ids}))
     wanted = LocalPlacement(features, 3).lookup(_bags({"f": ids}))
@@ -285,7 +285,7 @@ def test_ids_out_of_range():
 
 
 def test_weights_and_ragged_ids_of_small_tables_are_refused():
-    table = TableConfig("t", 30, 4)
+    table = TableConfig("t", 30, 4, optimizer=SGD(0.01))
     features = [FeatureConfig("f", table)]
     weighted = {"f": make_bags("f", [[1, 2]], [[0.5, 1.0]])}
     ragged = {"f": make_bags("f", tf.ragged.constant([[1], [2, 3]]))}
@@ -412,7 +412,7 @@ def test_replicated_tables_sum_the_gradients_of_all_replicas():
 
 
 def test_table_over_hosts_reads_and_writes_through_its_hooks():
-    config = TableConfig("t", 7, 2)
+    config = TableConfig("t", 7, 2, optimizer=SGD(0.01))
     hosts = [tf.Variable(tf.zeros((rows, 2))) for rows in (3, 2, 2)]
     parts = [Part((v,), 0, first, v.shape[0]) for v, first in zip(hosts, (0, 3, 5), strict=True)]
     called = []
@@ -431,7 +431,7 @@ def test_table_over_hosts_reads_and_writes_through_its_hooks():
 
 
 def test_table_dealt_out_to_sparse_cores_is_as_tensorflow_lays_it_out():
-    config = TableConfig("t", 13, 3)
+    config = TableConfig("t", 13, 3, optimizer=SGD(0.01))
     chips, cores, rotation, offset, rows_of_core = 2, 4, 3, 2, 6
     shards = [tf.Variable(tf.random.normal((cores // chips * rows_of_core, 4))) for _ in range(2)]
     layout = DealtLayout(cores, offset, rotation)

@@ -1,5 +1,7 @@
 """EmbeddingCollection: training inside fit, gradients, save and load, sentences."""
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -207,6 +209,23 @@ def test_config_round_trip():
     layer = EmbeddingCollection(features(FTRL(0.1)), seed=4, name="n")
     copy = EmbeddingCollection.from_config(layer.get_config())
     assert copy.features == layer.features and copy.get_config() == layer.get_config()
+
+
+def test_the_log_names_the_optimizer_of_each_table(caplog):
+    tables = [
+        TableConfig("u", 5, 2, optimizer=SGD(0.25)),
+        TableConfig("v", 5, 2, optimizer=Adagrad(0.5)),
+        TableConfig("w", 5, 3, optimizer=SGD(0.25)),
+    ]
+    layer = EmbeddingCollection([FeatureConfig(t.name, t) for t in tables], name="mine")
+    with caplog.at_level(logging.INFO, logger="absl"):
+        layer.build()
+        layer.build()
+    (record,) = [r for r in caplog.records if "mine" in r.getMessage()]
+    assert record.getMessage() == (
+        "Layer 'mine' trains u, w by SGD(learning_rate=0.25); v by Adagrad(learning_rate=0.5, "
+        "initial_accumulator=0.0, epsilon=1e-10)."
+    )
 
 
 def test_tables_are_no_weights():

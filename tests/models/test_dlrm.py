@@ -207,7 +207,10 @@ def test_saved_model_loads_with_tensorflow_alone(tmp_path):
         ({"dense_features": 0}, "if and only if there are dense features"),
         ({"dense_features": -1}, "dense_features must be"),
         ({"features": ()}, "at least one feature"),
-        ({"features": (FeatureConfig("dense", TableConfig("t", 3, 4)),)}, "may be named 'dense'"),
+        (
+            {"features": (FeatureConfig("dense", TableConfig("t", 3, 4, optimizer=SGD(0.01))),)},
+            "may be named 'dense'",
+        ),
     ],
 )
 def test_bad_configs_are_sentences(changes, words):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import (
     DCN,
     DLRM,
@@ -24,7 +24,10 @@ TABLES = 540_201_232
 
 def dense_parameters(make, config, dim=16):
     """Counts the weights outside of tables, which do not depend on the tables' rows."""
-    features = tuple(FeatureConfig(f"C{k}", TableConfig(f"T{k}", 2, dim)) for k in range(1, 27))
+    features = tuple(
+        FeatureConfig(f"C{k}", TableConfig(f"T{k}", 2, dim, optimizer=SGD(0.01)))
+        for k in range(1, 27)
+    )
     model = make(config(features))
     return sum(int(np.prod(w.shape)) for w in model.trainable_variables if len(w.shape))
 

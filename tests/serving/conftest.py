@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from serving import client_options
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.signatures import named_inputs
@@ -33,7 +33,8 @@ RAGGED = Schema(
 
 def _model(schema, seed):
     features = tuple(
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4)) for c in schema.categorical
+        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, optimizer=SGD(0.01)))
+        for c in schema.categorical
     )
     return DLRM(DLRMConfig(2, features, (8, 4), (8, 1), seed=seed))
 

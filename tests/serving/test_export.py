@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
@@ -28,7 +28,10 @@ SCHEMA = Schema(
 @pytest.fixture(scope="module")
 def model():
     tables = [
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=oov))
+        FeatureConfig(
+            c.name,
+            TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=oov, optimizer=SGD(0.01)),
+        )
         for c, oov in zip(SCHEMA.categorical, (0, None), strict=True)
     ]
     return DLRM(DLRMConfig(2, tuple(tables), (8, 4), (8, 1)))

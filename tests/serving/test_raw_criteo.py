@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
@@ -136,7 +136,10 @@ def test_a_saved_model_has_the_vocabulary_inside(converted, read_blocks, tmp_pat
     lines, data, raw = converted(min_count=4)
     info = DatasetInfo.load(data)
     tables = tuple(
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=0))
+        FeatureConfig(
+            c.name,
+            TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=0, optimizer=SGD(0.01)),
+        )
         for c in info.schema.categorical
     )
     model = DLRM(DLRMConfig(13, tables, (4,), (1,), interaction="concat", seed=1))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import FeatureConfig, MixedDimension, QuotientRemainder, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, MixedDimension, QuotientRemainder, TableConfig
 from tf_dlrm.embeddings.row_format import row_format
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble, WideAndDeep, WideAndDeepConfig
@@ -38,6 +38,7 @@ def config(combiner=None, **storages):
                 combiner=combiner or COMBINERS[c.name],
                 out_of_vocabulary=c.out_of_vocabulary,
                 storage=storages.get(c.name),
+                optimizer=SGD(0.01),
             ),
         )
         for c in SCHEMA.categorical
@@ -271,7 +272,9 @@ def test_candidate_features_that_can_not_be(tmp_path, columns, message):
 def test_names_that_collide(tmp_path):
     columns = (CategoricalColumn("a", 5, None), CategoricalColumn("a_row_lengths", 5, 1))
     schema = Schema(dense=(), categorical=columns)
-    tables = tuple(FeatureConfig(c.name, TableConfig(c.name, 5, 4)) for c in columns)
+    tables = tuple(
+        FeatureConfig(c.name, TableConfig(c.name, 5, 4, optimizer=SGD(0.01))) for c in columns
+    )
     model = DLRM(DLRMConfig(0, tables, (), (4, 1)))
     with pytest.raises(UserError, match="two inputs named 'a_row_lengths'"):
         export_model(model, schema, str(tmp_path / "x"), {"step": 1})
@@ -291,7 +294,10 @@ SMALL = Schema(dense=("age",), categorical=SCHEMA.categorical[3:])
 def test_small_tables_change_predictions_by_their_rounding_only(tmp_path, dtype):
     dim = 5  # of 4 bits: the last byte is half empty
     tables = tuple(
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, dim, combiner="mean"))
+        FeatureConfig(
+            c.name,
+            TableConfig(c.name, c.vocabulary_size, dim, combiner="mean", optimizer=SGD(0.01)),
+        )
         for c in SMALL.categorical
     )
     model = DLRM(DLRMConfig(1, tables, (dim,), (8, 1), seed=3))

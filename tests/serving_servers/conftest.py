@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.raw_criteo import RawCriteo
@@ -40,7 +40,13 @@ def _model(schema, seed):
     tables = tuple(
         FeatureConfig(
             c.name,
-            TableConfig(c.name, c.vocabulary_size, 4, out_of_vocabulary=c.out_of_vocabulary),
+            TableConfig(
+                c.name,
+                c.vocabulary_size,
+                4,
+                out_of_vocabulary=c.out_of_vocabulary,
+                optimizer=SGD(0.01),
+            ),
         )
         for c in schema.categorical
     )

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -14,7 +14,12 @@ from tf_dlrm.embeddings.initializers import (
     initializer_from_dict,
     initializer_to_dict,
 )
-from tf_dlrm.embeddings.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_to_dict
+from tf_dlrm.embeddings.optimizers import (
+    Optimizer,
+    optimizer_from_dict,
+    optimizer_kinds,
+    optimizer_to_dict,
+)
 from tf_dlrm.embeddings.storage import Storage, storage_from_dict, storage_to_dict
 
 COMBINERS = ("sum", "mean", "sqrtn")
@@ -29,7 +34,7 @@ class TableConfig:
         vocabulary_size: Number of rows.
         dim: Number of columns.
         initializer: First values; by default the paper's, uniform in +-sqrt(1 / rows).
-        optimizer: How the rows learn.
+        optimizer: How the rows learn. There is no default: no optimizer of Keras acts on tables.
         combiner: How the vectors of one bag become one: "sum", "mean" or "sqrtn".
         out_of_vocabulary: The row for ids outside [0, vocabulary_size); None makes them errors.
         storage: None for a row of `dim` numbers for each id; or `QuotientRemainder`,
@@ -40,7 +45,7 @@ class TableConfig:
     vocabulary_size: int
     dim: int
     initializer: Initializer = Uniform()
-    optimizer: Optimizer = SGD(0.01)
+    optimizer: Optimizer = cast(Optimizer, None)  # __post_init__ says what is missing
     combiner: str = "sum"
     out_of_vocabulary: int | None = None
     storage: Storage | None = None
@@ -61,9 +66,11 @@ class TableConfig:
                 f"{self.initializer!r}."
             )
         if not isinstance(self.optimizer, Optimizer):
+            given = "is missing" if self.optimizer is None else f"is {self.optimizer!r}"
             raise ValueError(
-                f"optimizer of table '{self.name}' must be one of tf_dlrm.embeddings, such as "
-                f"SGD(0.1), but is {self.optimizer!r}."
+                f"optimizer of table '{self.name}' must be one of tf_dlrm.embeddings "
+                f"({', '.join(optimizer_kinds())}), such as Adagrad(0.05), but {given}. The "
+                "optimizer that a model is compiled with does not train tables."
             )
         if self.combiner not in COMBINERS:
             raise ValueError(

@@ -353,6 +353,11 @@ _KINDS: Mapping[str, type[Optimizer]] = {
 }
 
 
+def optimizer_kinds() -> tuple[str, ...]:
+    """Returns the names of the optimizers."""
+    return tuple(_KINDS)
+
+
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Returns a dict that `json.dumps` accepts and `optimizer_from_dict` takes back."""
     return {"kind": type(optimizer).__name__, **dataclasses.asdict(optimizer)}

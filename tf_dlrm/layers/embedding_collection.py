@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
+from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
@@ -142,6 +144,7 @@ class EmbeddingCollection(keras.layers.Layer):
                 trainable=True,
             )
             setattr(self, f"projection_{k}", matrix)
+        logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
         self._checkpoint_tables = self.tables
         self.built = True
@@ -261,6 +264,14 @@ def _make_bags(
     if len(known) > 1:
         raise ValueError(f"All features must have one batch size, but have {batches}.")
     return bags
+
+
+def _optimizers_of(features: Sequence[FeatureConfig]) -> str:
+    """Returns each optimizer and its tables, as text."""
+    tables: dict[Optimizer, list[str]] = {}
+    for table in tables_of(features):
+        tables.setdefault(table.optimizer, []).append(table.name)
+    return "; ".join(f"{', '.join(names)} by {optimizer}" for optimizer, names in tables.items())
 
 
 def _projection_key(table: str) -> str:

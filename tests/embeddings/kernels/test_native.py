@@ -322,7 +322,7 @@ def test_rows_may_be_bfloat16():
     rows = tf.cast(tf.constant(rng.normal(size=(9, 20)), tf.float32), tf.bfloat16)
     half = resource_variable_ops.ResourceVariable(rows)
     exact = resource_variable_ops.ResourceVariable(tf.cast(rows, tf.float32))
-    feature = StackedFeature("f", TableConfig("t", 9, 20), 0)
+    feature = StackedFeature("f", TableConfig("t", 9, 20, optimizer=SGD(0.01)), 0)
     bags = {"f": make_bags("f", [[1, 2], [2, 8], [0, 0]])}
     gradients = {"f": tf.constant(rng.normal(size=(3, 20)), tf.float32)}
     found, wanted = (native.lookup(table, [feature], bags)["f"] for table in (half, exact))
@@ -338,7 +338,7 @@ def test_a_bfloat16_half_way_between_two_becomes_the_even_one():
     step = 2.0**-7
     rows = tf.constant([[1.0], [1.0 + step]], tf.bfloat16)
     half = resource_variable_ops.ResourceVariable(rows)
-    feature = StackedFeature("f", TableConfig("t", 2, 1), 0)
+    feature = StackedFeature("f", TableConfig("t", 2, 1, optimizer=SGD(0.01)), 0)
     gradients = {"f": tf.fill([2, 1], -step / 2)}
     bags = {"f": make_bags("f", [0, 1])}
     native.update(SGD(1.0), half, {}, [feature], bags, gradients, tf.constant(0, tf.int64))

@@ -82,7 +82,7 @@ def test_activations():
 
 
 def _feature(name, rows, dim):
-    return FeatureConfig(name, TableConfig(name, rows, dim))
+    return FeatureConfig(name, TableConfig(name, rows, dim, optimizer=SGD(0.01)))
 
 
 def test_estimate_of_a_plan_by_hand(hardware):

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tf_dlrm.embeddings import Adagrad, FeatureConfig, RowWiseAdagrad, TableConfig
+from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, RowWiseAdagrad, TableConfig
 from tf_dlrm.embeddings.planner import (
     CostModel,
     DoesNotFitError,
@@ -73,7 +73,7 @@ def test_devices_that_share_a_host_need_more_hosts(hardware):
 
 
 def test_a_batch_that_fills_a_device_alone(hardware):
-    features = [FeatureConfig("a", TableConfig("a", 1000, 100))]
+    features = [FeatureConfig("a", TableConfig("a", 1000, 100, optimizer=SGD(0.01)))]
     model = CostModel(features, Workload(10_000_000), hardware, 2)
     with pytest.raises(DoesNotFitError, match="A smaller batch"):
         plan_for(model)
@@ -108,7 +108,7 @@ def test_report_has_devices_tables_and_bottleneck(hardware):
 )
 def test_bottleneck(hardware, changes, words):
     slow = dataclasses.replace(hardware, **changes)
-    features = [FeatureConfig("a", TableConfig("a", 1000, 16))]
+    features = [FeatureConfig("a", TableConfig("a", 1000, 16, optimizer=SGD(0.01)))]
     model = CostModel(features, Workload(200, {"a": 0.5}), slow, 2)
     plan = plan_for(model, {"a": Pin("table_wise", (0,))})
     assert words in bottleneck(model.estimate(plan))

@@ -188,7 +188,7 @@ def _all_plans(tables, devices):
 def test_search_finds_the_best_of_all_plans(hardware, alpha, memory):
     rows_and_dims = ((50, 8), (300, 4), (40, 16), (200, 8))
     features = [
-        FeatureConfig(f"t{k}", TableConfig(f"t{k}", rows, dim))
+        FeatureConfig(f"t{k}", TableConfig(f"t{k}", rows, dim, optimizer=SGD(0.01)))
         for k, (rows, dim) in enumerate(rows_and_dims)
     ]
     hotness = {"t0": 30.0, "t1": 3.0, "t2": 1.0, "t3": 8.0}
@@ -202,7 +202,10 @@ def test_search_finds_the_best_of_all_plans(hardware, alpha, memory):
 
 def test_a_table_that_fits_only_when_cut_is_cut(hardware):
     # Three tables for two devices: 2 x 1 MB and 1 MB that has to be cut.
-    features = [FeatureConfig(f"t{k}", TableConfig(f"t{k}", 62_500, 4)) for k in range(3)]
+    features = [
+        FeatureConfig(f"t{k}", TableConfig(f"t{k}", 62_500, 4, optimizer=SGD(0.01)))
+        for k in range(3)
+    ]
     hardware = dataclasses.replace(hardware, memory_gb=1.51e-3)
     model = CostModel(features, Workload(2), hardware, 2)
     plan = plan_for(model)
@@ -212,13 +215,15 @@ def test_a_table_that_fits_only_when_cut_is_cut(hardware):
 def test_hot_small_tables_are_copied_where_that_is_cheaper(hardware):
     # The owners' link is slow and all tables are tiny: without vectors a collective is saved.
     slow = dataclasses.replace(hardware, intra_host_latency_us=1000.0)
-    features = [FeatureConfig(f"t{k}", TableConfig(f"t{k}", 10, 8)) for k in range(4)]
+    features = [
+        FeatureConfig(f"t{k}", TableConfig(f"t{k}", 10, 8, optimizer=SGD(0.01))) for k in range(4)
+    ]
     plan = make_plan(features, 2, 64, hardware=slow)
     assert {table.sharding for table in plan.tables.values()} == {"data_parallel"}
 
 
 def test_large_hot_tables_are_cut(hardware):
-    features = [FeatureConfig("t", TableConfig("t", 1_000_000, 16))]
+    features = [FeatureConfig("t", TableConfig("t", 1_000_000, 16, optimizer=SGD(0.01)))]
     table = make_plan(features, 4, 65_536, {"t": 20.0}, hardware).tables["t"]
     assert (table.sharding, table.devices) == ("row_wise", (0, 1, 2, 3))
     assert table.reason.startswith("Cut by row: 16.0 MB and ")
@@ -238,10 +243,10 @@ def test_the_work_of_planning_mlperf_is_bounded():
 
 
 def test_default_hardware_is_this_machine():
-    features = [FeatureConfig("t", TableConfig("t", 10, 4))]
+    features = [FeatureConfig("t", TableConfig("t", 10, 4, optimizer=SGD(0.01)))]
     assert make_plan(features, 2, 8).devices == 2
     with pytest.raises(DoesNotFitError, match="host share"):
-        make_plan([FeatureConfig("t", TableConfig("t", 10**12, 64))], 2, 8)
+        make_plan([FeatureConfig("t", TableConfig("t", 10**12, 64, optimizer=SGD(0.01)))], 2, 8)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +291,7 @@ def test_wrong_pins(text, sentence):
 )
 def test_pins_that_cannot_be(hardware, name, pin, sentence):
     features = [
-        FeatureConfig("t", TableConfig("t", 10, 1)),
+        FeatureConfig("t", TableConfig("t", 10, 1, optimizer=SGD(0.01))),
         FeatureConfig("s", TableConfig("s", 10, 4, optimizer=RowWiseAdagrad(0.1))),
     ]
     with pytest.raises(ValueError, match=sentence):

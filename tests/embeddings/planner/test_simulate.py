@@ -9,7 +9,7 @@ from tf_dlrm.embeddings.planner.models import KNOWN_MODELS
 from tf_dlrm.embeddings.planner.picture import draw_scaling
 from tf_dlrm.embeddings.planner.simulate import scaling_table, simulate
 
-FEATURES = [FeatureConfig("a", TableConfig("a", 1_000_000, 100))]
+FEATURES = [FeatureConfig("a", TableConfig("a", 1_000_000, 100, optimizer=SGD(0.01)))]
 
 
 def test_scales_that_do_not_fit_say_by_how_much(hardware):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tf_dlrm.embeddings import FeatureConfig, TableConfig
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.embeddings.planner import Dense, Workload
 from tf_dlrm.embeddings.planner.workload import expected_unique
 
@@ -40,7 +40,10 @@ def test_power_law_against_draws():
 
 
 def test_ids_of_features_that_share_a_table_add_up():
-    shared, other = TableConfig("t", 10, 4), TableConfig("u", 10, 4)
+    shared, other = (
+        TableConfig("t", 10, 4, optimizer=SGD(0.01)),
+        TableConfig("u", 10, 4, optimizer=SGD(0.01)),
+    )
     features = [
         FeatureConfig("a", shared),
         FeatureConfig("b", shared),
