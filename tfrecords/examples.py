@@ -35,6 +35,7 @@ from tfrecords.folder import WholeFolder
 from tfrecords.reader import RecordSource
 from tfrecords.record_format import frame, read_records
 from tfrecords.schema import Schema
+from tfrecords.unchanged import FileState, check_unchanged
 from tfrecords.writer import DatasetWriter
 
 SCHEMA_FILE = "schema.json"
@@ -121,15 +122,19 @@ def import_examples(input_dir: str, output_dir: str, schema: Schema | None = Non
 
     Raises:
         DataError: As `read_examples`; or if there is no schema, no file, or a split lacks one of
-            the files that its files' names announce.
+            the files that its files' names announce, or a file changes while it is read.
     """
     schema = schema or load_schema(os.path.join(input_dir, SCHEMA_FILE))
     paths = _paths(input_dir)
     made = {"source": "tfrecords.examples", "files": [name for _, name in paths]}
+    before = [FileState.of(os.path.join(input_dir, name)) for _, name in paths]
     with DatasetWriter(output_dir, schema, made) as writer:
-        for split, name in paths:
-            for features, label in read_examples(os.path.join(input_dir, name), schema):
-                writer.write(split, features, label)
+        try:
+            for split, name in paths:
+                for features, label in read_examples(os.path.join(input_dir, name), schema):
+                    writer.write(split, features, label)
+        finally:
+            check_unchanged(before)
     return DatasetInfo.load(output_dir)
 
 

@@ -28,6 +28,7 @@ from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.progress import Progress
 from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.unchanged import FileState, check_unchanged
 from tfrecords.writer import DatasetWriter
 
 USER, ITEM = "user", "item"
@@ -64,9 +65,10 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
     Of a pair that comes more than once, the latest counts; at one time, that further down the file.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column, or has a value that is no whole
-            number.
+        DataError: If the file cannot be read, lacks a column, has a value that is no whole number,
+            or changes while it is read.
     """
+    before = FileState.of(path)
     try:
         table = pa.csv.read_csv(
             path,
@@ -80,6 +82,8 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
         raise DataError(
             f"{path} cannot be read as ratings: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        check_unchanged([before])
     if not len(table):
         raise DataError(f"{path} has no ratings.")
     users, items, times = (table[column].to_numpy() for column in (user, item, time))

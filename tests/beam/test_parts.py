@@ -16,7 +16,8 @@ pytest.importorskip(
 from tfrecords.beam import packing
 from tfrecords.beam.counting import MergeCounts, in_parts
 from tfrecords.beam.file_cuts import RowOrder, file_cuts
-from tfrecords.beam.units import Unit, cut, texts
+from tfrecords.beam.finish import Finish
+from tfrecords.beam.units import Unit, cut, states, texts
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.vocabulary import Counts
 from tfrecords.errors import DataError
@@ -164,3 +165,13 @@ def test_counts_add_up_in_any_order(pieces, rng):
         key: everything.count(key) for key in set(everything)
     }
     assert dict(zip(merged.keys.tolist(), merged.ranks.tolist(), strict=True)) == first
+
+
+def test_an_input_that_changes_while_it_is_read_is_found_before_the_end(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("one\n")
+    before = states([str(path)])
+    path.write_text("one\ntwo\n")
+    finish = Finish(None, None, None, before)
+    with pytest.raises(DataError, match="in.txt changed while it was read: it has 8 bytes"):
+        finish(None, None, [], [])

@@ -11,11 +11,13 @@ from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.positions import Positions
 from tfrecords.beam.record_files import WrittenFile
 from tfrecords.beam.steps import VocabularyFile, schema_of
+from tfrecords.beam.units import check_unchanged
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.how_it_was_made import how_it_was_made
 from tfrecords.conversion.options import Options
 from tfrecords.dataset_info import DatasetInfo, SplitInfo, VocabularyInfo
 from tfrecords.errors import DataError
+from tfrecords.unchanged import FileState
 
 
 class Finish:
@@ -25,8 +27,7 @@ class Finish:
         folder: Where the data set goes.
         format: What the files hold.
         options: How they were converted.
-        inputs: The files.
-        input_bytes: Their sizes.
+        inputs: What the files were before they were read.
     """
 
     def __init__(
@@ -34,14 +35,12 @@ class Finish:
         folder: OutputFolder,
         format: InputFormat,
         options: Options,
-        inputs: Sequence[str],
-        input_bytes: Sequence[int],
+        inputs: Sequence[FileState],
     ) -> None:
         self._folder = folder
         self._format = format
         self._options = options
         self._inputs = inputs
-        self._input_bytes = input_bytes
 
     def __call__(
         self,
@@ -50,7 +49,12 @@ class Finish:
         vocabularies: Sequence[VocabularyFile],
         files: Iterable[WrittenFile],
     ) -> None:
-        """Does it once, or again if a worker died while it did."""
+        """Does it once, or again if a worker died while it did.
+
+        Raises:
+            DataError: If an input file changed while it was read, or rows were lost.
+        """
+        check_unchanged(self._inputs)
         of_split: dict[str, list[WrittenFile]] = collections.defaultdict(list)
         for file in files:
             of_split[file.split].append(file)
@@ -81,8 +85,8 @@ class Finish:
                 self._format,
                 self._options,
                 [
-                    {"name": os.path.basename(path), "bytes": size}
-                    for path, size in zip(self._inputs, self._input_bytes, strict=True)
+                    {"name": os.path.basename(state.path), "bytes": state.size}
+                    for state in self._inputs
                 ],
                 rows_read=sum(positions.file_rows),
                 rows_left_out_for_tuning=layout.rows - layout.ranges[-1].end,

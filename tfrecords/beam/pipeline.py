@@ -33,12 +33,13 @@ from tfrecords.beam.layout import layout
 from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.positions import positions
 from tfrecords.beam.record_files import records_per_file
-from tfrecords.beam.units import UNIT_BYTES, cut, sizes
+from tfrecords.beam.units import UNIT_BYTES, check_unchanged, cut, states
 from tfrecords.conversion import features
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
 from tfrecords.errors import DataError
+from tfrecords.unchanged import FileState
 
 # Beam's own direct runner of this process. Its name "DirectRunner" would first try to fetch a
 # program called Prism.
@@ -85,7 +86,7 @@ def convert(
     options.check_files(len(inputs))
     conversion = Conversion(
         tuple(inputs),
-        tuple(sizes(inputs)),
+        tuple(states(inputs)),
         OutputFolder.open(output_dir, overwrite),
         format,
         options,
@@ -98,6 +99,8 @@ def convert(
     except BaseException as error:
         _discard(conversion.folder)
         if isinstance(error, Exception):
+            # What was found wrong may be what somebody is writing at this moment.
+            check_unchanged(conversion.states)
             raise DataError(sentence(error)) from error
         raise
     return _rows(conversion.folder)
@@ -109,7 +112,7 @@ class Conversion:
 
     Attributes:
         inputs: The files.
-        input_bytes: Their sizes.
+        states: What they were before they were read.
         folder: Where the data set goes.
         format: What the files hold.
         options: How to convert.
@@ -118,7 +121,7 @@ class Conversion:
     """
 
     inputs: tuple[str, ...]
-    input_bytes: tuple[int, ...]
+    states: tuple[FileState, ...]
     folder: OutputFolder
     format: InputFormat
     options: Options
@@ -132,7 +135,10 @@ class Conversion:
         rows_per_file = self.records_per_file * options.rows_per_record
         parsed = (
             pipeline
-            | "Units" >> beam.Create(cut(inputs, self.input_bytes, format, self.unit_bytes))
+            | "Units"
+            >> beam.Create(
+                cut(inputs, [state.size for state in self.states], format, self.unit_bytes)
+            )
             | "Spread" >> beam.Reshuffle()
             | "Parse"
             >> beam.ParDo(steps.Parse(format)).with_outputs(steps.SUMMARIES, main="chunks")
@@ -187,7 +193,7 @@ class Conversion:
         )
         (
             pipeline
-            | "At last" >> beam.Create([Finish(folder, format, options, inputs, self.input_bytes)])
+            | "At last" >> beam.Create([Finish(folder, format, options, self.states)])
             | "Finish"
             >> beam.Map(
                 Finish.__call__,

@@ -15,8 +15,10 @@ from typing import BinaryIO
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from tfrecords import unchanged
 from tfrecords.conversion.formats import InputFormat, Piece
 from tfrecords.errors import DataError
+from tfrecords.unchanged import FileState
 
 _SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
 
@@ -60,24 +62,39 @@ def is_file(path: str) -> bool:
     return [metadata.path for metadata in _matched(path, 2)] == [path]
 
 
-def sizes(paths: Sequence[str]) -> list[int]:
-    """The sizes of files, in bytes.
+def states(paths: Sequence[str]) -> list[FileState]:
+    """The states of files, by which `check_unchanged` knows them again.
 
     Raises:
         DataError: If a path names no file, or an empty one.
     """
-    found = []
-    for path in paths:
-        if not is_file(path):
-            raise DataError(
-                f"The input file {path!r} does not exist or is no file. (Patterns with '*' are not "
-                "read, since the order of the files counts: name each file.)"
-            )
-        size = _matched(path, 1)[0].size_in_bytes if _SCHEME.match(path) else os.path.getsize(path)
-        if not size:
-            raise DataError(f"The input file {path!r} is empty.")
-        found.append(size)
+    found = [_state(path) for path in paths]
+    for state in found:
+        if not state.size:
+            raise DataError(f"The input file {state.path!r} is empty.")
     return found
+
+
+def check_unchanged(before: Sequence[FileState]) -> None:
+    """Checks that files are what they were before they were read.
+
+    Raises:
+        DataError: If one was changed, replaced or removed.
+    """
+    unchanged.check_unchanged(before, _state)
+
+
+def _state(path: str) -> FileState:
+    if not is_file(path):
+        raise DataError(
+            f"The input file {path!r} does not exist or is no file. (Patterns with '*' are not "
+            "read, since the order of the files counts: name each file.)"
+        )
+    if not _SCHEME.match(path):
+        return FileState.of(path)
+    found = _matched(path, 1)[0]
+    # Object stores write whole objects, so that the time tells one from another.
+    return FileState(path, found.size_in_bytes, int(found.last_updated_in_seconds * 1e9), 0)
 
 
 def _matched(pattern: str, most: int) -> list[FileMetadata]:

@@ -11,6 +11,7 @@ from tfrecords.conversion.encoding import EncodedRows, encode
 from tfrecords.conversion.formats import BadRow, InputFormat, Piece
 from tfrecords.errors import DataError
 from tfrecords.in_order import map_in_order
+from tfrecords.unchanged import FileState, check_unchanged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,24 +78,21 @@ class Input:
         self._format = format
         self._skip_bad_rows = skip_bad_rows
         self._threads = threads
-        self.sizes: list[int] = []
-        self._times: list[int] = []
         if not paths:
             raise DataError("There is no input file.")
-        for path in paths:
-            if not os.path.isfile(path):
-                raise DataError(f"The input file {path!r} does not exist or is no file.")
-            status = os.stat(path)
-            if not status.st_size:
-                raise DataError(f"The input file {path!r} is empty.")
-            self.sizes.append(status.st_size)
-            self._times.append(status.st_mtime_ns)
+        self._states = [FileState.of(path) for path in paths]
+        for state in self._states:
+            if not state.size:
+                raise DataError(f"The input file {state.path!r} is empty.")
+        self.sizes = [state.size for state in self._states]
         self.total_bytes = sum(self.sizes)
 
     def describe(self) -> list[list[object]]:
-        """What identifies the files: paths, sizes and times of the last change."""
-        paths = [os.path.abspath(path) for path in self.paths]
-        return [list(file) for file in zip(paths, self.sizes, self._times, strict=True)]
+        """What identifies the files: paths, sizes, times of the last change, inodes."""
+        return [
+            [os.path.abspath(state.path), state.size, state.time, state.inode]
+            for state in self._states
+        ]
 
     def names(self) -> list[dict[str, object]]:
         """Names and sizes of the files, for people to read."""
@@ -112,8 +110,18 @@ class Input:
 
         Raises:
             DataError: For a line that is no row (unless they are skipped), with file, line number
-                from 1, column and value; for a file that cannot be read to its end.
+                from 1, column and value; for a file that cannot be read to its end, or changes
+                while it is read.
         """
+        try:
+            yield from self._pieces(start, progress)
+        except (DataError, OSError):
+            # What was found wrong may be what somebody is writing at this moment.
+            check_unchanged(self._states)
+            raise
+        check_unchanged(self._states)
+
+    def _pieces(self, start: Place, progress: Callable[[int, int], None]) -> Iterator[InputPiece]:
         file, lines, rows = start.file, start.lines, 0
         for parsed in map_in_order(self._parse, self._read(start), self._threads):
             if parsed.file != file:
@@ -140,6 +148,8 @@ class Input:
             begin = start.end if file == start.file else 0
             for piece in self._format.pieces(self.paths[file], begin):
                 yield file, piece
+            # Here too, so that hours of further files are not read in vain.
+            check_unchanged(self._states[file : file + 1])
 
     def _parse(self, work: tuple[int, Piece]) -> _Parsed:
         file, piece = work
