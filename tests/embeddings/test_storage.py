@@ -36,8 +36,9 @@ STORAGES = {
 ROWS, DIM = 20, 8
 
 
-def table(storage, **options):
-    return TableConfig("t", ROWS, DIM, storage=storage, initializer=Uniform(0.5), **options)
+def table(storage, optimizer=SGD(0.01), **options):
+    initializer = Uniform(0.5)
+    return TableConfig("t", ROWS, DIM, initializer, optimizer, storage=storage, **options)
 
 
 def expanded(layer):

@@ -242,7 +242,7 @@ def test_the_choice_is_checked(monkeypatch):
 def _lookup(ids, weights=None, batch=None, **table):
     """Looks up one feature of a table of 4 rows, which are 10 times their number."""
     variable = resource_variable_ops.ResourceVariable(tf.constant([[0.0], [10.0], [20.0], [30.0]]))
-    feature = StackedFeature("f", TableConfig("t", 3, 1, **table), 1)
+    feature = StackedFeature("f", TableConfig("t", 3, 1, optimizer=SGD(0.01), **table), 1)
     bags = make_bags("f", ids, weights)
     bags = bags if batch is None else dataclasses.replace(bags, batch=tf.constant(batch))
     return native.lookup(variable, [feature], {"f": bags})["f"].numpy()[:, 0].tolist()
