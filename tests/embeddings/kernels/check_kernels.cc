@@ -11,7 +11,7 @@
 
 #include "interface.h"
 
-using namespace tf_dlrm;
+using namespace tf_dlrm::tables;
 
 namespace {
 

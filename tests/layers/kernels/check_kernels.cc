@@ -12,7 +12,7 @@
 
 #include "interface.h"
 
-using namespace tf_dlrm;
+using namespace tf_dlrm::layers;
 
 namespace {
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.build import BuildError, library
+from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +82,14 @@ def _load(folder: pathlib.Path) -> tuple[Any, str]:
     """Returns the module of the operations, or None and why there is none."""
     try:
         return tf.load_op_library(library(folder)), ""
-    except (BuildError, tf.errors.OpError, OSError) as error:
+    except NoCompiler as error:
         _LOG.warning("TensorFlow's own operations do what native kernels would, slower: %s", error)
+        return None, str(error)
+    except (BuildError, tf.errors.OpError, OSError) as error:
+        _LOG.error(
+            "There should be native kernels here, but %s.\nTensorFlow's own operations do their "
+            "work, slower. %s=tensorflow says that this is wanted.",
+            error,
+            _VARIABLE,
+        )
         return None, str(error)

@@ -11,8 +11,7 @@
 #include "interface.h"
 #include "rules.h"
 
-namespace tf_dlrm {
-namespace TF_DLRM_PATH {
+namespace tf_dlrm::tables::TF_DLRM_PATH {
 
 constexpr int64_t kPrefetchAhead = 12;
 constexpr uintptr_t kCacheLine = 64;
@@ -104,9 +103,9 @@ void PoolBags(const Tables& t, const Feature& f, const Id* ids, int64_t number, 
   const T* table = static_cast<const T*>(t.rows);
   const Rows<Id> rows(f, ids, number, watch);
   for (int64_t bag = first; bag < last; ++bag) {
-    float* __restrict out = f.vectors + bag * dim;
+    float* const out = f.vectors + bag * dim;
     const int64_t begin = f.Begin(bag), end = f.Begin(bag + 1);
-    // With a constant D the sums stay in registers.
+    // With a constant D the sums stay in registers; else they are `out`, touched as `sum` alone.
     float sums[D != 0 ? D : 1];
     float* __restrict sum = D != 0 ? sums : out;
     for (int64_t d = 0; d < dim; ++d) sum[d] = 0.0f;
@@ -126,10 +125,9 @@ void PoolBags(const Tables& t, const Feature& f, const Id* ids, int64_t number, 
     }
     const float factor = FactorOf(f, bag);
     if (factor != 1.0f) {
-      for (int64_t d = 0; d < dim; ++d) out[d] = factor * sum[d];
-    } else if (D != 0) {
-      for (int64_t d = 0; d < dim; ++d) out[d] = sum[d];
+      for (int64_t d = 0; d < dim; ++d) sum[d] *= factor;
     }
+    if constexpr (D != 0) std::copy(sum, sum + dim, out);
   }
 }
 
@@ -416,5 +414,4 @@ inline Outside Update(Kind kind, const Tables& t, const Rates& rates,
 
 extern const Path kPath = {Lookup, Update};
 
-}  // namespace TF_DLRM_PATH
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::tables::TF_DLRM_PATH

@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-namespace tf_dlrm {
+namespace tf_dlrm::tables {
 
 enum class Kind { kSgd, kAdagrad, kRowWiseAdagrad, kLazyAdam, kFtrl };
 enum class Combiner { kSum, kMean, kSqrtn };
@@ -71,10 +71,12 @@ struct Path {
                     const ForEach& for_each);
 };
 
-namespace avx512 { extern const Path kPath; }
-namespace avx2 { extern const Path kPath; }
-namespace portable { extern const Path kPath; }
+// All else of a library is hidden; these are tried one by one in tests.
+#define TF_DLRM_VISIBLE __attribute__((visibility("default")))
+namespace avx512 { extern TF_DLRM_VISIBLE const Path kPath; }
+namespace avx2 { extern TF_DLRM_VISIBLE const Path kPath; }
+namespace portable { extern TF_DLRM_VISIBLE const Path kPath; }
 
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::tables
 
 #endif  // TF_DLRM_INTERFACE_H_

@@ -8,8 +8,7 @@
 
 #include "interface.h"
 
-namespace tf_dlrm {
-namespace TF_DLRM_PATH {
+namespace tf_dlrm::tables::TF_DLRM_PATH {
 
 inline float Load(float value) { return value; }
 inline float Load(BFloat16 value) {
@@ -119,5 +118,4 @@ struct Ftrl {
   }
 };
 
-}  // namespace TF_DLRM_PATH
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::tables::TF_DLRM_PATH

@@ -6,7 +6,7 @@
 #include <functional>
 #include <vector>
 
-namespace tf_dlrm {
+namespace tf_dlrm::layers {
 
 // Runs work(0) to work(pieces - 1), each of so many nanoseconds, maybe at the same time.
 using ForEach =
@@ -36,10 +36,12 @@ struct Path {
                  float* product, float* bias, const ForEach& for_each);
 };
 
-namespace avx512 { extern const Path kPath; }
-namespace avx2 { extern const Path kPath; }
-namespace portable { extern const Path kPath; }
+// All else of a library is hidden; these are tried one by one in tests.
+#define TF_DLRM_VISIBLE __attribute__((visibility("default")))
+namespace avx512 { extern TF_DLRM_VISIBLE const Path kPath; }
+namespace avx2 { extern TF_DLRM_VISIBLE const Path kPath; }
+namespace portable { extern TF_DLRM_VISIBLE const Path kPath; }
 
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::layers
 
 #endif  // TF_DLRM_PAIRS_INTERFACE_H_

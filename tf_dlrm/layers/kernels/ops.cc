@@ -1,15 +1,13 @@
 // TensorFlow's operations around the kernels. All are pure: what nobody reads is not computed.
-#include <cstdlib>
-#include <string>
 #include <vector>
 
+#include "device.h"
 #include "interface.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
-#include "tensorflow/core/util/work_sharder.h"
 
-namespace tf_dlrm {
+namespace tf_dlrm::layers {
 namespace {
 
 using tensorflow::OpInputList;
@@ -18,33 +16,15 @@ using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
-using tensorflow::errors::InvalidArgument;
 using tensorflow::shape_inference::InferenceContext;
 
-// TF_DLRM_KERNEL_PATH asks for a smaller instruction set, for tests.
 const Path& ChosenPath() {
-  static const Path* const chosen = [] {
-    const char* wish = std::getenv("TF_DLRM_KERNEL_PATH");
-    const std::string wanted = wish == nullptr ? "" : wish;
-    const bool has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-    const bool has2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (has512 && (wanted.empty() || wanted == "avx512")) return &avx512::kPath;
-    if (has2 && wanted != "portable") return &avx2::kPath;
-    return &portable::kPath;
-  }();
-  return *chosen;
-}
-
-// TensorFlow's own threads of the device.
-ForEach ThreadsOf(OpKernelContext* context) {
-  const auto* workers = context->device()->tensorflow_cpu_worker_threads();
-  return [workers](int64_t pieces, int64_t cost, const std::function<void(int64_t)>& work) {
-    tensorflow::Shard(workers->num_threads, workers->workers, pieces, cost,
-                      [&](int64_t begin, int64_t end) {
-                        for (int64_t k = begin; k < end; ++k) work(k);
-                      });
-  };
+  static const InstructionSet chosen = ChosenInstructionSet();
+#ifdef TF_DLRM_X86_64
+  if (chosen == InstructionSet::kAvx512) return avx512::kPath;
+  if (chosen == InstructionSet::kAvx2) return avx2::kPath;
+#endif
+  return portable::kPath;
 }
 
 const float* DataOf(const Tensor& tensor) { return tensor.flat<float>().data(); }
@@ -56,7 +36,7 @@ class PairsOp : public OpKernel {
   }
 
  protected:
-  tensorflow::Status ReadPairs(OpKernelContext* context, Pairs* pairs, int64_t* rows) const {
+  absl::Status ReadPairs(OpKernelContext* context, Pairs* pairs, int64_t* rows) const {
     OpInputList vectors;
     TF_RETURN_IF_ERROR(context->input_list("vectors", &vectors));
     for (const Tensor& vector : vectors) {
@@ -70,7 +50,7 @@ class PairsOp : public OpKernel {
     pairs->dim = vectors[0].dim_size(1);
     pairs->diagonal = diagonal_;
     *rows = vectors[0].dim_size(0);
-    return tensorflow::OkStatus();
+    return absl::OkStatus();
   }
 
  private:
@@ -136,9 +116,9 @@ class UnbiasOp : public OpKernel {
 };
 
 // Shapes are set where the operations are called.
-tensorflow::Status Unknown(InferenceContext* c) {
+absl::Status Unknown(InferenceContext* c) {
   for (int k = 0; k < c->num_outputs(); ++k) c->set_output(k, c->UnknownShape());
-  return tensorflow::OkStatus();
+  return absl::OkStatus();
 }
 
 REGISTER_OP("TfDlrmProducts")
@@ -169,4 +149,4 @@ TF_DLRM_REGISTER("TfDlrmPull", PullOp);
 TF_DLRM_REGISTER("TfDlrmUnbias", UnbiasOp);
 
 }  // namespace
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::layers

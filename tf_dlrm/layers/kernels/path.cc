@@ -6,8 +6,7 @@
 
 #include "interface.h"
 
-namespace tf_dlrm {
-namespace TF_DLRM_PATH {
+namespace tf_dlrm::layers::TF_DLRM_PATH {
 
 // Rows of a batch in a piece of work; results do not depend on it.
 constexpr int64_t kRowsAtOnce = 64;
@@ -135,5 +134,4 @@ inline void Unbias(const float* gradient, const float* outputs, int64_t rows, in
 
 extern const Path kPath = {Products, Pull, Unbias};
 
-}  // namespace TF_DLRM_PATH
-}  // namespace tf_dlrm
+}  // namespace tf_dlrm::layers::TF_DLRM_PATH
