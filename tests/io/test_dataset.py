@@ -140,15 +140,3 @@ def test_a_data_set_that_is_not_there(store, folder):
     store.put(f"{key_of(folder)}/dataset.json", json.dumps({"format": "other"}).encode())
     with pytest.raises(DataError, match=f"{folder}/dataset.json does not describe a data set"):
         RecordSource(folder)
-
-
-def test_the_random_source_writes_there(store, folder, command_line):
-    command_line.run(
-        "tfrecords.random",
-        f"--output_dir={folder}",
-        "--rows=300",
-        "--evaluation_rows=100",
-        "--max_vocabulary=20",
-    )
-    assert RecordSource(folder).rows("train") == 300
-    assert "split train: 300 rows" in command_line.run("tfrecords.inspect", folder)["text"]

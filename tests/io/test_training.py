@@ -11,6 +11,7 @@ from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_run, write_run
 from tf_dlrm.training.config import check_export_dir, check_model_dir
 from tf_dlrm.training.history import History
+from tfrecords.reader import RecordSource
 
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "step", "examples")
 
@@ -58,6 +59,11 @@ def data(store, command_line) -> str:
         "--max_vocabulary=20",
     )
     return folder
+
+
+def test_the_random_source_wrote_there(data, command_line):
+    assert RecordSource(data).rows("train") == 9000
+    assert "split train: 9,000 rows" in command_line.run("tfrecords.inspect", data)["text"]
 
 
 def test_a_killed_run_goes_on_from_the_store(store, data, folder, command_line, tmp_path):

@@ -88,8 +88,10 @@ QUICK = {
 
 
 def _kernel_cases():
-    for case in itertools.product(SHAPES, (1, 65), (False, True)):
-        yield case if case in QUICK else pytest.param(*case, marks=pytest.mark.exhaustive)
+    return [
+        case if case in QUICK else pytest.param(*case, marks=pytest.mark.exhaustive)
+        for case in itertools.product(SHAPES, (1, 65), (False, True))
+    ]
 
 
 @pytest.mark.parametrize(("shape", "batch", "self_interaction"), _kernel_cases())

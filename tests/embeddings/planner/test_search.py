@@ -24,8 +24,8 @@ from tf_dlrm.embeddings.planner import (
 from tf_dlrm.embeddings.planner.models import KNOWN_MODELS
 
 OPTIMIZERS = (SGD(0.1), Adagrad(0.1), RowWiseAdagrad(0.1), LazyAdam(0.1))
-QUICK = settings(max_examples=10, derandomize=True)
-MANY = settings(max_examples=60, derandomize=True)
+QUICK = settings(max_examples=10)
+MANY = settings(max_examples=60)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def test_plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
     _plans_place_all_keep_to_memory_and_honour_pins(hardware, problem)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @MANY
 @given(problem=problems(pinned=True))
 def test_many_plans_place_all_keep_to_memory_and_honour_pins(hardware, problem):
@@ -141,7 +141,7 @@ def test_search_is_never_worse_than_simple_plans(hardware, problem):
     _search_is_never_worse_than_simple_plans(hardware, problem)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @MANY
 @given(problem=problems(pinned=True))
 def test_many_search_is_never_worse_than_simple_plans(hardware, problem):
@@ -160,7 +160,7 @@ def _search_is_never_worse_than_simple_plans(hardware, problem):
             assert pin.allows(plan.tables[name].sharding, plan.tables[name].devices)
 
 
-@settings(max_examples=4, derandomize=True)
+@settings(max_examples=4)
 @given(problem=problems())
 def test_same_problem_same_plan(hardware, problem):
     plans = [Search(problem.model(hardware)).best().to_json() for _ in range(2)]
