@@ -77,7 +77,7 @@ def test_another_stores_error_becomes_a_sentence(path):
 
 def test_a_program_that_used_the_store_ends_with_its_own_status(command_line, folder):
     process = command_line.start("tfrecords.inspect", folder)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1, err  # not 134, with which tensorflow-io's S3 client aborts
     assert f"There is no data set folder '{folder}'" in err
     assert "pure virtual" not in err

@@ -71,18 +71,18 @@ def test_a_killed_run_goes_on_from_the_store(store, data, folder, command_line, 
     there, here = f"{folder}/model", str(tmp_path / "model")
     undisturbed = command_line.start("tf_dlrm.train", *flags(data, here))
     process = command_line.start("tf_dlrm.train", *flags(data, there))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while newest(store, there) < 120:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     stopped_at = newest(store, there)
     export = f"{folder}/export"
     result = command_line.run("tf_dlrm.train", *flags(data, there), f"--export_dir={export}")
-    out, err = undisturbed.communicate(timeout=120)
+    out, err = undisturbed.communicate(timeout=300)
     assert undisturbed.returncode == 0, err
     expected = json.loads(out.splitlines()[-1])
     assert 120 <= stopped_at < expected["step"]
@@ -147,6 +147,6 @@ def test_an_export_replaces_exports_only(store, folder):
 
 def test_flags_that_name_nothing_end_in_a_sentence(store, folder, command_line):
     process = command_line.start("tf_dlrm.train", f"--data_dir={folder}")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err.strip().splitlines()[-1] == f"train: --data_dir={folder} is not a folder."
