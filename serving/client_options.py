@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_at_least, check_choices, option
+from tf_dlrm.training.option import INT32, check_values, option
 from tfrecords import files
 
 # The inputs of one request by name: arrays, or nested lists of numbers, texts and bytes.
@@ -24,15 +24,17 @@ class ClientOptions:
 
     server: str = option("", "HOST:PORT of the server.")
     model: str = option("dlrm", "Name of the model, as in models.config.")
-    version: int = option(0, "Version of the model; 0: that of --label, or else the newest.")
+    version: int = option(
+        0, "Version of the model; 0: that of --label, or else the newest.", least=0
+    )
     label: str = option("", "Label of a version, as in models.config.")
     signature: str = option("serving_default", "Which signature of the model to call.")
     data_dir: str = option(
         "", "Data set folder whose rows to score, by serving_default or serve_examples."
     )
     split: str = option("evaluation", "Split of the data set.", ("train", "evaluation", "test"))
-    batch_size: int = option(8, "Rows of a request.")
-    requests: int = option(1, "Number of requests, of the first rows of the data set.")
+    batch_size: int = option(8, "Rows of a request.", least=1, most=INT32)
+    requests: int = option(1, "Number of requests, of the first rows of the data set.", least=1)
     inputs_file: str = option(
         "",
         "In place of --data_dir, for every signature: a file in which each line is one request, a "
@@ -42,9 +44,7 @@ class ClientOptions:
 
     def validate(self) -> None:
         """Raises UserError on values that can't be, or that contradict each other."""
-        check_choices(self)
-        check_at_least(self, 0, "version")
-        check_at_least(self, 1, "batch_size", "requests")
+        check_values(self)
         if not self.timeout_seconds > 0:
             raise UserError(f"--timeout_seconds={self.timeout_seconds} must be above 0.")
         for name in ("server", "model", "signature"):

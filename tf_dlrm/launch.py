@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,19 +28,21 @@ from tf_dlrm.launching.job import Job
 from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
-from tf_dlrm.training.option import check_at_least, option
+from tf_dlrm.training.option import check_values, option
 
 # One machine; a slip of the finger must not fill it with processes.
 _MOST_PROCESSES = 64
+_MOST_THREADS = 4096
+_MOST_SECONDS = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
 class LaunchOptions:
     """What to start; every field is a flag."""
 
-    workers: int = option(2, "Worker processes.")
+    workers: int = option(2, "Worker processes.", least=1)
     parameter_servers: int = option(
-        0, "Parameter server processes; if there are any, a chief is started too."
+        0, "Parameter server processes; if there are any, a chief is started too.", least=0
     )
     module: str = option("tf_dlrm.train", "Module that every process runs.")
     grace_seconds: float = option(
@@ -52,19 +53,22 @@ class LaunchOptions:
     restart_workers: bool = option(
         True, "With parameter servers: whether a worker that dies is restarted."
     )
-    max_restarts: int = option(3, "With parameter servers: most restarts of each worker.")
+    max_restarts: int = option(3, "With parameter servers: most restarts of each worker.", least=0)
     threads_per_process: int = option(
         0,
         "CPU threads with which each process computes an op (TF_NUM_INTRAOP_THREADS); 0: "
         "TensorFlow's choice, one for each core.",
+        least=0,
+        most=_MOST_THREADS,
     )
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers, flags without effect and unknown modules."""
-        check_at_least(self, 1, "workers")
-        check_at_least(self, 0, "parameter_servers", "max_restarts", "threads_per_process")
-        if not 0 <= self.grace_seconds < math.inf:
-            raise UserError(f"--grace_seconds={self.grace_seconds} must be a number of 0 or more.")
+        check_values(self)
+        if not 0 <= self.grace_seconds <= _MOST_SECONDS:
+            raise UserError(
+                f"--grace_seconds={self.grace_seconds} must be between 0 and {_MOST_SECONDS}."
+            )
         if self.workers + self.parameter_servers > _MOST_PROCESSES:
             raise UserError(
                 f"--workers={self.workers} and --parameter_servers={self.parameter_servers} are "

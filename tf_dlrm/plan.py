@@ -21,11 +21,14 @@ from absl import flags
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.option import check_at_least, commas, option
+from tf_dlrm.training.option import check_values, commas, option
 
 if TYPE_CHECKING:
     from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
 
+# The load of every device is weighed for every part of a table.
+_MOST_DEVICES = 16_384
+_MOST_COLUMNS = 1_000_000
 _MODELS = ("", "mlperf", "mlperf_multi_hot", "criteo_kaggle", "paper_sample", "trillions")
 
 
@@ -41,9 +44,13 @@ class PlanOptions:
         "Ids per example: one number for all tables, or one for each. Default: the model's or the "
         "data set's own (ragged columns: the mean of the first rows); 1 with --tables.",
     )
-    embedding_dim: int = option(0, "Width of every row; 0: the --model's own, or 16.")
+    embedding_dim: int = option(
+        0, "Width of every row; 0: the --model's own, or 16.", least=0, most=_MOST_COLUMNS
+    )
     embedding_optimizer: str = option("sgd", "Optimizer of the tables.", EMBEDDING_OPTIMIZERS)
-    dense_features: int = option(13, "With --tables: dense features of an example.")
+    dense_features: int = option(
+        13, "With --tables: dense features of an example.", least=0, most=_MOST_COLUMNS
+    )
     bottom_mlp: tuple[int, ...] = option(
         (), "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim."
     )
@@ -51,7 +58,7 @@ class PlanOptions:
         (), "Units of the top MLP; default: the --model's own, or 512,256,1."
     )
     interaction: str = option("dot", "How the vectors interact.", ("dot", "concat"))
-    batch_size: int = option(65536, "Examples of a step on all devices together.")
+    batch_size: int = option(65536, "Examples of a step on all devices together.", least=1)
     scaling: str = option(
         "strong",
         "With several --devices: whether --batch_size is that of all devices (strong), or of one "
@@ -69,7 +76,9 @@ class PlanOptions:
     communication_dtype: str = option(
         "float32", "Type in which vectors and gradients travel.", ("float32", "bfloat16")
     )
-    devices: tuple[int, ...] = option((8,), "Number of devices; several to see how it scales.")
+    devices: tuple[int, ...] = option(
+        (8,), "Number of devices; several to see how it scales.", most=_MOST_DEVICES
+    )
     hardware: str = option(
         "cpu", "What the devices can do: cpu, a100_node, h100_node, tpu_v5p, or a TOML file."
     )
@@ -80,15 +89,14 @@ class PlanOptions:
     picture_file: str = option("", "PNG file for the scaling curve, with several --devices.")
 
     def validate(self) -> None:
-        """Raises UserError on values that contradict each other."""
+        """Raises UserError on impossible values and on those that contradict each other."""
+        check_values(self)
         sources = [name for name in ("data_dir", "model", "tables") if getattr(self, name)]
         if len(sources) > 1 or not (sources or self.calibrate):
             raise UserError(
                 "Give one of --data_dir, --model and --tables, so that there are tables to plan "
                 f"for; given are {', '.join(f'--{name}' for name in sources) or 'none'}."
             )
-        check_at_least(self, 1, "batch_size")
-        check_at_least(self, 0, "embedding_dim", "dense_features")
         if not 0 <= self.alpha <= 20:
             raise UserError(f"--alpha={self.alpha} must be between 0 and 20.")
         for name in ("tables", "bottom_mlp", "top_mlp", "devices"):

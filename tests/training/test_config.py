@@ -1,18 +1,29 @@
+import copy
 import dataclasses
+import functools
+import json
+import operator
 import os
 import subprocess
 import sys
 
 import pytest
 
+from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
+from tf_dlrm.launch import LaunchOptions
+from tf_dlrm.plan import PlanOptions
+from tf_dlrm.training.checkpoints import check_run
 from tf_dlrm.training.config import (
     DataOptions,
+    DistributionOptions,
     ModelOptions,
     OptimizerOptions,
     RunOptions,
     TrainingConfig,
 )
+from tf_dlrm.training.export_options import ExportOptions
+from tfrecords.schema import CategoricalColumn, Schema
 
 RANDOM = DataOptions(data="random")
 
@@ -44,7 +55,10 @@ RANDOM = DataOptions(data="random")
         (DataOptions(data="random", random_dense="x"), "--random_dense=x must be one of"),
         (DataOptions(data="random", random_label="x"), "teacher, random, rounded, continuous"),
         (DataOptions(data="random", random_alpha=21.0), "--random_alpha=21.0 must lie between"),
-        (DataOptions(data="random", random_alpha=float("nan")), "--random_alpha=nan must lie"),
+        (
+            DataOptions(data="random", random_alpha=float("nan")),
+            "--random_alpha=nan must be a finite number",
+        ),
         (
             DataOptions(data="random", random_ids="normal", random_alpha=2.0),
             "--random_alpha=2.0 has no effect with --random_ids=normal",
@@ -125,17 +139,118 @@ RANDOM = DataOptions(data="random")
         (RunOptions(checkpoint_every_steps=5), "--checkpoint_every_steps needs --model_dir"),
         (RunOptions(model_dir="m", profile_steps=(5,)), "--profile_steps=5 must be two steps"),
         (RunOptions(model_dir=__file__), "is not a folder"),
-        (RunOptions(seed=2**31), "must be less than"),
+        (RunOptions(seed=2**31), "--seed=2147483648 must be 2147483647 or less"),
         (DataOptions(data="random", random_tables=()), "--random_tables has ''"),
         (DataOptions(data_dir=os.path.dirname(__file__)), "has no dataset.json"),
-        (ModelOptions(embedding_initializer_scale=float("inf")), "must be a number of 0 or more"),
-        (OptimizerOptions(dense_learning_rate=float("inf")), "must be a number above 0"),
+        (ModelOptions(embedding_initializer_scale=float("inf")), "must be a finite number"),
+        (OptimizerOptions(dense_learning_rate=float("inf")), "must be a finite number"),
     ],
 )
 def test_a_mistaken_option_is_named_in_a_sentence(options, sentence):
     with pytest.raises(UserError, match="^--.*\\.$") as error:
         options.validate()
     assert sentence in str(error.value)
+
+
+_ALL_OPTIONS = (
+    RANDOM,
+    ModelOptions(),
+    OptimizerOptions(),
+    RunOptions(),
+    DistributionOptions(),
+    ExportOptions(),
+    CompareOptions(output_dir="x"),
+    LaunchOptions(),
+    PlanOptions(model="mlperf"),
+)
+
+
+def _numbers(kind):
+    return [
+        pytest.param(options, field.name, id=field.name)
+        for options in _ALL_OPTIONS
+        for field in dataclasses.fields(options)
+        if type(field.default) is kind or (kind is int and "int, ..." in str(field.type))
+    ]
+
+
+@pytest.mark.parametrize("value", [10**20, -(10**20)])
+@pytest.mark.parametrize(("options", "name"), _numbers(int))
+def test_numbers_of_twenty_digits_are_refused(options, name, value):
+    wrong = (value,) if isinstance(getattr(options, name), tuple) else value
+    with pytest.raises(UserError, match=f"^--{name}={value} must be -?[0-9]+ or (less|more)[.]$"):
+        dataclasses.replace(options, **{name: wrong}).validate()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(("options", "name"), _numbers(float))
+def test_numbers_that_are_not_finite_are_refused(options, name, value):
+    with pytest.raises(UserError, match=f"^--{name}={value} must be a finite number[.]$"):
+        dataclasses.replace(options, **{name: value}).validate()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (ModelOptions(ensemble_size=100_000), "--ensemble_size=100000 must be 256 or less"),
+        (ModelOptions(cross_layers=257, model="dcn"), "--cross_layers=257 must be 256 or less"),
+        (ModelOptions(top_mlp="8,1"), "--top_mlp='8,1' must be a list, each a whole number"),
+        (ModelOptions(top_mlp=(8, True)), "--top_mlp=8,True must be a list, each a whole number"),
+        (DistributionOptions("mirrored", 1000), "--virtual_devices=1000 must be 32 or less"),
+        (RunOptions(seed=True), "--seed=True must be a whole number"),
+        (RunOptions(deterministic=1), "--deterministic=1 must be true or false"),
+        (RunOptions(batch_size=2.0), "--batch_size=2.0 must be a whole number"),
+        (OptimizerOptions(decay_power="2"), "--decay_power=2 must be a finite number"),
+        (PlanOptions(model="mlperf", devices=(10**9,)), "--devices=1000000000 must be 16384 or"),
+    ],
+)
+def test_values_of_another_type_and_sizes_without_end_are_refused(options, sentence):
+    with pytest.raises(UserError) as error:
+        options.validate()
+    assert sentence in str(error.value)
+
+
+def _places(value, place=()):
+    """Yields the keys that lead to each value within JSON."""
+    yield place
+    if isinstance(value, dict | list):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(entry, (*place, key))
+
+
+_WRONG = (None, 3, -1, "x", [], {}, True, 1e300, 10**30, float("nan"), [[]], [None], "9" * 50)
+
+
+def test_a_run_json_that_was_edited_is_refused_or_still_one_of_a_model():
+    """No edit ends in another error than a sentence, and none gives an option another type."""
+    run = {
+        "format": 1,
+        "config": TrainingConfig(RANDOM, ModelOptions(bottom_mlp=(8, 16))).to_json(),
+        "schema": Schema(("x",), (CategoricalColumn("a", 5),)).to_json(),
+        "data_fingerprint": "f",
+        "vocabularies": {"a": "1234abcd from id 0"},
+    }
+    run = json.loads(json.dumps(run))
+    check_run(run, "run.json")
+    refused = accepted = 0
+    for place in _places(run):
+        for wrong in _WRONG:
+            edited = copy.deepcopy(run)
+            if place:
+                within = functools.reduce(operator.getitem, place[:-1], edited)
+                before, within[place[-1]] = within[place[-1]], wrong
+            else:
+                before, edited = run, wrong
+            try:
+                check_run(edited, "run.json")
+            except UserError as error:
+                assert str(error).startswith("run.json is not a description of a training run: ")
+                refused += 1
+            else:
+                accepted += 1
+                if place[:1] == ("config",) and len(place) > 2 and wrong != []:
+                    assert type(wrong) in {type(before), int if type(before) is float else None}
+    assert refused > 5 * accepted
 
 
 def test_json_round_trip_keeps_every_option():

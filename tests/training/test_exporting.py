@@ -302,7 +302,7 @@ def test_options_that_can_not_be(run, tmp_path):
         export(run, 60, tmp_path / "x", serve_raw=True)
     with pytest.raises(UserError, match="--table_dtype"):
         export(run, 60, tmp_path / "x", table_dtype="int2")
-    with pytest.raises(UserError, match="--max_auc_loss must be a number"):
+    with pytest.raises(UserError, match="--max_auc_loss=nan must be a finite number"):
         export(run, 60, tmp_path / "x", max_auc_loss=float("nan"))
     with pytest.raises(UserError, match="holds no training run"):
         export_checkpoint(str(tmp_path), "", str(tmp_path / "x"), ExportOptions())

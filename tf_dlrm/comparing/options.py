@@ -8,7 +8,7 @@ import math
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DENSE_OPTIMIZERS, EMBEDDING_OPTIMIZERS
 from tf_dlrm.training.model_options import MODELS
-from tf_dlrm.training.option import commas, option
+from tf_dlrm.training.option import INT32, check_values, commas, option
 
 OPTIMIZERS = tuple(name for name in DENSE_OPTIMIZERS if name in EMBEDDING_OPTIMIZERS)
 
@@ -18,7 +18,9 @@ class CompareOptions:
     """The runs; every field is a flag."""
 
     models: tuple[str, ...] = option(("dlrm", "dcn"), f"Models: some of {', '.join(MODELS)}.")
-    seeds: tuple[int, ...] = option((0, 1, 2), "Seeds; each model is trained with each.")
+    seeds: tuple[int, ...] = option(
+        (0, 1, 2), "Seeds; each model is trained with each.", least=0, most=INT32
+    )
     optimizers: tuple[str, ...] = option(
         ("sgd", "adagrad"), "Optimizers of tables and MLPs; each model is trained with each."
     )
@@ -42,6 +44,7 @@ class CompareOptions:
 
     def validate(self) -> None:
         """Raises UserError on unknown, repeated or missing names and on impossible rates."""
+        check_values(self)
         if not self.output_dir:
             raise UserError("--output_dir= must be the folder that the comparison goes into.")
         if "://" in self.output_dir:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from typing import Any
 
 import numpy as np
 
-from tf_dlrm.errors import UserError
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training import evaluation
+from tf_dlrm.training.checkpoints import check_run
 from tf_dlrm.training.config import DataOptions, TrainingConfig
 from tf_dlrm.training.parity import compare_with_checkpoint
 from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.same_columns import check_columns
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
-from tfrecords.schema import CategoricalColumn, Schema
-
-_LOG = logging.getLogger(__name__)
 
 
 def assess(
@@ -61,6 +58,7 @@ def assess(
     """
     if saved_model:
         logits, run = load_saved_model(saved_model)
+        check_run(run, f"run.json of --saved_model={saved_model}")
         step = run["step"]
     else:
         model, run, position = restore_model(model_dir, checkpoint)
@@ -71,15 +69,10 @@ def assess(
         options = DataOptions(data_dir=data_dir)
     options.validate()
     source = open_source(options)
-    _check_schema(Schema.from_json(run["schema"]), source.schema)
-    if source.fingerprint != run["data_fingerprint"]:
-        _LOG.warning(
-            "the data is not that of the training run; its ids mean the same only if its "
-            "vocabulary is the same"
-        )
+    check_columns(run, source)
     if against:
         return {"step": step} | compare_with_checkpoint(
-            logits, against, source, split, batch_size, steps, max_difference
+            logits, run, against, source, split, batch_size, steps, max_difference
         )
     start = time.perf_counter()
     metrics = evaluation.evaluate(
@@ -104,30 +97,3 @@ def _first_predictions(logits: Any, source: Any, split: str, count: int) -> list
         {"probability": float(p), "label": float(label)}
         for p, label in zip(probabilities, labels, strict=True)
     ]
-
-
-def _check_schema(model: Schema, data: Schema) -> None:
-    """Refuses data whose columns are not those that the model was trained on."""
-    if model.dense != data.dense:
-        raise UserError(
-            f"The model was trained on the {len(model.dense)} dense columns "
-            f"{', '.join(model.dense)}, but the data has {len(data.dense)}: "
-            f"{', '.join(data.dense)}."
-        )
-    ours = {column.name: column for column in model.categorical}
-    theirs = {column.name: column for column in data.categorical}
-    for name in [*ours, *theirs]:
-        if ours.get(name) != theirs.get(name):
-            raise UserError(
-                f"Feature {name} {_in_words(ours.get(name))} in the model, but "
-                f"{_in_words(theirs.get(name))} in the data."
-            )
-
-
-def _in_words(column: CategoricalColumn | None) -> str:
-    if column is None:
-        return "does not exist"
-    ids = "any number of ids" if column.hotness is None else f"{column.hotness} id(s)"
-    row = column.out_of_vocabulary
-    unknown = "no out-of-vocabulary id" if row is None else f"the out-of-vocabulary id {row}"
-    return f"has a vocabulary of {column.vocabulary_size}, {ids} a row and {unknown}"

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_dlrm import embeddings, models
 from tf_dlrm.embeddings.placements.choice import AnyPlan
+from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError
@@ -16,6 +17,7 @@ from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
+from tf_dlrm.training.memory import check_memory, said_when_it_runs_out
 from tf_dlrm.training.table_storage import storages
 from tfrecords.schema import Schema
 
@@ -51,7 +53,8 @@ def build_model(
     """Builds the model with its variables, tables included, under the current strategy.
 
     Raises:
-        UserError: if the options do not fit the schema, or the plan does not fit the tables.
+        UserError: if the options do not fit the schema, the plan does not fit the tables, or the
+            model does not fit into memory.
     """
     options.check_dense(len(schema.dense))
     model = _MODELS[options.model]
@@ -60,15 +63,18 @@ def build_model(
         sizes["self_interaction"] = sizes.pop("interaction_itself")
     if sizes.get("cross_layers") == 0:
         del sizes["cross_layers"]  # the config has the model's own
+    features = build_features(options, optimizer, schema)
+    if not isinstance(plan, ServingPlan):  # then its tables are empty
+        check_memory(options, len(schema.dense), features)
     try:
         config = model.config_class(
             dense_features=len(schema.dense),
-            features=build_features(options, optimizer, schema),
+            features=features,
             seed=seed,
             prediction_clamp=options.prediction_clamp,
             **sizes,
         )
-        with computing_in(options.compute_dtype):
+        with computing_in(options.compute_dtype), said_when_it_runs_out("Take smaller sizes."):
             if options.ensemble_size > 1:
                 size = options.ensemble_size
                 return models.Ensemble(config, size, plan, communication_dtype, model=model)

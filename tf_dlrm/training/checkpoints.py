@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.serving.export import EXTRA_ASSETS
 from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
@@ -191,23 +192,56 @@ def read_run(model_dir: str) -> dict[str, Any] | None:
     Raises:
         UserError: if it is not what `write_run` wrote.
     """
-    path = files.join(model_dir, "run.json")
+    return _read_run(files.join(model_dir, "run.json"))
+
+
+def read_exported_run(saved_model: str) -> dict[str, Any] | None:
+    """Reads the run.json of an exported SavedModel; None if there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    return _read_run(files.join(saved_model, EXTRA_ASSETS, "run.json"))
+
+
+def _read_run(path: str) -> dict[str, Any] | None:
     try:
         text = files.read_bytes(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         run = json.loads(text.decode("utf-8"))
-        check_run(run)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a description of a training run: {error!r}.") from error
-    return run
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a description of a training run: {error}.") from error
+    check_run(run, path)
+    return dict(run)
 
 
-def check_run(run: Any) -> None:
-    """Raises ValueError, KeyError or TypeError unless `run` describes a training run."""
-    if run["format"] != 1:
-        raise ValueError(f"its format is {run['format']!r}, not 1")
-    TrainingConfig.from_json(run["config"])
-    Schema.from_json(run["schema"])
-    run["data_fingerprint"]
+def check_run(run: Any, path: str) -> None:
+    """Checks what run.json says.
+
+    Args:
+        run: What it holds.
+        path: What an error calls it.
+
+    Raises:
+        UserError: unless it describes a training run.
+    """
+    try:
+        if run["format"] != 1:
+            raise ValueError(f"its format is {run['format']!r}, not 1")
+        TrainingConfig.from_json(run["config"]).validate_model()
+        Schema.from_json(run["schema"])
+        _check_texts({"data_fingerprint": run["data_fingerprint"]})
+        _check_texts(run.get("vocabularies", {}))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise UserError(
+            f"{path} is not a description of a training run: {reason.rstrip('.')}."
+        ) from error
+
+
+def _check_texts(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}, not a text")

@@ -15,7 +15,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.data_options import DataOptions
 from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.model_options import ModelOptions
-from tf_dlrm.training.option import check_at_least, check_choices, commas, option
+from tf_dlrm.training.option import INT32, check_values, commas, option
 from tfrecords import files
 
 Options = TypeVar(
@@ -41,9 +41,11 @@ class OptimizerOptions:
     dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.")
     negative_weight: float = option(1.0, "Weight of the loss of rows with the label 0.")
     positive_weight: float = option(1.0, "Weight of the loss of rows with the label 1.")
-    warmup_steps: int = option(0, "Steps over which learning rates rise linearly to their value.")
-    decay_start_step: int = option(0, "Step at which learning rates begin to decay.")
-    decay_steps: int = option(0, "Steps over which learning rates decay; 0 for no decay.")
+    warmup_steps: int = option(
+        0, "Steps over which learning rates rise linearly to their value.", least=0
+    )
+    decay_start_step: int = option(0, "Step at which learning rates begin to decay.", least=0)
+    decay_steps: int = option(0, "Steps over which learning rates decay; 0 for no decay.", least=0)
     decay_power: float = option(2.0, "Power of the polynomial decay.")
     final_learning_rate_fraction: float = option(
         0.0, "Learning rates end at this fraction of their value."
@@ -51,12 +53,11 @@ class OptimizerOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible rates and steps."""
-        check_choices(self)
+        check_values(self)
         rates = ("embedding_learning_rate", "dense_learning_rate")
         for name in (*rates, "negative_weight", "positive_weight", "decay_power"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
-        check_at_least(self, 0, "warmup_steps", "decay_start_step", "decay_steps")
         accumulator = self.embedding_initial_accumulator
         if not 0 <= accumulator < math.inf:
             raise UserError(
@@ -107,16 +108,26 @@ class RunOptions:
         "", "Folder of checkpoints, metrics.jsonl and TensorBoard logs; empty for none."
     )
     export_dir: str = option("", "Folder of the exported SavedModel; empty for none.")
-    batch_size: int = option(128, "Training examples in a batch.")
-    epochs: int = option(1, "Passes over the training rows.")
-    train_steps: int = option(0, "Stop after so many steps, if that comes first; 0 for no limit.")
-    eval_batch_size: int = option(16384, "Evaluation examples in a batch.")
-    eval_steps: int = option(0, "Batches of an evaluation; 0 for the whole evaluation split.")
-    eval_every_steps: int = option(0, "Evaluate every so many steps; 0 for at the end only.")
-    checkpoint_every_steps: int = option(0, "Checkpoint every so many steps; 0: at the end only.")
-    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.")
+    batch_size: int = option(128, "Training examples in a batch.", least=1, most=INT32)
+    epochs: int = option(1, "Passes over the training rows.", least=1)
+    train_steps: int = option(
+        0, "Stop after so many steps, if that comes first; 0 for no limit.", least=0
+    )
+    eval_batch_size: int = option(16384, "Evaluation examples in a batch.", least=1, most=INT32)
+    eval_steps: int = option(
+        0, "Batches of an evaluation; 0 for the whole evaluation split.", least=0
+    )
+    eval_every_steps: int = option(
+        0, "Evaluate every so many steps; 0 for at the end only.", least=0
+    )
+    checkpoint_every_steps: int = option(
+        0, "Checkpoint every so many steps; 0: at the end only.", least=0
+    )
+    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.", least=1)
     target_auc: float = option(0.0, "Stop when an evaluation reaches this AUC; 0 for never.")
-    seed: int = option(0, "Seed of the initial weights, of dropout and of the order of rows.")
+    seed: int = option(
+        0, "Seed of the initial weights, of dropout and of the order of rows.", least=0, most=INT32
+    )
     deterministic: bool = option(False, "Whether a rerun repeats every bit, at some speed.")
     kernels: str = option(
         "auto",
@@ -132,12 +143,7 @@ class RunOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers and on options without their folder."""
-        check_choices(self)
-        check_at_least(self, 1, "batch_size", "eval_batch_size", "epochs", "keep_checkpoints")
-        check_at_least(self, 0, "train_steps", "eval_steps", "eval_every_steps", "seed")
-        check_at_least(self, 0, "checkpoint_every_steps")
-        if self.seed >= 2**31:
-            raise UserError(f"--seed={self.seed} must be less than {2**31}.")
+        check_values(self)
         if not 0 <= self.target_auc <= 1:
             raise UserError(f"--target_auc={self.target_auc} must be between 0 and 1.")
         if self.target_auc and not self.eval_every_steps:
@@ -230,6 +236,13 @@ class TrainingConfig:
         if self.data.data == "random":
             self.model.check_dense(self.data.random_dense_features)
 
+    def validate_model(self) -> None:
+        """Raises UserError if no model was trained with these options; looks at no file."""
+        for part in (self.data, self.run, self.distribution):
+            check_values(part)
+        self.model.validate()
+        self.optimizer.validate()
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON values; `from_json` is the inverse."""
         return dataclasses.asdict(self)
@@ -247,11 +260,21 @@ class TrainingConfig:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainingConfig:
-        """Rebuilds the options that `to_json` returned, lists becoming tuples again."""
-        parts = {
-            field.name: type(field.default)(  # type: ignore[misc]
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in value[field.name].items()}
+        """Rebuilds the options that `to_json` returned, lists becoming tuples again.
+
+        Raises:
+            UserError: If a part is missing, or has an option that is not known.
+        """
+        parts: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            options: Any = type(field.default)
+            part = value.get(field.name) if isinstance(value, dict) else None
+            if not isinstance(part, dict):
+                raise UserError(f"The options have no part {field.name!r} with values by name.")
+            unknown = sorted(set(part) - {known.name for known in dataclasses.fields(options)})
+            if unknown:
+                raise UserError(f"The options of {field.name} have an unknown {unknown[0]!r}.")
+            parts[field.name] = options(
+                **{name: tuple(v) if isinstance(v, list) else v for name, v in part.items()}
             )
-            for field in dataclasses.fields(cls)
-        }
         return cls(**parts)

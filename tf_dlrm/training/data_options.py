@@ -6,13 +6,17 @@ import dataclasses
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_at_least, check_choices, option
+from tf_dlrm.training.option import INT32, check_values, commas, option
 from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
 # The flag that names the folder of each kind of data that has one.
 _FOLDERS = {"folder": "data_dir", "parquet": "data_dir", "synthetic": "synthetic_dir"}
+# What is made at once, a block of rows, is held in memory; so is the order of all blocks.
+_MOST_RANDOM_COLUMNS = 10_000
+_MOST_RANDOM_ROWS = 10**11
+_MOST_IDS = 10**18
 _PROFILE = "python -m tfrecords.synthetic profile --feature=all"
 
 
@@ -37,7 +41,9 @@ class DataOptions:
     )
     shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
     shuffle_window_rows: int = option(
-        262144, "Rows that are shuffled among each other while reading; blocks always are."
+        262144,
+        "Rows that are shuffled among each other while reading; blocks always are.",
+        least=1,
     )
     data_service: str = option(
         "",
@@ -50,16 +56,21 @@ class DataOptions:
         "Vocabulary sizes of the random tables, comma-separated, or criteo_kaggle.",
     )
     random_max_vocabulary: int = option(
-        0, "Upper bound of every random table's vocabulary size; 0 for none."
+        0, "Upper bound of every random table's vocabulary size; 0 for none.", least=0
     )
-    random_dense_features: int = option(13, "Number of random dense features.")
+    random_dense_features: int = option(
+        13, "Number of random dense features.", least=0, most=_MOST_RANDOM_COLUMNS
+    )
     random_dense: str = option(
         "uniform",
         "Random dense values: uniform in [0, 1), or normal of mean 0 and deviation 1.",
         ("uniform", "normal"),
     )
     random_indices_per_lookup: int = option(
-        1, "Ids of each random feature in each example (hotness)."
+        1,
+        "Ids of each random feature in each example (hotness).",
+        least=1,
+        most=_MOST_RANDOM_COLUMNS,
     )
     random_indices_per_lookup_fixed: bool = option(
         True,
@@ -79,25 +90,36 @@ class DataOptions:
         "0 or 1 (random), a number in [0, 1) (continuous), or that number rounded.",
         ("teacher", "random", "rounded", "continuous"),
     )
-    random_train_rows: int = option(1_000_000, "Number of random training examples.")
-    random_evaluation_rows: int = option(100_000, "Number of random evaluation examples.")
-    random_seed: int = option(0, "Seed of the random examples and of their teacher.")
+    random_train_rows: int = option(
+        1_000_000, "Number of random training examples.", least=1, most=_MOST_RANDOM_ROWS
+    )
+    random_evaluation_rows: int = option(
+        100_000, "Number of random evaluation examples.", least=1, most=_MOST_RANDOM_ROWS
+    )
+    random_seed: int = option(
+        0, "Seed of the random examples and of their teacher.", least=-INT32, most=INT32
+    )
 
     synthetic_dir: str = option(
         "", "Folder of distributions, as written by tfrecords.synthetic profile --feature=all."
     )
     synthetic_train_rows: int = option(
-        0, "Number of synthetic training examples; 0: as many as the original data has."
+        0,
+        "Number of synthetic training examples; 0: as many as the original data has.",
+        least=0,
+        most=_MOST_RANDOM_ROWS,
     )
     synthetic_evaluation_rows: int = option(
-        0, "Number of synthetic evaluation examples; 0: as many as the original data has."
+        0,
+        "Number of synthetic evaluation examples; 0: as many as the original data has.",
+        least=0,
+        most=_MOST_RANDOM_ROWS,
     )
-    synthetic_seed: int = option(0, "Seed of the synthetic examples.")
+    synthetic_seed: int = option(0, "Seed of the synthetic examples.", least=-INT32, most=INT32)
 
     def validate(self) -> None:
         """Raises UserError when the options contradict each other or name no data."""
-        check_choices(self)
-        check_at_least(self, 1, "shuffle_window_rows")
+        check_values(self)
         for name in sorted(set(_FOLDERS.values())):
             if getattr(self, name) and name != _FOLDERS.get(self.data):
                 raise UserError(
@@ -120,7 +142,6 @@ class DataOptions:
             self._check_data_schema()
         elif self.data == "synthetic":
             self._check_folder("twin.json", "folder of distributions", _PROFILE)
-            check_at_least(self, 0, "synthetic_train_rows", "synthetic_evaluation_rows")
         else:
             self._validate_random()
 
@@ -162,9 +183,6 @@ class DataOptions:
             raise UserError(f"--{name}={folder} is no {kind}: it has no {file}.")
 
     def _validate_random(self) -> None:
-        check_at_least(self, 1, "random_indices_per_lookup")
-        check_at_least(self, 1, "random_train_rows", "random_evaluation_rows")
-        check_at_least(self, 0, "random_dense_features", "random_max_vocabulary")
         if not 0 <= self.random_alpha <= 20:
             raise UserError(
                 f"--random_alpha={self.random_alpha} must lie between 0 (uniform) and 20."
@@ -179,6 +197,11 @@ class DataOptions:
             sizes = table_sizes(self.random_tables, self.random_max_vocabulary)
         except DataError as error:
             raise UserError(f"--random_{error}") from error
+        if max(sizes) > _MOST_IDS:
+            raise UserError(
+                f"--random_tables={commas(self.random_tables)} must have sizes of {_MOST_IDS} or "
+                "less: ids are numbers of 64 bits."
+            )
         hotness = self.random_indices_per_lookup
         if not self.random_repeats and self.random_indices_per_lookup_fixed:
             if hotness > min(sizes):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_at_least, check_choices, option
+from tf_dlrm.training.option import check_values, option
 from tfrecords import files
 
+# A step is traced for each of them, and they share the processor.
+_MOST_VIRTUAL_DEVICES = 32
 _SYNCHRONOUS = ("mirrored", "multi_worker_mirrored")
 _USED_BY = {
     "virtual_devices": ("mirrored",),
@@ -33,7 +35,10 @@ class DistributionOptions:
         ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu"),
     )
     virtual_devices: int = option(
-        0, "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs."
+        0,
+        "With --distribution=mirrored, so many logical CPUs in place of GPUs; 0 for GPUs.",
+        least=0,
+        most=_MOST_VIRTUAL_DEVICES,
     )
     plan: str = option(
         "",
@@ -52,7 +57,7 @@ class DistributionOptions:
         "host to try without one, this machine doing what a TPU does.",
     )
     tpu_small_table_rows: int = option(
-        10_000, "With --distribution=tpu: tables of fewer rows stay on the cores."
+        10_000, "With --distribution=tpu: tables of fewer rows stay on the cores.", least=0
     )
     tpu_pipelining: bool = option(
         False,
@@ -62,8 +67,7 @@ class DistributionOptions:
 
     def validate(self) -> None:
         """Raises UserError where an option has no effect or a file is not there."""
-        check_choices(self)
-        check_at_least(self, 0, "virtual_devices", "tpu_small_table_rows")
+        check_values(self)
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default and self.distribution not in _USED_BY[field.name]:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.memory import said_when_it_runs_out
 from tf_dlrm.training.metrics import click_metrics
 from tf_dlrm.training.ranking_metrics import ranking_metrics
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
@@ -41,7 +42,8 @@ def predictions(
     if steps:
         batches, total = batches.take(steps), min(steps, total)
     last_line = time.perf_counter()
-    with readable_errors(source):
+    advice = "A smaller --eval_batch_size may help."
+    with readable_errors(source), said_when_it_runs_out(advice):
         for done, (features, labels) in enumerate(batches):
             if time.perf_counter() - last_line > 10:
                 last_line = time.perf_counter()

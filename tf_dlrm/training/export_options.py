@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_choices, option
+from tf_dlrm.training.option import check_values, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +41,4 @@ class ExportOptions:
 
     def validate(self) -> None:
         """Raises UserError on values that can't be."""
-        check_choices(self)
-        if math.isnan(self.max_auc_loss):
-            raise UserError("--max_auc_loss must be a number, but is nan.")
+        check_values(self)

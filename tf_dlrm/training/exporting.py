@@ -12,12 +12,13 @@ from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.raw_criteo import RawCriteo
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.signatures import placements
-from tf_dlrm.training.checkpoints import newest_checkpoint, read_run
+from tf_dlrm.training.checkpoints import newest_checkpoint, read_exported_run, read_run
 from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.history import History
 from tf_dlrm.training.restore import restore_for_serving, restore_model
+from tf_dlrm.training.same_columns import check_same_run
 from tf_dlrm.training.sources import open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords.dataset_info import DatasetInfo
@@ -60,6 +61,13 @@ def export_checkpoint(
         raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
     config = TrainingConfig.from_json(run["config"])
     schema = Schema.from_json(run["schema"])
+    if incremental_from:
+        base = read_exported_run(incremental_from)
+        if base is None:
+            raise UserError(
+                f"--incremental_from={incremental_from} is no SavedModel that tf_dlrm exported."
+            )
+        check_same_run(run, base, f"the model of --incremental_from={incremental_from}")
     raw = _raw(config, run) if options.serve_raw else None
     path = checkpoint or newest_checkpoint(model_dir)
     if path is None:

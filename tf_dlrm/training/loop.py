@@ -18,6 +18,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position
 from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
+from tf_dlrm.training.memory import said_when_it_runs_out
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
@@ -130,7 +131,11 @@ class Loop:
                 progress.steps_in(_SECONDS_PER_STRETCH),
             )
             count = self.processes.least(count)
-            with self._lost_process(), readable_errors(self.source):
+            with (
+                self._lost_process(),
+                readable_errors(self.source),
+                said_when_it_runs_out("A smaller --batch_size may help."),
+            ):
                 loss = float(self.training_steps(batches, tf.constant(count))) / count
             seconds = time.perf_counter() - start
             row = min(position.row + count * batch_size, rows)

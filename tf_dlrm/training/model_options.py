@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_at_least, check_choices, commas, option
+from tf_dlrm.training.option import check_values, commas, option
 
 # For each model, those of the options on sizes that it reads; all models read all other options.
 _SIZES: dict[str, tuple[str, ...]] = {
@@ -26,6 +26,8 @@ _SIZES: dict[str, tuple[str, ...]] = {
     "matrix_factorization": (),
 }
 MODELS = tuple(_SIZES)
+# Each is operations of its own in TensorFlow's graph, which takes seconds for tens of them.
+_MOST_PARTS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class ModelOptions:
         16,
         "Size of every vector. Where a model has a weight for each id too, rows are one number "
         "longer: in wide_and_deep, deepfm, xdeepfm, factorization_machine, matrix_factorization.",
+        least=1,
     )
     bottom_mlp: tuple[int, ...] = option(
         (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim."
@@ -60,9 +63,14 @@ class ModelOptions:
         False, "Whether the dot interaction includes each vector's product with itself."
     )
     cross_layers: int = option(
-        0, "Number of cross layers; 0 for the papers', 6 of dcn and 3 of dlrm_dcnv2."
+        0,
+        "Number of cross layers; 0 for the papers', 6 of dcn and 3 of dlrm_dcnv2.",
+        least=0,
+        most=_MOST_PARTS,
     )
-    cross_rank: int = option(512, "Rank of the matrices of the cross layers of dlrm_dcnv2.")
+    cross_rank: int = option(
+        512, "Rank of the matrices of the cross layers of dlrm_dcnv2.", least=1
+    )
     interaction_units: tuple[int, ...] = option(
         (200, 200, 200), "Vectors of each layer of xdeepfm's compressed interaction."
     )
@@ -71,10 +79,14 @@ class ModelOptions:
         "How much of --embedding_dim neural_collaborative_filtering has for the generalised matrix "
         "factorization; the rest is for its MLP. 0 for the MLP alone; with all of it, for GMF "
         "alone, --top_mlp is empty.",
+        least=0,
     )
     dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
     ensemble_size: int = option(
-        1, "Models of different seeds that are trained side by side, their logits averaged."
+        1,
+        "Models of different seeds that are trained side by side, their logits averaged.",
+        least=1,
+        most=_MOST_PARTS,
     )
     embedding_initializer_scale: float = option(
         0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
@@ -87,9 +99,13 @@ class ModelOptions:
         ("full", "quotient_remainder", "mixed_dimensions", "weighted_rows"),
     )
     storage_from_rows: int = option(
-        200, "With quotient_remainder and mixed_dimensions, smaller tables are stored in full."
+        200,
+        "With quotient_remainder and mixed_dimensions, smaller tables are stored in full.",
+        least=0,
     )
-    quotient_remainder_collisions: int = option(4, "Ids that share a row of the quotients' table.")
+    quotient_remainder_collisions: int = option(
+        4, "Ids that share a row of the quotients' table.", least=2
+    )
     quotient_remainder_operation: str = option(
         "multiply",
         "How the rows of quotient and remainder become one.",
@@ -99,9 +115,13 @@ class ModelOptions:
         0.3, "0 gives all tables equally many columns, 1 nearly equally many numbers."
     )
     hash_buckets: int = option(
-        0, "Tables of more rows are hashed to so many, whatever their ids; 0 for no hashing."
+        0,
+        "Tables of more rows are hashed to so many, whatever their ids; 0 for no hashing.",
+        least=0,
     )
-    hash_functions: int = option(2, "Hashed rows that are added for each id.")
+    hash_functions: int = option(
+        2, "Hashed rows that are added for each id.", least=1, most=_MOST_PARTS
+    )
     prediction_clamp: float = option(
         0.0, "Predictions stay so far from 0 and 1, where the loss has no gradient any more."
     )
@@ -118,11 +138,9 @@ class ModelOptions:
 
     def validate(self) -> None:
         """Raises UserError when the model has no use for an option, or sizes do not fit."""
-        check_choices(self)
+        check_values(self)
         self._check_use()
         self._check_storage()
-        check_at_least(self, 1, "embedding_dim", "ensemble_size", "cross_rank")
-        check_at_least(self, 0, "cross_layers", "gmf_dim")
         if not 0 <= self.prediction_clamp < 0.5:
             raise UserError(
                 f"--prediction_clamp={self.prediction_clamp} must be at least 0 and less than 0.5."
@@ -209,9 +227,6 @@ class ModelOptions:
                 )
 
     def _check_storage(self) -> None:
-        check_at_least(self, 0, "hash_buckets", "storage_from_rows")
-        check_at_least(self, 1, "hash_functions")
-        check_at_least(self, 2, "quotient_remainder_collisions")
         if not 0 <= self.mixed_dimensions_temperature <= 1:
             raise UserError(
                 f"--mixed_dimensions_temperature={self.mixed_dimensions_temperature} must be "

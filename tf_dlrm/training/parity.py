@@ -12,6 +12,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.evaluation import predictions
 from tf_dlrm.training.metrics import click_metrics
 from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.same_columns import check_same_run
 from tf_dlrm.training.sources import Source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords import files
@@ -19,6 +20,7 @@ from tfrecords import files
 
 def compare_with_checkpoint(
     saved_logits: Any,
+    run: dict[str, Any],
     against: str,
     source: Source,
     split: str,
@@ -30,6 +32,7 @@ def compare_with_checkpoint(
 
     Args:
         saved_logits: The SavedModel's function from features to logits.
+        run: The description of its run.
         against: A checkpoint's path prefix, or the folder of a run for its newest one.
         source: The rows.
         split: Which of its splits.
@@ -42,7 +45,8 @@ def compare_with_checkpoint(
         and `checkpoint_step`.
 
     Raises:
-        UserError: if there is no such checkpoint, or if a difference is larger.
+        UserError: if there is no such checkpoint, if it is of a model of other columns or ids, or
+            if a difference is larger.
     """
     if not rows_or_none(source, split):
         raise UserError(f"The data has no rows in the split {split!r}, so nothing can be compared.")
@@ -50,7 +54,8 @@ def compare_with_checkpoint(
     if files.isfile(against + ".index"):
         against = files.absolute(against)
         model_dir, checkpoint = os.path.dirname(os.path.dirname(against)), against
-    model, _, position = restore_model(model_dir, checkpoint)
+    model, other, position = restore_model(model_dir, checkpoint)
+    check_same_run(run, other, "the checkpoint's model")
     logits = make_logits(model)
 
     def both(features: Any) -> tf.Tensor:

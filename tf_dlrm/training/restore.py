@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from tf_dlrm.serving.variable_files import CheckpointRows
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.checkpoints import Checkpoints, Position, read_run
 from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.same_columns import check_same_run
+from tfrecords import files
 from tfrecords.schema import Schema
 
 
@@ -40,6 +43,11 @@ def _restore(
     run = read_run(model_dir)
     if run is None:
         raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
+    if checkpoint:
+        folder = os.path.dirname(os.path.dirname(files.absolute(checkpoint)))
+        its_own = read_run(folder)
+        if its_own is not None:
+            check_same_run(run, its_own, f"the run of --checkpoint={checkpoint}")
     config = TrainingConfig.from_json(run["config"])
     schema = Schema.from_json(run["schema"])
     options = config.model

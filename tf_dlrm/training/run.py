@@ -43,7 +43,7 @@ from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps
 from tf_dlrm.training.placing import evaluated_logits, plan_tables
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.restore import restore_for_serving
-from tf_dlrm.training.sources import Source, open_source, rows_or_none
+from tf_dlrm.training.sources import Source, open_source, rows_or_none, vocabulary_checksums
 from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.strategy import distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
@@ -254,6 +254,7 @@ def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
         "config": dataclasses.replace(config, data=data).to_json(),
         "schema": source.schema.to_json(),
         "data_fingerprint": source.fingerprint,
+        "vocabularies": vocabulary_checksums(source),
     }
 
 
