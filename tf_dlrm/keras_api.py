@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
+
 # The values that TensorFlow itself takes for true (tensorflow/python/util/lazy_loader).
 _TRUE = ("1", "true", "True")
 
@@ -47,6 +49,41 @@ def _import_keras() -> Any:
 
 
 keras: Any = _import_keras()
+
+
+if uses_legacy_keras():
+
+    def add_as_weight(layer: Any, variable: tf.Variable) -> Any:
+        """Makes a variable one of the weights of a layer that Keras does not train; returns it.
+
+        It becomes no dependency of the layer, so that a checkpoint does not hold it twice.
+        """
+        layer._non_trainable_weights.append(variable)
+        return variable
+
+else:
+
+    class _Weight(keras.Variable):
+        """A variable of TensorFlow as one of Keras, which keeps what it is given to start with."""
+
+        def _initialize_with_initializer(self, initializer: Any) -> None:
+            self._initialize(initializer(self._shape, dtype=self._dtype))
+
+    def add_as_weight(layer: Any, variable: tf.Variable) -> Any:
+        """Makes a variable one of the weights of a layer that Keras does not train; returns it.
+
+        It becomes no dependency of the layer, so that a checkpoint does not hold it twice.
+        """
+        weight = _Weight(
+            lambda shape, dtype: variable,
+            shape=tuple(variable.shape),
+            dtype=variable.dtype.name,
+            trainable=False,
+            autocast=False,
+            name=variable.name.split("/")[-1].split(":")[0],
+        )
+        layer._track_variable(weight)
+        return weight
 
 
 def only_shapes_are_wanted() -> bool:

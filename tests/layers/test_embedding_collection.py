@@ -228,12 +228,6 @@ def test_the_log_names_the_optimizer_of_each_table(caplog):
     )
 
 
-def test_tables_are_no_weights():
-    layer = EmbeddingCollection(features(Adagrad(0.1)))
-    layer.build()
-    assert [tuple(w.shape) for w in layer.weights] == [()]
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -62,19 +62,20 @@ class Stack:
         slots: By name, float32 resource variables [rows, dim], or [rows] where row-wise.
     """
 
-    def __init__(self, pieces: Sequence[Piece], seed: int) -> None:
+    def __init__(self, pieces: Sequence[Piece], seed: int, name: str = "rows") -> None:
         """Creates the variables on the current device and draws the first values.
 
         Args:
             pieces: Pieces of equally many columns, of tables of equal optimizer.
             seed: Seed of the first values.
+            name: Name of the table variable, of its own where Keras writes it by name.
         """
         self.pieces = tuple(pieces)
         self.dim = pieces[0].columns
         self.optimizer = pieces[0].table.optimizer
         *offsets, self.rows = itertools.accumulate((piece.rows for piece in pieces), initial=0)
         self.offsets: tuple[int, ...] = tuple(offsets)
-        self.variable = _variable(self.optimizer, (self.rows, self.dim), 0.0, "rows")
+        self.variable = _variable(self.optimizer, (self.rows, self.dim), 0.0, name)
         self.slots = {
             slot.name: _variable(
                 self.optimizer,
@@ -121,8 +122,12 @@ def _variable(optimizer: Optimizer, shape: tuple[int, ...], value: float, name: 
             initial = native.filled(shape, value)
     else:
         initial = tf.fill(shape, tf.constant(value, tf.float32))
-    # Not tf.Variable, which under a strategy would make a copy on every device.
-    return resource_variable_ops.ResourceVariable(initial, trainable=False, name=name)
+    # Not tf.Variable, which under a strategy would make a copy on every device. Keras 2 compiles
+    # models under a strategy only if all of their variables say that they were made there.
+    strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+    return resource_variable_ops.ResourceVariable(
+        initial, trainable=False, name=name, distribute_strategy=strategy
+    )
 
 
 def chunks(shape: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -252,6 +252,7 @@ class TableSet(trackable.Trackable):
 
     Attributes:
         counters: For each replica, a variable that counts the updates.
+        row_variables: The variables that hold the rows of tables, slots not among them.
     """
 
     def __init__(
@@ -259,6 +260,7 @@ class TableSet(trackable.Trackable):
         tables: Sequence[Table],
         variables: Sequence[tf.Variable],
         counters: Sequence[tf.Variable] = (),
+        row_variables: Sequence[tf.Variable] = (),
     ) -> None:
         """Holds the tables.
 
@@ -267,7 +269,9 @@ class TableSet(trackable.Trackable):
             variables: The variables that really hold them, for SavedModels, whose functions must
                 find every variable that they use.
             counters: For each replica, an `update_counter`; by default one.
+            row_variables: Those of `variables` that hold rows, with names of their own.
         """
+        self.row_variables = tuple(row_variables)
         self.counters = tuple(counters) or (update_counter(),)
         self._saved_counters = _Counters(self.counters)
         self._tables = {table.config.name: table for table in tables}

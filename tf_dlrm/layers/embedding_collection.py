@@ -14,7 +14,7 @@ from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
-from tf_dlrm.keras_api import keras, only_shapes_are_wanted
+from tf_dlrm.keras_api import add_as_weight, keras, only_shapes_are_wanted
 from tf_dlrm.layers.initial_weights import normal_by_fans
 
 
@@ -24,16 +24,20 @@ class EmbeddingCollection(keras.layers.Layer):
 
     The update of the tables is fused into the backward pass: whoever computes a gradient through
     this layer (`fit`, or a `tf.GradientTape` of one's own) thereby updates the looked-up rows, each
-    with the optimizer of its table. One backward pass is one update. The tables are therefore no
-    weights of the layer and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0,
-    makes the gradient come by. With `trainable = False`, or called with
+    with the optimizer of its table. One backward pass is one update. To Keras the tables are
+    therefore weights that are not trained, and no optimizer of Keras sees them; a scalar weight
+    `trap`, which stays 0, makes the gradient come by. With `trainable = False`, or called with
     `training=False`, the tables stay as they are.
 
     A table whose config has a `storage` is kept as other tables, under names of their own, and
     perhaps as a matrix, which is a weight of the layer.
 
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
-    optimizer slots and the number of updates; `get_weights` and Keras 2's old `.h5` do not.
+    optimizer slots and the number of updates, whatever the placement. All that goes by weights
+    (`get_weights` and `set_weights`, old `.h5` files, `EarlyStopping`'s best weights) carries the
+    tables without these, as it leaves out the state of Keras's optimizers, between equal layers in
+    equal places: tables of equal dim and optimizer are one weight. Under a strategy, each process
+    has the weights of its own devices, a copy on each of them.
 
     Args:
         features: The features and their tables.
@@ -96,6 +100,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self._plan = _Opaque(plan)
         self._communication_dtype = communication_dtype
         self._placement: _Opaque | None = None
+        self._table_weights = _Opaque(())
 
     @property
     def features(self) -> tuple[FeatureConfig, ...]:
@@ -119,6 +124,11 @@ class EmbeddingCollection(keras.layers.Layer):
     def tables(self) -> TableSet:
         """The tables by name, with their rows, their slots and the number of updates."""
         return self.placement.tables
+
+    @property
+    def table_weights(self) -> tuple[Any, ...]:
+        """Those of the layer's weights that hold the rows of tables."""
+        return self._table_weights.value
 
     def build(self, ids_shape: Any = None, weights_shape: Any = None) -> None:
         """Creates the tables; they depend on the features alone, so shapes are not needed."""
@@ -145,6 +155,8 @@ class EmbeddingCollection(keras.layers.Layer):
             )
             setattr(self, f"projection_{k}", matrix)
         logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
+        held = [add_as_weight(self, variable) for variable in self.tables.row_variables]
+        self._table_weights = _Opaque(tuple(held))
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
         self._checkpoint_tables = self.tables
         self.built = True

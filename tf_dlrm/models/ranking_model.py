@@ -259,6 +259,23 @@ class RankingModel(keras.Model):
         return {"name": self.name, "config": json.loads(self._config_json)}
 
 
+def copy_dense_weights(source: Any, target: Any) -> None:
+    """Copies all weights but the tables to a model of equal layers, whatever tables it has.
+
+    Args:
+        source: A `RankingModel` or an `Ensemble`.
+        target: Another one.
+    """
+    both = zip(_dense_weights(source), _dense_weights(target), strict=True)
+    for giver, taker in both:
+        taker.assign(giver.numpy())
+
+
+def _dense_weights(model: Any) -> list[Any]:
+    tables = {id(w) for collection in model.collections for w in collection.table_weights}
+    return [weight for weight in model.weights if id(weight) not in tables]
+
+
 def layer_seed(config: RankingConfig, layer: int) -> int:
     """Returns a seed for one of a model's layers, numbered from 0."""
     return 2 * config.seed + 1000 * layer

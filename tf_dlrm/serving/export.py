@@ -19,6 +19,7 @@ from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.keras_api import computing_in
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ranking_model import copy_dense_weights
 from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment
 from tf_dlrm.serving.raw_criteo import RawCriteo
 from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
@@ -230,5 +231,5 @@ def _without_tables(model: RankingModel | Ensemble, table_dtype: str) -> Ranking
                 copy = type(model)(model.config, plan)
     except ValueError as error:
         raise UserError(str(error)) from error
-    copy.set_weights(model.get_weights())
+    copy_dense_weights(model, copy)
     return copy

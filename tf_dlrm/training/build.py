@@ -15,6 +15,7 @@ from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ranking_model import copy_dense_weights
 from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tf_dlrm.training.memory import check_memory, said_when_it_runs_out
@@ -123,7 +124,7 @@ def build_features(
 
 def copy_weights(source: RankingModel | Ensemble, target: RankingModel | Ensemble) -> None:
     """Copies all weights and tables, but no optimizer's state, to an equal model placed anyhow."""
-    target.set_weights(source.get_weights())
+    copy_dense_weights(source, target)
     for giver, taker in zip(source.collections, target.collections, strict=True):
         for name in giver.tables:
             for start, count in chunks(giver.tables[name].shape()):

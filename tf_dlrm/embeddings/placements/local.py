@@ -35,7 +35,8 @@ class LocalPlacement:
         """
         configs = tables_of(features)
         self.stacks = tuple(
-            Stack([Piece.whole(table) for table in group], seed) for group in group_tables(configs)
+            Stack([Piece.whole(table) for table in group], seed, f"rows_{k}")
+            for k, group in enumerate(group_tables(configs))
         )
         places = {
             piece.table.name: (stack, offset)
@@ -53,6 +54,7 @@ class LocalPlacement:
         self.tables = TableSet(
             [StackedTable(config, *places[config.name]) for config in configs],
             [variable for stack in self.stacks for variable in stack.variables],
+            row_variables=[stack.variable for stack in self.stacks],
         )
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -72,11 +73,13 @@ class ModelParallelPlacement:
                 f"{all_to_all.world} replica(s)."
             )
 
+        numbers = itertools.count()
+
         def make_stack(device: int, pieces: Sequence[Piece]) -> Stack | None:
             if device not in devices:
                 return None
             with tf.device(devices[device]):
-                return Stack(pieces, seed)
+                return Stack(pieces, seed, f"rows_{next(numbers)}")
 
         self.stacks = shard_tables(features, plan, make_stack)
         self._all_to_all = all_to_all
@@ -92,14 +95,13 @@ class ModelParallelPlacement:
             held = [h for s in self.stacks for h in s.held if h.piece.table.name == config.name]
             copied = plan.tables[config.name].sharding == DATA_PARALLEL
             tables.append(ShardedTable(config, held, copied))
-        variables = [
-            variable
-            for sharded in self.stacks
-            for stack in sharded.stacks
-            if stack is not None
-            for variable in stack.variables
-        ]
-        self.tables = TableSet(tables, variables, tuple(self._counters.values()))
+        here = [stack for s in self.stacks for stack in s.stacks if stack is not None]
+        self.tables = TableSet(
+            tables,
+            [variable for stack in here for variable in stack.variables],
+            tuple(self._counters.values()),
+            [stack.variable for stack in here],
+        )
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`.

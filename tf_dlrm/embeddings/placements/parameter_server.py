@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -64,9 +65,11 @@ class ParameterServerPlacement:
                 "nothing that would keep copies equal; place it table_wise or row_wise."
             )
 
+        numbers = itertools.count()
+
         def make_stack(server: int, pieces: Sequence[Piece]) -> Stack:
             with tf.device(servers[server]):
-                return Stack(pieces, seed)
+                return Stack(pieces, seed, f"rows_{next(numbers)}")
 
         self.stacks = shard_tables(features, plan, make_stack)
         self._features = [feature.name for feature in features]
@@ -76,8 +79,13 @@ class ParameterServerPlacement:
             tables.append(ShardedTable(config, held, copied=False))
         with tf.device(servers[0]):
             counter = update_counter()
-        variables = [v for s in self.stacks for own in s.stacks if own for v in own.variables]
-        self.tables = TableSet(tables, variables, (counter,))
+        made = [stack for s in self.stacks for stack in s.stacks if stack is not None]
+        self.tables = TableSet(
+            tables,
+            [variable for stack in made for variable in stack.variables],
+            (counter,),
+            [stack.variable for stack in made],
+        )
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`; one gather for each stack and server."""

@@ -25,7 +25,7 @@ class _Stack:
     """Small tables of equal dim and optimizer in one variable, and one for each slot."""
 
     def __init__(
-        self, features: Sequence[FeatureConfig], offsets: Mapping[str, int], seed: int
+        self, features: Sequence[FeatureConfig], offsets: Mapping[str, int], seed: int, name: str
     ) -> None:
         tables = tables_of(features)
         self.optimizer = tables[0].optimizer
@@ -35,7 +35,7 @@ class _Stack:
             _Feature(f.name, f.table.combiner, offsets[f.table.name]) for f in features
         ]
         first = tf.concat([t.initial_rows(seed, 0, t.vocabulary_size) for t in tables], 0)
-        self.variables = {ROWS: _variable(first, ROWS)}
+        self.variables = {ROWS: _variable(first, name)}
         for slot in self.optimizer.slots:
             shape = [self.rows] if slot.row_wise else [self.rows, self.dim]
             self.variables[slot.name] = _variable(tf.fill(shape, slot.initial_value), slot.name)
@@ -50,6 +50,7 @@ class ReplicatedTables:
     Attributes:
         tables: The logical tables.
         variables: The variables that hold them.
+        row_variables: Those of them that hold rows, not slots.
     """
 
     def __init__(self, features: Sequence[FeatureConfig], seed: int = 0) -> None:
@@ -61,7 +62,7 @@ class ReplicatedTables:
         """
         self._stacks = []
         self.tables: list[PartedTable] = []
-        for group in group_tables(tables_of(features)):
+        for k, group in enumerate(group_tables(tables_of(features))):
             offsets, total = {}, 0
             for table in group:
                 offsets[table.name] = total
@@ -71,7 +72,7 @@ class ReplicatedTables:
                 (f for f in features if f.table.name in offsets),
                 key=lambda f: offsets[f.table.name],
             )
-            stack = _Stack(own, offsets, seed)
+            stack = _Stack(own, offsets, seed, f"rows_on_cores_{k}")
             self._stacks.append(stack)
             for table in group:
                 parts = {
@@ -80,6 +81,7 @@ class ReplicatedTables:
                 }
                 self.tables.append(PartedTable(table, parts))
         self.variables = [v for stack in self._stacks for v in stack.variables.values()]
+        self.row_variables = [stack.variables[ROWS] for stack in self._stacks]
 
     def lookup(self, bags: Mapping[str, Bags]) -> dict[str, tf.Tensor]:
         """Returns for each feature its vectors [batch, dim].

@@ -123,11 +123,14 @@ class TpuPlacement:
         self._received: Received | None = None
         held: dict[str, Table] = {}
         variables: list[tf.Variable] = []
+        row_variables: list[tf.Variable] = []
         for part in (self._engine, self._small):
             if part is not None:
                 held.update({table.config.name: table for table in part.tables})
                 variables += part.variables
-        self.tables = TableSet([held[t.name] for t in tables_of(features)], variables, [counter])
+                row_variables += part.row_variables
+        ordered = [held[table.name] for table in tables_of(features)]
+        self.tables = TableSet(ordered, variables, [counter], row_variables)
 
     def ready(self, ids: Mapping[str, Any]) -> dict[str, Any]:
         """Returns ids of all features as the other methods want them; for the input pipeline.

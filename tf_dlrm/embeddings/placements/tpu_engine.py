@@ -23,7 +23,7 @@ from tf_dlrm.embeddings.placements.tpu_tables import (
 )
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
-from tf_dlrm.embeddings.tables import Table
+from tf_dlrm.embeddings.tables import ROWS, Table
 
 # Where TensorFlow does not know how many SparseCores a chip has, it takes this number too.
 _SPARSE_CORES_OF_A_CHIP = 4
@@ -35,10 +35,12 @@ class Engine(Protocol):
     Attributes:
         tables: The logical tables.
         variables: The variables that hold them on the host, for SavedModels.
+        row_variables: Those of them that always hold the newest rows of the tables.
     """
 
     tables: list[Table]
     variables: list[tf.Variable]
+    row_variables: list[tf.Variable]
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """Hands over the ids of a batch, each a value of every replica.
@@ -120,11 +122,13 @@ class HostEngine:
         self._variables: dict[str, dict[str, tf.Variable]] = {}
         self.tables: list[Table] = []
         self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
             made = self._embedding.variables[table.name]
             own = {key: made[name] for key, name in tpu_names(table).items()}
             self._variables[table.name] = own
             self.variables += own.values()
+            self.row_variables.append(own[ROWS])
             parts = {k: [Part((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
             self.tables.append(PartedTable(table, parts))
 
@@ -185,6 +189,7 @@ class EmbeddingUnitEngine:
         self._ahead = ""
         self.tables: list[Table] = []
         self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
             # No public name leads to them while a TPU has the tables.
             made = self._embedding._variables[table.name]
@@ -279,6 +284,7 @@ class SparseCoreEngine:
         self._embedding.build()
         self.tables = [self._table(table) for table in tables_of(features)]
         self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
 
     def _table(self, table: TableConfig) -> Table:
         layout = self._embedding.embedding_layouts[table.name]
