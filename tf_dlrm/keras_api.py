@@ -7,6 +7,7 @@ Recommenders document. Layers and models use only what both have.
 
 import contextlib
 import importlib
+import inspect
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -92,6 +93,23 @@ def only_shapes_are_wanted() -> bool:
         return False
     scope = importlib.import_module("keras.src.backend.common.symbolic_scope")
     return bool(scope.in_symbolic_scope())
+
+
+def calling_layers() -> list[Any]:
+    """Returns the layers and models whose methods are being run, the outermost last.
+
+    Neither Keras tells a layer which model trains it, and a functional model cannot be asked to,
+    so the call stack has to: the methods of a model, such as `train_step`, are on it.
+    """
+    found: list[Any] = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",):
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, keras.layers.Layer) and not any(owner is f for f in found):
+                found.append(owner)
+        frame = frame.f_back
+    return found
 
 
 @contextlib.contextmanager

@@ -36,8 +36,9 @@ STORAGES = {
 ROWS, DIM = 20, 8
 
 
-def table(storage, optimizer=SGD(0.01), **options):
+def table(storage, optimizer=None, **options):
     initializer = Uniform(0.5)
+    optimizer = optimizer or SGD(0.01)
     return TableConfig("t", ROWS, DIM, initializer, optimizer, storage=storage, **options)
 
 

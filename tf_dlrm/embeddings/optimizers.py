@@ -7,13 +7,32 @@ as a whole, because after a scatter TensorFlow's ReadVariableOp copies it.
 """
 
 import abc
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
+
+_scale: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("scale", default=None)
+
+
+@contextlib.contextmanager
+def rates_scaled(scale: tf.Tensor | None) -> Iterator[None]:
+    """Updates that are made within multiply their learning rates by `scale`, a float32 scalar."""
+    token = _scale.set(scale)
+    try:
+        yield
+    finally:
+        _scale.reset(token)
+
+
+def rates_are_scaled() -> bool:
+    """Returns whether a scale has to be regarded here."""
+    return _scale.get() is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +81,14 @@ class Optimizer(abc.ABC):
     def rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the float32 learning rate of update number `step` (0 is the first)."""
         if isinstance(self.learning_rate, LearningRateSchedule):
-            return self.learning_rate(step)
-        return tf.constant(self.learning_rate, tf.float32)
+            rate = self.learning_rate(step)
+        else:
+            rate = tf.constant(self.learning_rate, tf.float32)
+        scale = _scale.get()
+        return rate if scale is None else self._scaled(rate, scale)
+
+    def _scaled(self, rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        return rate * scale
 
     def apply(
         self,
@@ -315,7 +340,9 @@ class FTRL(Optimizer):
             rate = rate.base_rate
         # As float32, where a smaller number is 0 or has few digits.
         if rate < 2.0**-126:
-            raise ValueError(f"FTRL divides by learning_rate, so it must be above 0, but is {rate}.")
+            raise ValueError(
+                f"FTRL divides by learning_rate, so it must be above 0, but is {rate}."
+            )
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:
@@ -324,6 +351,15 @@ class FTRL(Optimizer):
             SlotSpec("accumulator", False, self.initial_accumulator),
             SlotSpec("linear", False, 0.0),
         )
+
+    def _scaled(self, rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        message = (
+            "The learning rate of the model's optimizer has changed, which tables trained by FTRL "
+            "cannot follow: a new rate would rescale every row it touches. Take Adagrad for these "
+            "tables, or call follow(None) on their layer, and all its tables keep their own rates."
+        )
+        with tf.control_dependencies([tf.debugging.assert_equal(scale, 1.0, message)]):
+            return tf.identity(rate)
 
     def _apply_unique(
         self,

@@ -14,7 +14,8 @@ from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
-from tf_dlrm.keras_api import add_as_weight, keras, only_shapes_are_wanted
+from tf_dlrm.keras_api import add_as_weight, calling_layers, keras, only_shapes_are_wanted
+from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 
 
@@ -31,6 +32,22 @@ class EmbeddingCollection(keras.layers.Layer):
 
     A table whose config has a `storage` is kept as other tables, under names of their own, and
     perhaps as a matrix, which is a weight of the layer.
+
+    What the Keras optimizer of the model that trains the layer does to tables:
+
+    | what                                         | to tables                                   |
+    |----------------------------------------------|---------------------------------------------|
+    | its kind, its learning rate when compiled    | nothing: each table has an optimizer        |
+    | `learning_rate.assign`, callbacks that do so | their rates change by the same factor; with |
+    |                                              | FTRL, or on a TPU, an error                 |
+    | a schedule as learning rate                  | an error, unless each table has a schedule  |
+    | `clipnorm`, `clipvalue`, `global_clipnorm`,  | an error                                    |
+    | accumulation, `weight_decay`, `use_ema`      |                                             |
+    | a loss scale                                 | an error                                    |
+
+    The factor is relative to the rate when a model of this package is compiled; in other models,
+    to that in the first training step. `follow` sets it, tells the layer the optimizer of a loop
+    of one's own, and with None lets tables do without all of it but the loss scale.
 
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
     optimizer slots and the number of updates, whatever the placement. All that goes by weights
@@ -101,6 +118,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self._communication_dtype = communication_dtype
         self._placement: _Opaque | None = None
         self._table_weights = _Opaque(())
+        self._rates = TableRates(self.name, tables_of(configs))
 
     @property
     def features(self) -> tuple[FeatureConfig, ...]:
@@ -161,6 +179,40 @@ class EmbeddingCollection(keras.layers.Layer):
         self._checkpoint_tables = self.tables
         self.built = True
 
+    @property
+    def reference_rate(self) -> float | None:
+        """The followed optimizer's learning rate at which the tables' own hold; None for none."""
+        followed = self._rates.followed
+        return None if followed is None else followed.reference_rate
+
+    def follow(self, optimizer: Any, reference_rate: float | None = None) -> None:
+        """Lets the tables' learning rates follow that of a Keras optimizer; see the class.
+
+        Args:
+            optimizer: The optimizer of a loop of one's own or of a compiled model; None, and the
+                tables keep their own rates, whatever model trains them.
+            reference_rate: The optimizer's learning rate at which the tables' own rates hold; None
+                for its rate now.
+
+        Raises:
+            ValueError: If the optimizer does what tables cannot follow.
+        """
+        self.build()
+        self._rates.follow(optimizer, reference_rate, self.trap)
+
+    def follow_model(self, optimizer: Any, reference_rate: float | None = None) -> None:
+        """Does as `follow`, unless that was called: for models, when they are compiled.
+
+        Args:
+            optimizer: The optimizer of the model.
+            reference_rate: As of `follow`.
+
+        Raises:
+            ValueError: As of `follow`.
+        """
+        self.build()
+        self._rates.follow_model(optimizer, reference_rate, self.trap)
+
     def call(
         self,
         ids: Mapping[str, Any],
@@ -182,7 +234,8 @@ class EmbeddingCollection(keras.layers.Layer):
                 found = placement.lookup(bags)
 
             def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
+                with self._rates.of_update(callers, self.trap):
+                    pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
                 return (tf.zeros(()), *(pulled[name] for name in weighted))
 
             return tuple(found.vectors[name] for name in names), gradient
@@ -192,6 +245,7 @@ class EmbeddingCollection(keras.layers.Layer):
                 plain = placement.lookup(bags).vectors
             vectors = tuple(plain[name] for name in names)
         else:
+            callers = calling_layers()
             vectors = lookup(
                 tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
             )

@@ -11,13 +11,14 @@ from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel
+from tf_dlrm.models.table_model import TableModel
 
 # Between the seeds of two members: more than the layers of one model use.
 _SEED_STRIDE = 100_003
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
-class Ensemble(keras.Model):
+class Ensemble(TableModel):
     """Models that differ in their first values only, each with tables and MLPs of its own.
 
     On few rows, where one model's quality varies with its seed, the mean of several logits is

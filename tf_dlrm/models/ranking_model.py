@@ -14,6 +14,7 @@ from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP
+from tf_dlrm.models.table_model import TableModel
 
 # The key of the dense features among the inputs.
 DENSE = "dense"
@@ -107,7 +108,7 @@ class RankingConfig:
         return cls(**{**values, "features": features})
 
 
-class RankingModel(keras.Model):
+class RankingModel(TableModel):
     """Embeds the categorical features and makes one logit of them and the dense features.
 
     All weights exist once the model is constructed. The tables are trained by their own optimizers

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.optimizers import rates_are_scaled
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup
 from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
@@ -243,6 +244,11 @@ class TpuPlacement:
 
     def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """See `Placement.update`; within `receiving`, small tables learn and the rest is kept."""
+        if rates_are_scaled():
+            raise ValueError(
+                "Tables on a TPU cannot follow the learning rate of a model's optimizer. Call "
+                "follow(None) on their layer, and they keep their own rates."
+            )
         bags, received, kept = lookup.residuals
         if self._small is not None:
             self._small.update(bags, gradients, self.tables.updates.read_value())

@@ -1,0 +1,227 @@
+"""What the optimizer of a Keras model does that its tables follow, and what they cannot follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from tf_dlrm.embeddings.config import TableConfig
+from tf_dlrm.embeddings.optimizers import FTRL, rates_scaled
+from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.keras_api import keras
+
+# What Keras's optimizers do with gradients and weights besides their rule; tables have neither.
+_NOT_FOLLOWED = (
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "gradient_accumulation_steps",
+    "gradient_transformers",
+    "use_ema",
+    "weight_decay",
+)
+
+_FIRST_STEP = (
+    "The tables of layer '%s' follow the learning rate of the model's %s: their own rates hold at "
+    "its rate in this first step, %g. If a callback has changed that already, call "
+    "follow(optimizer, reference_rate) on the layer with the rate before."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FollowedOptimizer:
+    """A Keras optimizer, whose learning rate tables follow.
+
+    Attributes:
+        optimizer: The optimizer.
+        reference_rate: Its learning rate at which the tables' own rates hold.
+    """
+
+    optimizer: Any
+    reference_rate: float
+
+    def scale(self) -> tf.Tensor:
+        """Returns by what the tables' own rates are multiplied now, a float32 scalar."""
+        rate = tf.cast(tf.convert_to_tensor(self.optimizer.learning_rate), tf.float32)
+        return rate / self.reference_rate
+
+
+class TableRates:
+    """Which Keras optimizer the tables of a layer follow, if any.
+
+    Attributes:
+        followed: The optimizer, or None.
+    """
+
+    def __init__(self, layer: str, tables: Sequence[TableConfig]) -> None:
+        """Follows none.
+
+        Args:
+            layer: Name of the layer, for errors.
+            tables: Its tables.
+        """
+        self.followed: FollowedOptimizer | None = None
+        self._layer = layer
+        self._tables = tuple(tables)
+        self._follows_models = True
+
+    def follow(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
+        """Follows an optimizer whatever models the layer is in, or none.
+
+        Args:
+            optimizer: The optimizer, or None.
+            reference_rate: See `FollowedOptimizer`; None for its learning rate now.
+            trap: The weight of the layer that the optimizer trains.
+
+        Raises:
+            ValueError: If the optimizer does what tables cannot follow.
+        """
+        self._follows_models = False
+        self.followed = None
+        if optimizer is not None:
+            self.followed = self._checked(optimizer, reference_rate, trap)
+
+    def follow_model(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
+        """Follows the optimizer of the model that trains the layer, unless `follow` was called.
+
+        Args:
+            optimizer: The optimizer.
+            reference_rate: As of `follow`.
+            trap: As of `follow`.
+
+        Raises:
+            ValueError: As of `follow`.
+        """
+        _check_no_loss_scale(optimizer, self._layer)
+        if self._follows_models and not self._is_followed(optimizer):
+            self.followed = self._checked(optimizer, reference_rate, trap)
+
+    def of_update(self, callers: Sequence[Any], trap: Any) -> AbstractContextManager[None]:
+        """Returns the context in which tables are updated.
+
+        Args:
+            callers: The layers and models that called the layer, the outermost last.
+            trap: As of `follow`.
+
+        Raises:
+            ValueError: If the loss is scaled, or as `follow`.
+        """
+        optimizer = _optimizer_of(callers)
+        if optimizer is None:
+            if self.followed is None:
+                _check_no_float16(callers, self._layer)
+        elif not self._is_followed(optimizer):
+            self.follow_model(optimizer, None, trap)
+            if self._is_followed(optimizer):
+                logging.warning(_FIRST_STEP, self._layer, _kind(optimizer), _rate(optimizer))
+        return rates_scaled(None if self.followed is None else self.followed.scale())
+
+    def _is_followed(self, optimizer: Any) -> bool:
+        return self.followed is not None and self.followed.optimizer is optimizer
+
+    def _checked(
+        self, optimizer: Any, reference_rate: float | None, trap: Any
+    ) -> FollowedOptimizer | None:
+        """Returns what to follow; None if the rate is a schedule and so are all tables' own."""
+        what = f"The {_kind(optimizer)} that trains layer '{self._layer}'"
+        _check_no_loss_scale(optimizer, self._layer)
+        for name in _NOT_FOLLOWED:
+            value = getattr(optimizer, name, None)
+            if not value or (name == "weight_decay" and not optimizer._use_weight_decay(trap)):
+                continue
+            instead = f"leave {name} out"
+            if name == "weight_decay":
+                instead += ", call its exclude_from_weight_decay(var_names=['trap'])"
+            raise ValueError(
+                f"{what} has {name}={value}, which cannot act on tables: they are updated during "
+                f"the backward pass, by optimizers of their own. Either {instead}, or call "
+                "follow(None) on the layer, and its tables do without."
+            )
+        if _has_schedule(optimizer):
+            names = [table.name for table in self._tables if _has_constant_rate(table)]
+            if not names:
+                return None
+            raise ValueError(
+                f"{what} has a schedule as its learning rate, which tables cannot follow, since "
+                f"they count their own updates. Give the tables {names} a LearningRateSchedule "
+                "(LearningRateSchedule(0.05) stays at 0.05), or call follow(None) on the layer."
+            )
+        rate = _rate(optimizer) if reference_rate is None else reference_rate
+        if rate is None or not 0.0 < rate < float("inf"):
+            raise ValueError(
+                f"{what} has the learning rate {rate}, but tables can only follow one that is "
+                "above 0. Call follow(optimizer, reference_rate) on the layer, with the rate at "
+                "which the tables' own rates hold, or follow(None), and they keep their own rates."
+            )
+        return FollowedOptimizer(optimizer, rate)
+
+
+def _check_no_loss_scale(optimizer: Any, layer: str) -> None:
+    """Refuses an optimizer that scales the loss."""
+    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) or getattr(
+        optimizer, "loss_scale_factor", None
+    ):
+        raise ValueError(
+            f"Layer '{layer}' cannot be trained by {_kind(optimizer)}, which scales the "
+            "loss: tables are updated during the backward pass, when gradients still have the "
+            "scale, for example 32768. Train in float32 or mixed_bfloat16, without a loss scale."
+        )
+
+
+def _check_no_float16(layers: Sequence[Any], layer: str) -> None:
+    """Refuses float16 around a layer where no optimizer tells whether the loss is scaled."""
+    for place, policy in [
+        *((f"'{owner.name}'", owner) for owner in layers),
+        ("the global dtype policy", keras.mixed_precision.global_policy()),
+    ]:
+        if getattr(policy, "compute_dtype", None) == "float16":
+            raise ValueError(
+                f"Layer '{layer}' is trained in float16, that of {place}, where losses are scaled: "
+                "the scale would be part of the tables' updates. Train in float32 or "
+                "mixed_bfloat16. Or, if your loss is not scaled, call follow(optimizer) on the "
+                "layer with the optimizer of your loop."
+            )
+
+
+def _optimizer_of(layers: Sequence[Any]) -> Any:
+    """Returns the optimizer of the outermost model that has one, or None."""
+    found = None
+    for layer in layers:
+        optimizer = getattr(layer, "optimizer", None)
+        if isinstance(layer, keras.Model) and hasattr(optimizer, "apply_gradients"):
+            found = optimizer
+    return found
+
+
+def _kind(optimizer: Any) -> str:
+    return type(optimizer).__name__
+
+
+def _has_constant_rate(table: TableConfig) -> bool:
+    # FTRL follows nothing.
+    own = table.optimizer
+    return not isinstance(own, FTRL) and not isinstance(own.learning_rate, LearningRateSchedule)
+
+
+def _has_schedule(optimizer: Any) -> bool:
+    """Returns whether the learning rate changes with the step, and not by assignment."""
+    with tf.init_scope():
+        config = optimizer.get_config()
+    # Keras serializes schedules and functions as dicts; `decay` is a schedule of old optimizers.
+    return isinstance(config.get("learning_rate"), Mapping) or bool(config.get("decay"))
+
+
+def _rate(optimizer: Any) -> float | None:
+    try:
+        value = optimizer.learning_rate
+    except (AttributeError, ValueError):
+        return None
+    if value is None:
+        return None
+    with tf.init_scope():
+        return float(tf.convert_to_tensor(value))
