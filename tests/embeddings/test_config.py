@@ -12,11 +12,14 @@ from tf_dlrm.embeddings import (
     Adagrad,
     Constant,
     FeatureConfig,
+    Frozen,
     LazyAdam,
     LearningRateSchedule,
     Normal,
+    Range,
     RowWiseAdagrad,
     TableConfig,
+    TruncatedNormal,
     Uniform,
     features_from_json,
     features_to_json,
@@ -32,6 +35,7 @@ OPTIMIZERS = [
     RowWiseAdagrad(0.1, 0.3),
     LazyAdam(0.1, 0.8, 0.9, 1e-5),
     FTRL(0.1, -0.4, 0.01, 0.02, 0.3, 0.5),
+    Frozen(),
 ]
 
 
@@ -83,12 +87,14 @@ def test_schedule_without_parts_is_constant():
         (lambda: TableConfig("t", 5, 1, optimizer="sgd"), "optimizer of table 't'.*but is 'sgd'"),
         (
             lambda: TableConfig("t", 5, 1),
-            "optimizer of table 't'.*SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL.*is missing",
+            "optimizer of table 't'.*SGD, Adagrad, RowWiseAdagrad, .*Frozen.*is missing",
         ),
         (
-            lambda: TableConfig("t", 5, 1, initializer="ones", optimizer=SGD(0.01)),
-            "initializer of table 't'",
+            lambda: TableConfig("t", 5, 1, initializer="orthogonal", optimizer=SGD(0.01)),
+            "initializer of table 't'.*Keras.*but is 'orthogonal'",
         ),
+        (lambda: Frozen(0.1), "learning_rate of Frozen must be 0"),
+        (lambda: Range(1.0, 1.0), "low below high"),
         (lambda: FeatureConfig("f", "t"), "table of feature 'f'"),
         (lambda: SGD(-0.1), "learning_rate must be"),
         (lambda: SGD(float("nan")), "learning_rate must be"),
@@ -120,7 +126,17 @@ def test_two_tables_of_one_name_or_two_features_of_one_name():
         tables_of([FeatureConfig("f", a), FeatureConfig("f", a)])
 
 
-@pytest.mark.parametrize("initializer", [Uniform(), Uniform(0.3), Normal(1.0, 0.1), Constant(3.0)])
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        Uniform(),
+        Uniform(0.3),
+        Range(0.5, 2.0),
+        Normal(1.0, 0.1),
+        TruncatedNormal(1.0, 0.1),
+        Constant(3.0),
+    ],
+)
 def test_rows_depend_on_seed_table_and_row_alone(initializer):
     table = TableConfig("t", CHUNK_ROWS * 2 + 100, 3, initializer, optimizer=SGD(0.01))
     whole = table.initial_rows(7, 0, table.vocabulary_size).numpy()

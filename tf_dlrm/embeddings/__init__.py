@@ -8,8 +8,16 @@ from tf_dlrm.embeddings.config import (
     features_to_json,
     tables_of,
 )
-from tf_dlrm.embeddings.initializers import Constant, Normal, Uniform
-from tf_dlrm.embeddings.optimizers import FTRL, SGD, Adagrad, LazyAdam, Optimizer, RowWiseAdagrad
+from tf_dlrm.embeddings.initializers import Constant, Normal, Range, TruncatedNormal, Uniform
+from tf_dlrm.embeddings.optimizers import (
+    FTRL,
+    SGD,
+    Adagrad,
+    Frozen,
+    LazyAdam,
+    Optimizer,
+    RowWiseAdagrad,
+)
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Placement
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
@@ -30,6 +38,7 @@ __all__ = [
     "Bags",
     "Constant",
     "FeatureConfig",
+    "Frozen",
     "LazyAdam",
     "LearningRateSchedule",
     "LocalPlacement",
@@ -40,10 +49,12 @@ __all__ = [
     "Optimizer",
     "Placement",
     "QuotientRemainder",
+    "Range",
     "RowWiseAdagrad",
     "Table",
     "TableConfig",
     "TableSet",
+    "TruncatedNormal",
     "Uniform",
     "WeightedRows",
     "features_from_json",

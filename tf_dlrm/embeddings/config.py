@@ -14,6 +14,7 @@ from tf_dlrm.embeddings.initializers import (
     initializer_from_dict,
     initializer_to_dict,
 )
+from tf_dlrm.embeddings.keras_initializers import from_keras
 from tf_dlrm.embeddings.optimizers import (
     Optimizer,
     optimizer_from_dict,
@@ -33,8 +34,10 @@ class TableConfig:
         name: Name of the table: its key in checkpoints, and part of the seed of its first values.
         vocabulary_size: Number of rows.
         dim: Number of columns.
-        initializer: First values; by default the paper's, uniform in +-sqrt(1 / rows).
-        optimizer: How the rows learn. There is no default: no optimizer of Keras acts on tables.
+        initializer: First values; by default the paper's, uniform in +-sqrt(1 / rows). One of
+            Keras's, or its name, is taken as the one here that draws from its distribution.
+        optimizer: How the rows learn; with `Frozen()` they do not. There is no default, since no
+            optimizer of Keras acts on tables.
         combiner: How the vectors of one bag become one: "sum", "mean" or "sqrtn".
         out_of_vocabulary: The row for ids outside [0, vocabulary_size); None makes them errors.
         storage: None for a row of `dim` numbers for each id; or `QuotientRemainder`,
@@ -61,10 +64,11 @@ class TableConfig:
                     f"{value!r}."
                 )
         if not isinstance(self.initializer, Initializer):
-            raise ValueError(
-                f"initializer of table '{self.name}' must be Uniform, Normal or Constant, but is "
-                f"{self.initializer!r}."
-            )
+            try:
+                own = from_keras(self.initializer, self.vocabulary_size, self.dim)
+            except ValueError as error:
+                raise ValueError(f"initializer of table '{self.name}': {error}.") from error
+            object.__setattr__(self, "initializer", own)
         if not isinstance(self.optimizer, Optimizer):
             given = "is missing" if self.optimizer is None else f"is {self.optimizer!r}"
             raise ValueError(

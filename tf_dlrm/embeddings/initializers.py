@@ -37,6 +37,28 @@ class Uniform:
 
 
 @dataclasses.dataclass(frozen=True)
+class Range:
+    """Uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -float("inf") < self.low < self.high < float("inf"):
+            raise ValueError(
+                f"low and high must be finite numbers, low below high, but are {self.low} and "
+                f"{self.high}."
+            )
+
+    def draw(self, shape: tuple[int, int], seed: tf.Tensor, vocabulary_size: int) -> tf.Tensor:
+        """Returns float32 values of `shape` for one chunk, a function of `seed` alone."""
+        del vocabulary_size
+        return tf.random.stateless_uniform(
+            shape, seed, self.low, self.high, tf.float32, alg="philox"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Normal:
     """Normal with a mean and a standard deviation."""
 
@@ -56,6 +78,18 @@ class Normal:
 
 
 @dataclasses.dataclass(frozen=True)
+class TruncatedNormal(Normal):
+    """Normal, and drawn again where it is more than two standard deviations from the mean."""
+
+    def draw(self, shape: tuple[int, int], seed: tf.Tensor, vocabulary_size: int) -> tf.Tensor:
+        """Returns float32 values of `shape` for one chunk, a function of `seed` alone."""
+        del vocabulary_size
+        return tf.random.stateless_truncated_normal(
+            shape, seed, self.mean, self.stddev, tf.float32, alg="philox"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Constant:
     """One value everywhere."""
 
@@ -67,9 +101,9 @@ class Constant:
         return tf.fill(shape, tf.constant(self.value, tf.float32))
 
 
-Initializer = Uniform | Normal | Constant
+Initializer = Uniform | Range | Normal | TruncatedNormal | Constant
 _KINDS: Mapping[str, type[Initializer]] = {
-    kind.__name__: kind for kind in (Uniform, Normal, Constant)
+    kind.__name__: kind for kind in (Uniform, Range, Normal, TruncatedNormal, Constant)
 }
 
 

@@ -149,6 +149,44 @@ class SGD(Optimizer):
         table.scatter_sub(tf.IndexedSlices(self.rate(step) * gradients, ids))
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Frozen(Optimizer):
+    """Rows are looked up and stay as they are.
+
+    Attributes:
+        learning_rate: 0.
+    """
+
+    learning_rate: float | LearningRateSchedule = 0.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate != 0.0:
+            raise ValueError(f"learning_rate of Frozen must be 0, but is {self.learning_rate}.")
+
+    def __repr__(self) -> str:
+        return "Frozen()"
+
+    def apply(
+        self,
+        table: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        ids: tf.Tensor,
+        gradients: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """Does nothing."""
+
+    def _apply_unique(
+        self,
+        table: tf.Variable,
+        slots: Mapping[str, tf.Variable],
+        ids: tf.Tensor,
+        gradients: tf.Tensor,
+        step: tf.Tensor,
+    ) -> None:
+        """Does nothing."""
+
+
 def _check_at_least_zero(**values: float) -> None:
     for name, value in values.items():
         if not 0.0 <= value < float("inf"):
@@ -385,7 +423,7 @@ class FTRL(Optimizer):
 
 
 _KINDS: Mapping[str, type[Optimizer]] = {
-    kind.__name__: kind for kind in (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL)
+    kind.__name__: kind for kind in (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL, Frozen)
 }
 
 

@@ -9,7 +9,7 @@ from absl import logging
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
-from tf_dlrm.embeddings.optimizers import Optimizer
+from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
@@ -28,7 +28,7 @@ class EmbeddingCollection(keras.layers.Layer):
     with the optimizer of its table. One backward pass is one update. To Keras the tables are
     therefore weights that are not trained, and no optimizer of Keras sees them; a scalar weight
     `trap`, which stays 0, makes the gradient come by. With `trainable = False`, or called with
-    `training=False`, the tables stay as they are.
+    `training=False`, the tables stay as they are; one whose optimizer is `Frozen()` always does.
 
     A table whose config has a `storage` is kept as other tables, under names of their own, and
     perhaps as a matrix, which is a weight of the layer.
@@ -163,13 +163,14 @@ class EmbeddingCollection(keras.layers.Layer):
                     self._communication_dtype,
                 )
             )
+        frozen = [t.name for t in tables_of(self.features) if isinstance(t.optimizer, Frozen)]
         for k, (name, shape) in enumerate(projected_tables(self.features).items()):
             # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
             matrix = self.add_weight(
                 name=f"projection_of_{name}",
                 shape=shape,
                 initializer=normal_by_fans(self._seed + k),
-                trainable=True,
+                trainable=name not in frozen,
             )
             setattr(self, f"projection_{k}", matrix)
         logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.optimizers import FTRL, rates_scaled
+from tf_dlrm.embeddings.optimizers import FTRL, Frozen, rates_scaled
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.keras_api import keras
 
@@ -205,7 +205,9 @@ def _kind(optimizer: Any) -> str:
 def _has_constant_rate(table: TableConfig) -> bool:
     # FTRL follows nothing.
     own = table.optimizer
-    return not isinstance(own, FTRL) and not isinstance(own.learning_rate, LearningRateSchedule)
+    return not (
+        isinstance(own, FTRL | Frozen) or isinstance(own.learning_rate, LearningRateSchedule)
+    )
 
 
 def _has_schedule(optimizer: Any) -> bool:

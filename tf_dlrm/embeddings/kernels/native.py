@@ -15,6 +15,7 @@ from tf_dlrm.embeddings.optimizers import (
     FTRL,
     SGD,
     Adagrad,
+    Frozen,
     LazyAdam,
     Optimizer,
     RowWiseAdagrad,
@@ -26,7 +27,7 @@ _FOLDER = pathlib.Path(__file__).parent
 # As the C++ numbers them.
 _COMBINERS = ("sum", "mean", "sqrtn")
 _BY_SPLITS, _BY_BAG, _NO_ROW = 0, -1, -1
-_OPTIMIZERS = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL)
+_OPTIMIZERS = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL, Frozen)
 
 
 def are_used(optimizer: Optimizer, device: str) -> bool:
@@ -98,6 +99,8 @@ def update(
     Raises:
         tf.errors.InvalidArgumentError: When it runs, as `lookup`; then nothing is updated.
     """
+    if isinstance(optimizer, Frozen):
+        return
     _ops().tf_dlrm_update(
         table=table.handle,
         slots=[slots[spec.name].handle for spec in optimizer.slots],

@@ -14,6 +14,7 @@ from tf_dlrm.embeddings.optimizers import (
     FTRL,
     SGD,
     Adagrad,
+    Frozen,
     LazyAdam,
     Optimizer,
     RowWiseAdagrad,
@@ -51,6 +52,8 @@ def dense_update(
 def _update(
     optimizer: Optimizer, values: Mapping[str, tf.Tensor], g: tf.Tensor, step: tf.Tensor
 ) -> dict[str, tf.Tensor]:
+    if isinstance(optimizer, Frozen):
+        return {}
     rows = values[ROWS]
     rate = optimizer.rate(step)
     if isinstance(optimizer, SGD):

@@ -19,6 +19,7 @@ from tf_dlrm.embeddings.optimizers import (
     FTRL,
     SGD,
     Adagrad,
+    Frozen,
     LazyAdam,
     Optimizer,
     RowWiseAdagrad,
@@ -113,7 +114,7 @@ def optimizer_config(optimizer: Optimizer, step: tf.Variable | None = None) -> A
 
 def _converted(optimizer: Optimizer, step: tf.Variable | None) -> Any:
     tpu = tf.tpu.experimental.embedding
-    if isinstance(optimizer, SGD):
+    if isinstance(optimizer, SGD | Frozen):
         return tpu.SGD(learning_rate=_rate(optimizer, step))
     if isinstance(optimizer, Adagrad):
         _check_adagrad(optimizer)
