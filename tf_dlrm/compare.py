@@ -72,7 +72,7 @@ def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
             )
             for run in runs
         ]
-    results = train_all(runs, options.keep_models)
+    results = train_all(runs, options.keep_models, source.fingerprint)
     from tf_dlrm.comparing.curves import draw_curves
     from tf_dlrm.comparing.table import comparison_table
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -90,6 +91,9 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
         except (UserError, DataError, OSError) as error:
             print(f"{name}: {_sentence(error)}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print(f"{name}: stopped by SIGINT.", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
         print(json.dumps(result, allow_nan=False), flush=True)
 
     app.run(guarded)

@@ -12,6 +12,8 @@ from tf_dlrm.errors import UserError
 # In place of `python -m tf_dlrm.train`: notes its start, and leaves what a training run leaves.
 _PROGRAM = """#!{python} -IS
 import json, os, pathlib, signal, sys
+if sys.argv[1] == "-IS":  # what ties it to the process that starts it
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 assert sys.argv[1:3] == ["-m", "tf_dlrm.train"], sys.argv
 flags = dict(flag[2:].split("=", 1) for flag in sys.argv[3:])
 folder = pathlib.Path(flags["model_dir"])
@@ -75,6 +77,14 @@ def test_finished_runs_of_other_options_are_refused_before_any_is_trained(progra
     with pytest.raises(UserError, match=r"dcn/adagrad/seed_0 holds a run with other options .*=50"):
         train_all([runs[0], _with_run(runs[1], batch_size=50)], keep_models=False)
     assert program() == ["dcn 100"]
+
+
+def test_finished_runs_on_other_data_are_refused(program, runs):
+    train_all(runs[:1], keep_models=False, data="first")
+    with pytest.raises(UserError, match=r"seed_0 holds a run on other data"):
+        train_all(runs, keep_models=False, data="second")
+    assert program() == ["dlrm 100"]
+    assert len(train_all(runs, keep_models=False, data="first")) == 2
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_options(program, runs, monkeypatch):

@@ -6,6 +6,7 @@ import signal
 import pytest
 import tensorflow as tf
 
+from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Position
 from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
@@ -105,18 +106,44 @@ def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):
     assert events[4:] == events[1:4]
 
 
-@pytest.mark.parametrize("point", ["evaluation:2:SIGTERM", "evaluation:4:SIGTERM"])
-def test_a_sigterm_ends_the_run_after_a_checkpoint_of_the_next_steps(
-    loop, events, monkeypatch, point
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_signal_ends_the_run_after_a_checkpoint_of_the_next_steps(
+    loop, events, monkeypatch, number, step
 ):
-    step = int(point.split(":")[1])
+    point = f"evaluation:{step}:{number.name}"
     monkeypatch.setenv(VARIABLE, point)
     with pytest.raises(SystemExit) as ended:
         loop(eval_every_steps=2, checkpoint_every_steps=2).run(Position())
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + number
     (kind, position), (before, count) = events[-1], events[-2]
     assert (kind, before) == ("save", "steps") and position.step == step + count
     assert ("evaluate", position.step) not in events
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_ends_at_once(loop, events, monkeypatch):
+    running = loop(eval_every_steps=2)
+    evaluate = running.evaluate
+
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return evaluate()
+
+    running.evaluate = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        running.run(Position())
+    assert "save" not in [kind for kind, _ in events]
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 0}, {"rows": 0}, {"rows": -5}])
+def test_no_steps_at_all_is_an_error(loop, monkeypatch, changes):
+    running = loop(**{name: value for name, value in changes.items() if name != "rows"})
+    if "rows" in changes:
+        monkeypatch.setattr(running.source, "rows", lambda split: changes["rows"])
+    with pytest.raises(UserError, match="There is nothing to train|The data has no training rows"):
+        running.run(Position())
 
 
 def test_the_fault_point_of_an_evaluation_comes_after_it_is_written(loop, tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_huge_logits_overflow_nowhere():
 
 def test_one_class_has_no_auc():
     metrics = click_metrics(np.array([0.5, -0.5]), np.array([0, 0]))
-    assert metrics["auc"] is None
+    assert metrics["auc"] is None and metrics["accuracy"] is None
     assert metrics["normalized_entropy"] is None
     assert metrics["calibration"] is None
 

@@ -126,7 +126,7 @@ def test_ragged_features_train_and_resume_like_others(tiny, tmp_path, copy_as_of
 
 
 def test_a_finished_run_is_neither_trained_nor_evaluated_again(finished, monkeypatch):
-    monkeypatch.setattr(training_run, "evaluate", None)
+    monkeypatch.setattr(training_run, "Evaluation", lambda *arguments: None)
     config, first = finished
     path = newest(config)
     before = os.stat(path + ".index").st_mtime_ns

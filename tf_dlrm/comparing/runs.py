@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tf_dlrm.comparing.options import CompareOptions
@@ -21,6 +23,8 @@ from tf_dlrm.training.option import commas
 from tfrecords import files
 
 _BEGUN, _RESULT, _LOG = "begun.json", "result.json", "log.txt"
+# That a run has to write a checkpoint when the comparison is stopped.
+_GRACE_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,25 +94,26 @@ def _with_optimizer(
     return dataclasses.replace(own, embedding_learning_rate=rate, dense_learning_rate=rate)
 
 
-def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
+def train_all(runs: Sequence[Run], keep_models: bool, data: str = "") -> list[dict[str, Any]]:
     """Trains what has not been trained, and returns the results of all runs.
 
     Args:
         runs: The runs.
         keep_models: Whether checkpoints stay once a run has its result.
+        data: A text that differs where the examples differ.
 
     Raises:
-        UserError: If a run fails, or one was made with other options before.
+        UserError: If a run fails, or one was made with other options or data before.
     """
     results: list[dict[str, Any]] = []
-    waiting = [run for run in runs if _finished(run) is None]
+    waiting = [run for run in runs if _finished(run, data) is None]
     for run in waiting:
         _check_begun(run)
     start = time.monotonic()
     for run in runs:
-        result = _finished(run)
+        result = _finished(run, data)
         if result is None:
-            done = len(waiting) - sum(_finished(other) is None for other in waiting)
+            done = len(waiting) - sum(_finished(other, data) is None for other in waiting)
             left = ""
             if done:
                 seconds = (time.monotonic() - start) / done * (len(waiting) - done)
@@ -117,7 +122,9 @@ def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
             result = _train(run)
             files.write_bytes(
                 str(run.folder / _RESULT),
-                json.dumps({"flags": _flags(run), "result": result}, indent=1).encode(),
+                json.dumps(
+                    {"flags": _flags(run), "data": data, "result": result}, indent=1
+                ).encode(),
             )
         if not keep_models:
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
@@ -125,16 +132,22 @@ def train_all(runs: Sequence[Run], keep_models: bool) -> list[dict[str, Any]]:
     return results
 
 
-def _finished(run: Run) -> dict[str, Any] | None:
+def _finished(run: Run, data: str) -> dict[str, Any] | None:
     """Returns the result of a run that was trained before, or None."""
     before = _read(run, _RESULT)
     if before is None:
         return None
     try:
         flags, result = before["flags"], dict(before["result"])
+        before_data = before.get("data", data)
     except (ValueError, LookupError, TypeError):
         raise _unreadable(run, _RESULT) from None
     _check_same(run, flags, _RESULT)
+    if before_data != data:
+        raise UserError(
+            f"{run.folder} holds a run on other data, which was converted anew since; use another "
+            "--output_dir."
+        )
     return result
 
 
@@ -182,17 +195,22 @@ def _train(run: Run) -> dict[str, Any]:
     files.write_bytes(str(run.folder / _BEGUN), json.dumps(_flags(run), indent=1).encode())
     log = run.folder / _LOG
     command = [sys.executable, "-m", "tf_dlrm.train", *run.config.to_flags()]
-    with open(log, "ab") as errors:
+    with open(log, "ab") as errors, _termination_as_exit():
         process = subprocess.Popen(
-            command,
+            tied_to_this_process(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            preexec_fn=tied_to_this_process(),  # safe: there is a single thread here
+            start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
         )
         try:
             output, _ = process.communicate()
+        except BaseException:
+            process.terminate()  # it writes a checkpoint
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+            raise
         finally:
             process.kill()
             process.wait()
@@ -201,3 +219,17 @@ def _train(run: Run) -> dict[str, Any]:
         last = lines[-1] if lines else f"it ended with code {process.returncode}"
         raise UserError(f"The run {run.name} failed: {last} All it said is in {log}.")
     return dict(json.loads(output.splitlines()[-1]))
+
+
+@contextlib.contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that what runs can be ended first."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

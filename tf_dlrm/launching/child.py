@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
+from tf_dlrm.launching import tied
 from tf_dlrm.launching.cluster import Task
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _READ_BYTES = 65_536
 # A program that never ends its line must not fill the memory.
 _LONGEST_LINE = 1 << 20
@@ -65,7 +64,7 @@ class Pipe:
 class Child:
     """A process of the cluster.
 
-    It runs in a process group of its own, so that a terminal's Ctrl-C reaches it through the
+    It runs in a session of its own, so that a terminal's Ctrl-C reaches it through the
     launcher alone, and gets SIGKILL from the kernel when the launcher dies (Linux only).
 
     Args:
@@ -94,12 +93,12 @@ class Child:
         self.signalled = False
         self.killed = False
         self._process = subprocess.Popen(
-            command,
+            tied_to_this_process(command),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=tied_to_this_process(),  # safe: the launcher has a single thread
+            start_new_session=True,
         )
         assert self._process.stdout and self._process.stderr  # for mypy: they are pipes
         self.pipes = (Pipe(self._process.stdout, stdout), Pipe(self._process.stderr, stderr))
@@ -159,15 +158,9 @@ class Child:
             pipe.close()
 
 
-def tied_to_this_process() -> Callable[[], None]:
-    """Returns what a new process does before it becomes the program, so that it dies with us."""
-    launcher = os.getpid()
+def tied_to_this_process(command: Sequence[str]) -> list[str]:
+    """Returns the command that runs `command` so that it gets SIGKILL when this process dies.
 
-    def tie() -> None:
-        os.setpgid(0, 0)
-        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-        if os.getppid() != launcher:  # it died before the line above
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return tie
+    The process is the same: its id is that of the program.
+    """
+    return [sys.executable, "-IS", tied.__file__, str(os.getpid()), *command]

@@ -37,18 +37,96 @@ def predictions(
         batch_size: Rows in a batch; the last batch may be smaller.
         steps: Number of batches; 0 for all.
     """
+    return _predictions(logits, source, _batches(source, split, batch_size, steps))
+
+
+def _batches(source: Source, split: str, batch_size: int, steps: int) -> tf.data.Dataset:
     batches = source.batches(split, batch_size)
     total = -(-source.rows(split) // batch_size)
     if steps:
         batches, total = batches.take(steps), min(steps, total)
+    return batches.apply(tf.data.experimental.assert_cardinality(total))
+
+
+def _predictions(
+    logits: Callable[[Features], tf.Tensor], source: Source, batches: tf.data.Dataset
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     last_line = time.perf_counter()
     advice = "A smaller --eval_batch_size may help."
     with readable_errors(source), said_when_it_runs_out(advice):
         for done, (features, labels) in enumerate(batches):
             if time.perf_counter() - last_line > 10:
                 last_line = time.perf_counter()
-                _LOG.info("evaluation: batch %d of %d", done, total)
+                _LOG.info("evaluation: batch %d of %d", done, int(batches.cardinality()))
             yield logits(features).numpy(), labels.numpy()
+
+
+class Evaluation:
+    """An evaluation of all rows of a split, or of its first ones, that may be repeated.
+
+    Its batches are made once: what TensorFlow keeps of the functions of a `tf.data.Dataset` stays
+    when the dataset is gone, some MB for each.
+
+    Args:
+        source: Where the examples come from.
+        split: Which of its splits.
+        batch_size: Rows in a batch; the last batch may be smaller.
+        steps: Number of batches; 0 for all.
+        ranking_group_size: Rows of each group that is ranked too; 0 for none.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str,
+        batch_size: int,
+        steps: int = 0,
+        ranking_group_size: int = 0,
+    ) -> None:
+        self._source, self._split = source, split
+        self._batch_size, self._steps = batch_size, steps
+        self._ranking_group_size = ranking_group_size
+        self._batches: tf.data.Dataset | None = None
+
+    def __call__(self, logits: Callable[[Features], tf.Tensor]) -> dict[str, Any]:
+        """Evaluates a model.
+
+        Args:
+            logits: Maps a batch of features to logits of shape [batch].
+
+        Returns:
+            The metrics of `click_metrics`, and with a group size those of `ranking_metrics`.
+
+        Raises:
+            UserError: if the split has no rows, or if a logit is not a finite number.
+        """
+        source, split = self._source, self._split
+        if not rows_or_none(source, split):
+            raise UserError(
+                f"The data has no rows in its split {split!r}, so it can't be evaluated."
+            )
+        if self._batches is None:
+            self._batches = _batches(source, split, self._batch_size, self._steps)
+        all_logits, all_labels = zip(*_predictions(logits, source, self._batches), strict=True)
+        logits_array = np.concatenate(all_logits)
+        bad = np.flatnonzero(~np.isfinite(logits_array))
+        if bad.size:
+            raise UserError(
+                f"The model's logit of row {bad[0]} of split {split!r} is "
+                f"{logits_array[bad[0]]}, not a finite number ({bad.size} of {logits_array.size} "
+                "rows are so)."
+            )
+        labels = np.concatenate(all_labels)
+        metrics = click_metrics(logits_array, labels)
+        if metrics["auc"] is None:
+            _LOG.warning(
+                "all %d labels of split %r are %g, so AUC, accuracy and normalized entropy are "
+                "undefined; evaluate rows of both labels",
+                *(labels.size, split, labels[0]),
+            )
+        if self._ranking_group_size:
+            metrics |= ranking_metrics(logits_array, labels, self._ranking_group_size)
+        return metrics
 
 
 def evaluate(
@@ -59,28 +137,5 @@ def evaluate(
     steps: int = 0,
     ranking_group_size: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates all rows of a split, or the first `steps` batches of it.
-
-    Returns:
-        The metrics of `click_metrics`, and with a group size those of `ranking_metrics`.
-
-    Raises:
-        UserError: if the split has no rows, or if a logit is not a finite number.
-    """
-    if not rows_or_none(source, split):
-        raise UserError(f"The data has no rows in its split {split!r}, so it can't be evaluated.")
-    all_logits, all_labels = zip(
-        *predictions(logits, source, split, batch_size, steps), strict=True
-    )
-    logits_array = np.concatenate(all_logits)
-    bad = np.flatnonzero(~np.isfinite(logits_array))
-    if bad.size:
-        raise UserError(
-            f"The model's logit of row {bad[0]} of split {split!r} is {logits_array[bad[0]]}, not "
-            f"a finite number ({bad.size} of {logits_array.size} rows are so)."
-        )
-    labels = np.concatenate(all_labels)
-    metrics = click_metrics(logits_array, labels)
-    if ranking_group_size:
-        metrics |= ranking_metrics(logits_array, labels, ranking_group_size)
-    return metrics
+    """Evaluates a model once: see `Evaluation`."""
+    return Evaluation(source, split, batch_size, steps, ranking_group_size)(logits)

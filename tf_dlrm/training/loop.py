@@ -71,17 +71,22 @@ class Loop:
         Raises:
             UserError: if the loss or a weight is no longer finite, if the data can't be read, or if
                 a checkpoint can't be written.
-            SystemExit: with code 143 after SIGTERM, once a checkpoint is written.
+            SystemExit: with code 143 after SIGTERM, 130 after SIGINT, once a checkpoint is written.
         """
         total = self._total_steps(position)
+        if not position.step and total < 1:
+            raise UserError(
+                f"There is nothing to train: {self.source.rows('train')} training rows and "
+                f"--epochs={self.options.epochs} make {total} steps."
+            )
         progress = Progress(total)
         if position.step >= total:
             _LOG.info("step %d is reached: nothing is left to train", position.step)
-        with _terminated() as terminated, _profiler(self.options) as profile:
+        with _stop_signals() as stops, _profiler(self.options) as profile:
             # A run that was stopped just before an evaluation makes it up.
-            self._between_steps(position, total, terminated)
+            self._between_steps(position, total, stops)
             while position.step < total and not self._target_reached(position):
-                position = self._epoch(position, total, progress, terminated, profile)
+                position = self._epoch(position, total, progress, stops, profile)
             # The checkpoint comes first: evaluations can be repeated, steps can't.
             self._save_once(position)
             if not self._evaluated(position):
@@ -90,7 +95,7 @@ class Loop:
 
     def _total_steps(self, position: Position) -> int:
         rows = rows_or_none(self.source, "train")
-        if not rows:
+        if rows < 1:
             raise UserError("The data has no training rows.")
         left = max(0, self.options.epochs - position.epoch) * rows - position.row
         # A changed batch size changes the steps that are left, not those done.
@@ -105,7 +110,7 @@ class Loop:
         position: Position,
         total: int,
         progress: Progress,
-        terminated: Callable[[], bool],
+        stops: list[int],
         profile: Callable[[int], None],
     ) -> Position:
         """Trains to the end of the epoch of `position`, or to the end of the run."""
@@ -149,7 +154,7 @@ class Loop:
             position = Position(step, position.epoch, row)
             if row == rows:
                 position = Position(step, position.epoch + 1, 0)
-            self._between_steps(position, total, terminated)
+            self._between_steps(position, total, stops)
             start = time.perf_counter()
             if position.row == 0 or self._target_reached(position):
                 break
@@ -166,15 +171,14 @@ class Loop:
             stops += [stop for stop in (first - 1, last) if stop > step]
         return min(stops) - step
 
-    def _between_steps(
-        self, position: Position, total: int, terminated: Callable[[], bool]
-    ) -> None:
-        if self.processes.any(
-            terminated()
-        ):  # before an evaluation, which may outlast whoever sent the signal
+    def _between_steps(self, position: Position, total: int, stops: list[int]) -> None:
+        # Before an evaluation, which may outlast whoever sent the signal.
+        if self.processes.any(bool(stops)):
+            # Another process of the run may be the one that got it.
+            number = signal.Signals(stops[0] if stops else signal.SIGTERM)
             self._save_once(position)
-            _LOG.info("stopped by SIGTERM after step %d of %d", position.step, total)
-            raise SystemExit(128 + signal.SIGTERM)
+            _LOG.info("stopped by %s after step %d of %d", number.name, position.step, total)
+            raise SystemExit(128 + number)
         every = self.options.checkpoint_every_steps
         if every and position.step % every == 0:
             self._save_once(position)
@@ -254,14 +258,25 @@ class Loop:
 
 
 @contextlib.contextmanager
-def _terminated() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGTERM has come."""
+def _stop_signals() -> Iterator[list[int]]:
+    """Gives the list of SIGTERM and SIGINT that have come; a second SIGINT interrupts."""
     received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            _LOG.info("stopping after a checkpoint; a second SIGINT stops at once")
+            signal.signal(number, signal.default_int_handler)
+
     try:
-        yield lambda: bool(received)
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:  # as nohup and shells' background jobs ask for
+                signal.signal(number, note)
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ def click_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | i
     Returns:
         - `auc`: area under the ROC curve, ties counted half; None if only one class occurs.
         - `log_loss`: mean cross-entropy in nats.
-        - `accuracy`: share of rows where a probability of at least 0.5 agrees with the label.
+        - `accuracy`: share of rows where a probability of at least 0.5 agrees with the label; None
+          if only one class occurs.
         - `normalized_entropy`: `log_loss` over the entropy of the labels' own mean, so that 1 is
           as good as knowing the base rate; None if only one class occurs.
         - `calibration`: mean predicted probability over mean label; None without a positive label.
@@ -43,7 +44,7 @@ def click_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | i
     return {
         "auc": float(roc_auc_score(y > 0.5, x)) if both_classes else None,
         "log_loss": log_loss,
-        "accuracy": float(np.mean((x >= 0) == (y > 0.5))),
+        "accuracy": float(np.mean((x >= 0) == (y > 0.5))) if both_classes else None,
         "normalized_entropy": log_loss / float(entropy) if both_classes else None,
         "calibration": mean_probability / base_rate if base_rate else None,
         "evaluation_examples": int(x.size),

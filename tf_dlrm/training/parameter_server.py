@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,6 +46,8 @@ def is_server() -> bool:
 def serve() -> None:
     """Holds weights, or computes, for the chief; ends by a signal only."""
     _prepare()
+    # Python's own handlers wait for the call below, which never returns.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     server = tf.distribute.Server(
         resolver.cluster_spec(),

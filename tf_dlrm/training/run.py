@@ -35,7 +35,7 @@ from tf_dlrm.training.checkpoints import (
     write_run,
 )
 from tf_dlrm.training.config import OptimizerOptions, RunOptions, TrainingConfig
-from tf_dlrm.training.evaluation import evaluate
+from tf_dlrm.training.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
@@ -43,7 +43,13 @@ from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps
 from tf_dlrm.training.placing import evaluated_logits, plan_tables
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.restore import restore_for_serving
-from tf_dlrm.training.sources import Source, open_source, rows_or_none, vocabulary_checksums
+from tf_dlrm.training.sources import (
+    Source,
+    only_label,
+    open_source,
+    rows_or_none,
+    vocabulary_checksums,
+)
 from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.strategy import distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
@@ -155,6 +161,7 @@ def _train(
             return distribute_to_tpu(strategy, batches, options.batch_size, model)
         return distribute(strategy, batches)
 
+    evaluation = Evaluation(source, "evaluation", options.eval_batch_size, options.eval_steps)
     loop = Loop(
         options=options,
         source=source,
@@ -162,9 +169,7 @@ def _train(
         data_service=config.data.data_service,
         distribute=share_out,
         training_steps=make_steps(model, optimizer, strategy, _loss(config.optimizer)),
-        evaluate=lambda: evaluate(
-            up_to_date(), source, "evaluation", options.eval_batch_size, options.eval_steps
-        ),
+        evaluate=lambda: evaluation(up_to_date()),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
         history=history,
@@ -214,6 +219,7 @@ def _check_splits(options: RunOptions, source: Source) -> None:
     """Refuses data that the run can't train on, or can't evaluate on where that is asked for."""
     if not rows_or_none(source, "train"):
         raise UserError("The data has no training rows.")
+    _check_labels(options, source)
     if not rows_or_none(source, "evaluation"):
         for name in ("eval_every_steps", "eval_steps", "target_auc"):
             if getattr(options, name):
@@ -222,6 +228,23 @@ def _check_splits(options: RunOptions, source: Source) -> None:
                     "none."
                 )
         _LOG.warning("the data has no evaluation rows, so there will be no metrics")
+
+
+def _check_labels(options: RunOptions, source: Source) -> None:
+    """Refuses labels that are all alike, where the data says so before it is read."""
+    label = only_label(source, "train")
+    if label is not None:
+        raise UserError(
+            f"All {source.rows('train')} training rows have the label {label:g}, so there is "
+            "nothing to learn. Convert the data again with rows of both labels, or correct what "
+            "the label is made of."
+        )
+    label = only_label(source, "evaluation")
+    if label is not None and options.target_auc:
+        raise UserError(
+            f"--target_auc={options.target_auc} is never reached: all evaluation rows have the "
+            f"label {label:g}, so they have no AUC."
+        )
 
 
 @contextlib.contextmanager

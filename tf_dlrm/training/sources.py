@@ -102,6 +102,14 @@ def vocabulary_checksums(source: Source) -> dict[str, str]:
     }
 
 
+def only_label(source: Source, split: str) -> float | None:
+    """Returns the label that all rows of a split have; None where they differ or none is known."""
+    info = source.info.splits.get(split) if isinstance(source, RecordSource) else None
+    if info is None or info.rows < 2 or info.label_sum not in (0, info.rows):
+        return None
+    return info.label_sum / info.rows
+
+
 def rows_or_none(source: Source, split: str) -> int:
     """Number of rows in a split; 0 where the data has no such split."""
     try:
