@@ -12,6 +12,7 @@ from tensorflow.python.trackable import base as trackable
 from tensorflow.python.training.saving import saveable_object
 
 from tf_dlrm.embeddings.config import TableConfig
+from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.optimizers import SlotSpec
 from tf_dlrm.embeddings.stack import Stack, chunks
 
@@ -150,6 +151,8 @@ class Table(trackable.Trackable, abc.ABC):
 
         Not by `_serialize_to_tensors`, whose restoring knows but one slice for each key.
         """
+        if is_saving():  # a SavedModel has the variables that hold the rows
+            return {}
         return {key: functools.partial(_Saveable, self, key) for key in self.keys()}
 
 
@@ -273,7 +276,8 @@ class TableSet(trackable.Trackable):
         """
         self.row_variables = tuple(row_variables)
         self.counters = tuple(counters) or (update_counter(),)
-        self._saved_counters = _Counters(self.counters)
+        several = len(self.counters) > 1
+        self._saved_counter = _Counters(self.counters) if several else self.counters[0]
         self._tables = {table.config.name: table for table in tables}
         self._variables = tuple(variables)
 
@@ -343,16 +347,17 @@ class TableSet(trackable.Trackable):
         self, save_type: str = trackable.SaveType.CHECKPOINT, **kwargs: Any
     ) -> dict[str, Any]:
         del kwargs
+        tables = {f"table:{name}": table for name, table in self._tables.items()}
         if save_type == trackable.SaveType.SAVEDMODEL:
-            return {f"variable_{k}": variable for k, variable in enumerate(self._variables)}
-        return {
-            "updates": self._saved_counters,
-            **{f"table:{n}": t for n, t in self._tables.items()},
-        }
+            variables = (*self.counters, *self._variables)
+            return tables | {f"variable_{k}": variable for k, variable in enumerate(variables)}
+        return {"updates": self._saved_counter, **tables}
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         del cached_dependencies
-        return self._trackable_children().get(name)
+        # Keras 2 also reads SavedModels into models.
+        of_saved_model = self._trackable_children(trackable.SaveType.SAVEDMODEL)
+        return (of_saved_model | self._trackable_children()).get(name)
 
 
 class _Counters(trackable.Trackable):

@@ -8,7 +8,7 @@ from absl import logging
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
+from tf_dlrm.embeddings.kernels.choice import are_allowed, is_saving, kernels_allowed
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
@@ -230,11 +230,12 @@ class EmbeddingCollection(keras.layers.Layer):
 
         @tf.custom_gradient
         def lookup(trap: tf.Tensor, *weight_values: tf.Tensor) -> tuple[Any, Any]:
-            del trap
             with kernels_allowed(allowed):
                 found = placement.lookup(bags)
 
             def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                if is_saving():
+                    return tuple(refused_gradients(self.name, [trap, *weight_values]))
                 with self._rates.of_update(callers, self.trap):
                     pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
                 return (tf.zeros(()), *(pulled[name] for name in weighted))
@@ -339,6 +340,23 @@ def _optimizers_of(features: Sequence[FeatureConfig]) -> str:
     for table in tables_of(features):
         tables.setdefault(table.optimizer, []).append(table.name)
     return "; ".join(f"{', '.join(names)} by {optimizer}" for optimizer, names in tables.items())
+
+
+def refused_gradients(layer: str, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns gradients whose computation fails: those that a SavedModel holds.
+
+    SavedModels hold the gradients of what they compute. The real ones would update the tables, by
+    variables that are not part of every export.
+    """
+    refusal = tf.debugging.Assert(
+        False,
+        [
+            f"The tables of '{layer}' cannot be trained in a SavedModel. Train the Keras model, "
+            "which .keras files hold whole, or take no gradient with respect to its weights."
+        ],
+    )
+    with tf.control_dependencies([refusal]):
+        return [tf.zeros_like(tensor) for tensor in inputs]
 
 
 def _projection_key(table: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.saved_model import save_context
 
 from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
 
@@ -53,8 +54,18 @@ def kernels_chosen(kernels: str) -> Iterator[None]:
 
 def are_allowed(training: bool | None = None) -> bool:
     """Returns whether a layer that is called so may use kernels."""
+    if is_saving():
+        return False
     allowed = _allowed.get()
     return training is True if allowed is None else allowed
+
+
+def is_saving() -> bool:
+    """Returns whether what is traced goes into a SavedModel that is being written.
+
+    Keras 2 then traces calls with `training=True` too.
+    """
+    return bool(save_context.in_save_context())
 
 
 def load(folder: pathlib.Path) -> Any:
