@@ -12,6 +12,7 @@ import ctypes
 import functools
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,12 +71,35 @@ def write_bytes(path: str, data: bytes) -> None:
         DataError: If a remote file cannot be written.
         OSError: If a local one cannot be written.
     """
-    # One PUT of an object store is whole or nothing by itself, and renaming is not.
-    target = path if is_remote(path) else local(path) + ".incomplete"
-    with explained(path), open_file(target, "wb") as file:
-        file.write(data)
-    if target != path:
+    if is_remote(path):
+        # One PUT of an object store is whole or nothing by itself, and renaming is not.
+        with explained(path), open_file(path, "wb") as file:
+            file.write(data)
+        return
+    # A name of its own, so that two processes that write the same file do not mix their bytes.
+    target = f"{local(path)}.{secrets.token_hex(4)}.incomplete"
+    try:
+        with open(target, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(target, local(path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(target)
+        raise
+    sync_folder(os.path.dirname(local(path)))
+
+
+def sync_folder(path: str) -> None:
+    """Makes sure that the names in a local folder survive a power cut, where that is possible."""
+    # Some file systems cannot open or sync folders, and have nothing better.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path or ".", os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def exists(path: str) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from types import TracebackType
-from typing import BinaryIO
 
 from tfrecords import dataset_info, files
 from tfrecords.errors import DataError
 from tfrecords.fault import fault_point
+from tfrecords.lock import Lock, LockHeld
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -28,10 +29,10 @@ class WholeFolder:
     work that was not committed, and turns the error of a full disk into a sentence.
 
     Object stores have neither folders to rename nor locks. For a remote path the work happens in a
-    folder of this machine's temporary directory (TMPDIR), named after the path, and `commit`
-    uploads it: it removes the earlier marker first, writes the new one last, and removes what is
-    left of the earlier files after that. Readers see a whole folder or one without its marker. Only
-    processes of this machine are kept from writing the same path at once.
+    folder of this user's own in the temporary directory (TMPDIR), named after the path, and
+    `commit` uploads it: it removes the earlier marker first, writes the new one last, and removes
+    what is left of the earlier files after that. Readers see a whole folder or one without its
+    marker. Only processes of this machine are kept from writing the same path at once.
 
     Args:
         path: The folder that is wanted. It may be missing, empty, or of the same kind already.
@@ -57,25 +58,25 @@ class WholeFolder:
         self._keep_work = keep_work
         self._remote = files.is_remote(path)
         if self._remote:
-            parent = tempfile.gettempdir()
-            name = f"tf_dlrm-{hashlib.sha256(self._path.encode()).hexdigest()[:16]}"
+            parent = _own_temporary_folder()
+            name = hashlib.sha256(self._path.encode()).hexdigest()[:16]
         else:
             parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")
         self.work = os.path.join(parent, f".{name}.incomplete")
+        lock = os.path.join(parent, f".{name}.lock")
         try:
             os.makedirs(parent, exist_ok=True)
-            self._lock: BinaryIO | None = open(os.path.join(parent, f".{name}.lock"), "wb")
-        except OSError as error:
-            raise DataError(f"The folder {parent} cannot be written: {error.strerror}.") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self._lock: Lock | None = Lock(lock)
+        except LockHeld:
             raise DataError(
                 f"Another process is writing the {kind} {self._path} at this moment; "
                 "wait until it has ended."
             ) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise DataError(f"The lock file {lock} is a link; remove it.") from error
+            raise DataError(f"The folder {parent} cannot be written: {error.strerror}.") from error
         try:
             self._clear()
             self._check_target()
@@ -131,10 +132,13 @@ class WholeFolder:
             for name in names:
                 with open(os.path.join(root, name), "rb") as file:
                     os.fsync(file.fileno())
+            files.sync_folder(root)
         if os.path.isdir(self._path):
             os.rename(self._path, self._replaced)
         fault_point("folder", 1)
         os.rename(self.work, self._path)
+        # Else the names may be the earlier ones again after a power cut.
+        files.sync_folder(os.path.dirname(self._path))
         fault_point("folder", 2)
         shutil.rmtree(self._replaced, ignore_errors=True)
         self._unlock()
@@ -170,10 +174,7 @@ class WholeFolder:
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            # Removed while still held: whoever waits for it would hold a file nobody else sees,
-            # which is why nobody waits.
-            os.unlink(self._lock.name)
-            self._lock.close()
+            self._lock.release(remove=True)
             self._lock = None
 
     def __enter__(self) -> WholeFolder:
@@ -202,3 +203,31 @@ class WholeFolder:
                 f"what had been written of the new {self._kind} is removed, an earlier one is "
                 "intact."
             ) from error
+
+
+def _own_temporary_folder() -> str:
+    """A folder of the temporary directory that only this user can read and write.
+
+    Raises:
+        DataError: If it cannot be made, or another user could write it.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"tf_dlrm-{os.getuid()}")
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        status = os.lstat(path)
+    except OSError as error:
+        raise DataError(
+            f"The folder {path} for temporary files cannot be made: {error.strerror}. Set TMPDIR "
+            "to a folder that can be written."
+        ) from error
+    if (
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_uid != os.getuid()
+        or stat.S_IMODE(status.st_mode) & 0o077
+    ):
+        raise DataError(
+            f"{path} is no folder of this user alone, so what is written there could be changed by "
+            "others. Remove it, or set TMPDIR to another folder."
+        )
+    return path

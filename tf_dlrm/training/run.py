@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -54,6 +53,7 @@ from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.strategy import distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
+from tfrecords.lock import Lock, LockHeld
 
 _LOG = logging.getLogger(__name__)
 
@@ -257,15 +257,17 @@ def _only_process(model_dir: str) -> Iterator[None]:
         yield
         return
     files.makedirs(checkpoint_folder(model_dir))
-    with open(os.path.join(files.local(model_dir), ".lock"), "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"Another process is training into --model_dir={model_dir} at this moment; wait "
-                "until it has ended."
-            ) from None
+    try:
+        lock = Lock(os.path.join(files.local(model_dir), ".lock"))
+    except LockHeld:
+        raise UserError(
+            f"Another process is training into --model_dir={model_dir} at this moment; wait until "
+            "it has ended."
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
