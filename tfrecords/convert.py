@@ -26,8 +26,11 @@ from tfrecords.errors import DataError
 _DESCRIBE = flags.DEFINE_string(
     "describe",
     None,
-    "Instead of converting, guess a description of this file (.csv, .tsv, .txt or .parquet, text "
-    "also .gz) from its first rows, and print it for you to look through.",
+    "Instead of converting, guess a description of this file (.csv, .tsv, .txt, .data, .dat or "
+    ".parquet, text also .gz) from its first rows, and print it for you to look through.",
+)
+_LABEL = flags.DEFINE_string(
+    "label", None, "--describe: the column that is the label. Default: the first that looks so."
 )
 
 # So that --help shows them too.
@@ -41,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
     if _DESCRIBE.value:
         try:
-            sys.stdout.write(guess(_DESCRIBE.value))
+            sys.stdout.write(guess(_DESCRIBE.value, _LABEL.value))
         except DataError as error:
             sys.exit(f"error: {error}")
         return
@@ -49,6 +52,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _format(piece_bytes: int) -> TabularFormat:
+    if _LABEL.value is not None:
+        raise DataError("--label is for --describe; a description names its label itself.")
     if not table_flags.SCHEMA.value:
         raise DataError(
             "--schema is needed: a description of the table, or "

@@ -79,9 +79,7 @@ def check_columns(path: str, columns: tuple[str, ...], description: TableDescrip
                 f"{path} has no column {name!r}, which the description names. Its columns are "
                 f"{listed}."
             )
-    for name in columns:
-        if columns.count(name) > 1:
-            raise DataError(f"{path} has two columns called {name!r}; every name may occur once.")
+    check_names_differ(path, columns)
     named = {*description.used, *description.ignore}
     if description.other_columns == "error":
         for name in columns:
@@ -90,6 +88,17 @@ def check_columns(path: str, columns: tuple[str, ...], description: TableDescrip
                     f"{path} has a column {name!r} that the description does not name; name it in "
                     "ignore, or say other_columns = 'ignore'."
                 )
+
+
+def check_names_differ(path: str, columns: tuple[str, ...]) -> None:
+    """Checks that no two columns of a file have one name.
+
+    Raises:
+        DataError: If two have.
+    """
+    for name in columns:
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has two columns called {name!r}; every name may occur once.")
 
 
 def column_types(description: TableDescription) -> dict[str, pa.DataType]:

@@ -1,0 +1,239 @@
+"""Guesses which features to make of a column of a table, from its name and its first values."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tfrecords.conversion.table_description import ISO, UNIX, CategoricalColumn, DenseColumn
+
+Feature = DenseColumn | CategoricalColumn
+
+WHOLE = re.compile(r"-?[0-9]+")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_SEPARATORS = ("|", ";", ",", "^", " ")
+# Whole numbers of few different values, or called like one of these, are names and not amounts.
+_FEW = 50
+_NAMES = frozenset(
+    "ad advertiser account app article artist author brand browser campaign cat cate category "
+    "channel city client code cookie country creative customer device doc domain gender host id "
+    "ids ip isbn item language member merchant model movie news os page player product publisher "
+    "query region seller session sex shop site sku song store type uid user video visitor zip "
+    "zipcode".split()
+)
+_ROW_NUMBERS = frozenset(
+    ("", "id", "idx", "index", "no", "nr", "row", "row id", "row no", "row number", "unnamed 0")
+)
+_DATES = frozenset("date datetime day dt hour time timestamp".split())
+# From here on another value in every row says nothing, and numbers that count up are no amounts.
+_MANY = 100
+_FIRST_SECOND, _LAST_SECOND = 788_918_400, 2_145_916_800  # 1995 to 2038
+_DATE_FORMATS = tuple(
+    f"{day}{time}"
+    for day in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
+    for time in (" %H:%M:%S", " %H:%M", "")
+)
+_DIGIT_FORMATS = ("%Y%m%d", "%y%m%d%H", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S")
+# How likely it may be by chance that labels are alike wherever a value is missing, or is there.
+_CHANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The first values of a column: text, lists of text, or None where missing."""
+
+    name: str
+    values: list[Any]
+    is_list: bool = False
+
+    @property
+    def given(self) -> list[Any]:
+        """The values that are not missing."""
+        return [value for value in self.values if value is not None]
+
+    def all_match(self, pattern: re.Pattern[str]) -> bool:
+        """Whether there are values and each is of a pattern, but for blanks around it."""
+        return bool(self.given) and all(pattern.fullmatch(value.strip()) for value in self.given)
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """What to make of a column.
+
+    Attributes:
+        features: The features; none where the column is to be ignored.
+        why: Why it is.
+    """
+
+    features: tuple[Feature, ...] = ()
+    why: str = ""
+
+
+def guess_column(sample: Sample, label: Sequence[bool | None]) -> Guess:
+    """Guesses what a column is.
+
+    Args:
+        sample: Its first values.
+        label: Whether the label of each of these rows is positive; None where it is missing.
+    """
+    name = re.sub(r"^\.+", "", sample.name.strip()).replace("/", "_") or "unnamed"
+    name = "dense_" if name == "dense" else name
+    different = 1 if sample.is_list else len(set(sample.given))
+    why = _says_nothing(sample, different, label)
+    if why:
+        return Guess(why=why)
+    if sample.is_list:
+        return Guess((_list(name, sample.name, sample.given),))
+    how = _date_format(sample)
+    if how is not None:
+        return Guess(_dates(name, sample.name, how, sample.given))
+    why = _is_another_in_every_row(sample, different)
+    if why:
+        return Guess(why=why)
+    return Guess((_feature(name, sample, different),))
+
+
+def _says_nothing(sample: Sample, different: int, label: Sequence[bool | None]) -> str:
+    if not sample.name:
+        return "it has no name"
+    if not sample.given:
+        return "it holds nothing"
+    leak = _leak(sample, different, label)
+    if leak:
+        return f"{leak}, so it would give the label away"
+    if different == 1 and not sample.is_list:
+        return f"every value is {sample.given[0][:40]!r}"
+    return ""
+
+
+def _is_another_in_every_row(sample: Sample, different: int) -> str:
+    words = " ".join(_words(sample.name))
+    whole = sample.all_match(WHOLE)
+    if different == len(sample.given) and (whole or not sample.all_match(NUMBER)):
+        many = different >= _MANY
+        counts = whole and _counts_up(sample.given)
+        if (many and counts) or (whole and words in _ROW_NUMBERS):
+            return "it numbers the rows"
+        if many and (not whole or _is_name(sample.name)):
+            return "every row has another value"
+    if whole and _within(sample.given, 1000 * _FIRST_SECOND, 1000 * _LAST_SECOND):
+        return "it holds milliseconds since 1970; seconds can be used as a date"
+    return ""
+
+
+def _leak(sample: Sample, different: int, label: Sequence[bool | None]) -> str:
+    """Where a column is there, or missing, or one of two values, where the label is the same."""
+    rows = [(v, y) for v, y in zip(sample.values, label, strict=True) if y is not None]
+    positives = sum(y for _, y in rows)
+    share = {True: positives / max(1, len(rows)), False: 1 - positives / max(1, len(rows))}
+    if share[True] in (0, 1):
+        return ""
+    for there, say in ((True, "filled"), (False, "missing")):
+        found = [y for v, y in rows if (v is not None) == there]
+        if not 0 < len(found) < len(rows) or len(set(found)) > 1:
+            continue
+        (alike,) = set(found)
+        exactly = len(found) == (positives if alike else len(rows) - positives)
+        if exactly or share[alike] ** len(found) < _CHANCE:
+            return f"it is {say} only where the label is {int(alike)}"
+    if different == 2 and not sample.is_list and len(set(rows)) == 2 and len(rows) >= _MANY:
+        return "its two values are those of the label"
+    return ""
+
+
+def _feature(name: str, sample: Sample, different: int) -> Feature:
+    column, given = sample.name, sample.given
+    whole = sample.all_match(WHOLE)
+    missing = 0.0 if len(given) < len(sample.values) else None
+    named = _is_name(column)
+    if (whole or sample.all_match(NUMBER)) and not (whole and (different <= _FEW or named)):
+        numbers = [float(value) for value in given]
+        log = min(numbers) >= 0 and max(numbers) > 100
+        return DenseColumn(name, column, "log1p" if log else "none", missing)
+    if whole:
+        kind = "integer" if max(map(len, given)) <= 18 else "text"
+        return CategoricalColumn(name, column, kind)
+    if all(re.fullmatch("[0-9a-f]{8}", value) for value in given):
+        return CategoricalColumn(name, column, "hexadecimal")
+    for separator in _SEPARATORS:
+        parts = collections.Counter(p for value in given for p in value.split(separator))
+        # Lists repeat their parts much more often than themselves.
+        if len(parts) < different / 2 and not any(" " in p.strip() for p in parts):
+            return CategoricalColumn(name, column, "text", separator=separator, hotness=None)
+    return CategoricalColumn(name, column)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name such as userId, USER_ID or user-id, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)]
+
+
+def _is_name(column: str) -> bool:
+    words = _words(column)
+    while len(words) > 1 and words[-1].isdigit():
+        words.pop()
+    # Criteo's and Avazu's anonymous categories are called C1, C14, ...
+    return bool(words) and (words[-1] in _NAMES or re.fullmatch("[cC][0-9]+", column) is not None)
+
+
+def _counts_up(given: list[str]) -> bool:
+    first = int(given[0])
+    return all(int(value) == first + place for place, value in enumerate(given))
+
+
+def _within(given: list[str], low: int, high: int) -> bool:
+    return all(low <= int(value) < high for value in given)
+
+
+def _date_format(sample: Sample) -> str | None:
+    """How the dates of a column are written; None where they are none."""
+    given, whole = sample.given, sample.all_match(WHOLE)
+    if whole and _is_name(sample.name):
+        return None
+    if all(map(_is_iso, given)):
+        return ISO
+    words = _words(sample.name)
+    digits = _DIGIT_FORMATS if words and words[-1] in _DATES else ()
+    for how in digits if whole else _DATE_FORMATS:
+        if all(_is_date(value, how) for value in given):
+            return how
+    return UNIX if whole and _within(given, _FIRST_SECOND, _LAST_SECOND) else None
+
+
+def _is_date(text: str, how: str) -> bool:
+    try:
+        date = datetime.datetime.strptime(text, how)
+    except ValueError:
+        return False
+    # Digits of another order are years that nobody logs.
+    return 1970 <= date.year <= 2100
+
+
+def _is_iso(text: str) -> bool:
+    if WHOLE.fullmatch(text):
+        return False
+    try:
+        datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+    except ValueError:
+        return False
+    return True
+
+
+def _dates(name: str, column: str, how: str, given: list[str]) -> tuple[Feature, ...]:
+    hours = "%H" in how or how == UNIX or (how == ISO and any(len(text) > 10 for text in given))
+    return tuple(
+        CategoricalColumn(f"{name}_{part}", column, "datetime", datetime_format=how, part=part)
+        for part in (("hour_of_day",) if hours else ()) + ("weekday",)
+    )
+
+
+def _list(name: str, column: str, given: list[Any]) -> CategoricalColumn:
+    values = [value for row in given for value in row if value is not None]
+    kind = "integer" if values and all(isinstance(value, int) for value in values) else "text"
+    lengths = {len(row) for row in given}
+    fixed = lengths.pop() if len(lengths) == 1 else None
+    return CategoricalColumn(name, column, kind, hotness=fixed if fixed and fixed > 1 else None)
