@@ -133,6 +133,8 @@ def convert_criteo():
         names = ("name", "max_index_range", "bucketize_dense", "reference")
         source = CriteoFormat(**{name: options[name] for name in names if name in options})
         others = {name: options[name] for name in options if name not in names[:3]}
+        # Few lines are often of one label.
+        others.setdefault("on_odd_labels", "accept")
         progress = Progress(stream or io.StringIO())
         return convert(
             [str(path) for path in paths],

@@ -39,6 +39,8 @@ _RECORDS_PER_FILE = flags.DEFINE_integer(
     None,
     "Records in each file but the last of a split. A worker holds two or three times a file in "
     "memory. Default: as many as make 128 MiB, at most 128.",
+    lower_bound=1,
+    upper_bound=2**31,
 )
 
 # Their job servers know options that Beam's Python does not.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords import files
+from tfrecords import files, json_values
 from tfrecords.errors import DataError
 from tfrecords.schema import Schema
 
@@ -36,6 +36,24 @@ class FileInfo:
     size: int
     crc32c: str
     offsets: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        json_values.a_path_inside("The path of a file", self.path)
+        where = f"of the file {self.path!r}"
+        json_values.a_count(f"rows {where}", self.rows, 1)
+        json_values.a_count(f"size {where}", self.size, 1)
+        json_values.a_crc(f"crc32c {where}", self.crc32c)
+        if not self.offsets or self.offsets[0] != 0:
+            raise DataError(f"offsets {where} must begin with 0.")
+        before = -1
+        for offset in self.offsets:
+            json_values.a_count(f"An offset {where}", offset)
+            if not before < offset < self.size:
+                raise DataError(
+                    f"The offsets {where} must ascend and be below its size {self.size}, but "
+                    f"{offset} follows {before}."
+                )
+            before = offset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +101,13 @@ class VocabularyInfo:
     size: int
     crc32c: str
 
+    def __post_init__(self) -> None:
+        json_values.a_path_inside("The path of a vocabulary", self.path)
+        where = f"of the vocabulary {self.path!r}"
+        for name in ("reserved", "values", "size"):
+            json_values.a_count(f"{name} {where}", getattr(self, name))
+        json_values.a_crc(f"crc32c {where}", self.crc32c)
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
@@ -102,6 +127,16 @@ class DatasetInfo:
     splits: dict[str, SplitInfo]
     how_it_was_made: dict[str, Any]
     vocabularies: dict[str, VocabularyInfo] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.splits:
+            if not name.isidentifier():
+                raise DataError(
+                    f"The name of a split must be plain, not {json_values.shown(name)}."
+                )
+        for name in self.vocabularies:
+            if name not in self.schema.categorical_names:
+                raise DataError(f"The vocabulary {name!r} is of no column of the schema.")
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -140,9 +175,12 @@ class DatasetInfo:
                 is checked while reading, and by `python -m tfrecords.inspect`.)
         """
         info = cls.load_description(data_dir)
+        for vocabulary in info.vocabularies.values():
+            json_values.no_link(data_dir, vocabulary.path)
         for name, split in info.splits.items():
             paths = [files.join(data_dir, file.path) for file in split.files]
             for path, file, size in zip(paths, split.files, files.sizes(paths), strict=True):
+                json_values.no_link(data_dir, file.path)
                 if size is None:
                     raise DataError(
                         f"The file {path} of the split {name!r} is missing, although {FILE_NAME} "
@@ -168,14 +206,12 @@ class DatasetInfo:
         if not files.isdir(data_dir):
             raise DataError(f"There is no data set folder {data_dir!r}.{_set_aside(data_dir)}")
         try:
-            value = json.loads(files.read_bytes(path).decode("utf-8"))
+            value = json_values.parse(files.read_bytes(path), path, "Convert the data again.")
         except FileNotFoundError:
             raise DataError(
                 f"The folder {data_dir!r} is no data set: it has no {FILE_NAME}. Make one with "
                 "`python -m tfrecords.convert_criteo` or `python -m tfrecords.random`."
             ) from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is not JSON: {error}. Convert the data again.") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(f"{path} does not describe a data set: its 'format' is not {FORMAT!r}.")
         if value.get("version") != VERSION:
@@ -193,15 +229,48 @@ class DatasetInfo:
                     for name, vocabulary in value.get("vocabularies", {}).items()
                 },
             )
-        except (KeyError, TypeError, AttributeError, DataError) as error:
-            raise DataError(f"{path} cannot be used: {error}") from error
+        except DataError as error:
+            raise DataError(f"{path} cannot be used: {error} Convert the data again.") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} cannot be used: a part is missing, unknown or of a wrong type "
+                f"({json_values.shown(error)}). Convert the data again."
+            ) from error
 
 
 def _split_from_json(value: dict[str, Any]) -> SplitInfo:
-    files = tuple(
-        FileInfo(**{**file, "offsets": tuple(file["offsets"])}) for file in value["files"]
-    )
-    return SplitInfo(**{**value, "files": files})
+    split = SplitInfo(**{**value, "files": tuple(file_from_json(file) for file in value["files"])})
+    json_values.a_count("rows of a split", split.rows)
+    json_values.a_count("rows_per_record", split.rows_per_record, 1)
+    # A label that is NaN is found where it stands.
+    if split.label_sum == split.label_sum:
+        # Labels of 32 bits, added up in some order.
+        json_values.a_number("label_sum", split.label_sum, 0, split.rows * (1 + 1e-6))
+    of_files = [file.rows for file in split.files]
+    if sum(of_files) != split.rows:
+        raise DataError(f"A split has {split.rows} rows, but its files have {sum(of_files)}.")
+    for number, file in enumerate(split.files):
+        records, whole = len(file.offsets), number < len(split.files) - 1
+        if (
+            whole
+            and file.rows != records * split.rows_per_record
+            or (not whole and records != -(-file.rows // split.rows_per_record))
+        ):
+            raise DataError(
+                f"The file {file.path!r} has {file.rows} rows and {records} records, which does "
+                f"not fit {split.rows_per_record} rows to a record."
+            )
+    return split
+
+
+def file_from_json(value: dict[str, Any]) -> FileInfo:
+    """The inverse of `dataclasses.asdict`.
+
+    Raises:
+        DataError: If a value is not allowed.
+        KeyError, TypeError: If a part is missing or not known.
+    """
+    return FileInfo(**{**value, "offsets": tuple(value["offsets"])})
 
 
 def _set_aside(data_dir: str) -> str:

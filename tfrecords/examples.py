@@ -28,9 +28,10 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords import block
+from tfrecords import block, json_values, odd_labels
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
+from tfrecords.file_kind import check_name
 from tfrecords.folder import WholeFolder
 from tfrecords.reader import RecordSource
 from tfrecords.record_format import frame, read_records
@@ -94,7 +95,8 @@ def read_examples(path: str, schema: Schema) -> Iterator[tuple[dict[str, Any], n
     try:
         with _opened(path, "rb") as file:
             waiting: list[bytes] = []
-            for _, data in read_records(file):
+            size = None if path.endswith(".gz") else os.path.getsize(path)
+            for _, data in read_records(file, size):
                 waiting.append(data)
                 record += 1
                 if len(waiting) == _ROWS_AT_ONCE:
@@ -103,8 +105,12 @@ def read_examples(path: str, schema: Schema) -> Iterator[tuple[dict[str, Any], n
     except DataError:  # a ValueError too, of a record that is whole
         raise
     except (ValueError, EOFError, zlib.error) as error:
+        if not record:
+            check_name(path, _head(path))
         raise DataError(f"Record {record} of {path} is broken: {error}.") from error
     except OSError as error:
+        if not record:
+            check_name(path, _head(path))
         raise DataError(
             f"The file {path} cannot be read after record {record}: {error}."
         ) from error
@@ -112,29 +118,46 @@ def read_examples(path: str, schema: Schema) -> Iterator[tuple[dict[str, Any], n
         yield _columns(path, schema, waiting, record - len(waiting))
 
 
-def import_examples(input_dir: str, output_dir: str, schema: Schema | None = None) -> DatasetInfo:
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(16)
+
+
+def import_examples(
+    input_dir: str,
+    output_dir: str,
+    schema: Schema | None = None,
+    on_odd_labels: str = odd_labels.FAIL,
+) -> DatasetInfo:
     """Converts files of one Example per row to a data set, whole or not at all.
 
     Args:
         input_dir: The local folder with the files.
         output_dir: As for `DatasetWriter`.
         schema: The columns; None for those of the folder's schema.json.
+        on_odd_labels: "fail" or "accept", where all labels of a split are alike.
 
     Raises:
         DataError: As `read_examples`; or if there is no schema, no file, or a split lacks one of
-            the files that its files' names announce, or a file changes while it is read.
+            the files that its files' names announce, or a file changes while it is read, or all
+            labels of a split are alike.
     """
     schema = schema or load_schema(os.path.join(input_dir, SCHEMA_FILE))
     paths = _paths(input_dir)
     made = {"source": "tfrecords.examples", "files": [name for _, name in paths]}
     before = [FileState.of(os.path.join(input_dir, name)) for _, name in paths]
+    of_splits: dict[str, odd_labels.LabelRange] = {}
     with DatasetWriter(output_dir, schema, made) as writer:
         try:
             for split, name in paths:
                 for features, label in read_examples(os.path.join(input_dir, name), schema):
                     writer.write(split, features, label)
+                    of_splits.setdefault(split, odd_labels.LabelRange()).add(label)
         finally:
             check_unchanged(before)
+        if on_odd_labels == odd_labels.FAIL:
+            for split, found in of_splits.items():
+                found.check(split)
     return DatasetInfo.load(output_dir)
 
 
@@ -145,8 +168,8 @@ def load_schema(path: str) -> Schema:
         DataError: If it cannot be read.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
+        with open(path, "rb") as file:
+            value = json_values.parse(file.read(), path, "Export the data set again.")
         return Schema.from_json(value.get("schema", value) if isinstance(value, dict) else value)
     except OSError as error:
         raise DataError(f"The schema {path} cannot be read: {error.strerror}.") from error
@@ -280,8 +303,16 @@ def _define_flags() -> None:
     flags.DEFINE_string("dataset", None, "Folder to read.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
     flags.DEFINE_string("schema", None, "import: JSON file; default: schema.json in --dataset.")
+    flags.DEFINE_enum(
+        "on_odd_labels",
+        odd_labels.FAIL,
+        [odd_labels.FAIL, odd_labels.ACCEPT],
+        "import: what to do where all labels of a split are alike.",
+    )
     flags.DEFINE_bool("gzip", False, "export: compress the files.")
-    flags.DEFINE_integer("rows_per_file", ROWS_PER_FILE, "export: rows in a file.", lower_bound=1)
+    flags.DEFINE_integer(
+        "rows_per_file", ROWS_PER_FILE, "export: rows in a file.", lower_bound=1, upper_bound=2**62
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -295,7 +326,7 @@ def main(argv: Sequence[str]) -> None:
             export_examples(source, values.output_dir, values.rows_per_file, values.gzip)
         else:
             schema = load_schema(values.schema) if values.schema else None
-            import_examples(values.dataset, values.output_dir, schema)
+            import_examples(values.dataset, values.output_dir, schema, values.on_odd_labels)
     except DataError as error:
         sys.exit(f"error: {error}")
 

@@ -24,13 +24,16 @@ from tfrecords.record_format import read_records
 from tfrecords.schema import Schema
 from tfrecords.traces.whole_file import write_whole
 
-_ROWS = flags.DEFINE_integer("rows", 3, "How many rows of each split to show.", lower_bound=0)
+_ROWS = flags.DEFINE_integer(
+    "rows", 3, "How many rows of each split to show.", lower_bound=0, upper_bound=2**62
+)
 _HTML = flags.DEFINE_string("html", None, "Draw the data set to this page.")
 _HTML_ACCESSES = flags.DEFINE_integer(
     "html_accesses",
     1_000_000,
     "How many ids of each column, its first, to make miss-ratio curves from.",
     lower_bound=1,
+    upper_bound=2**62,
 )
 
 

@@ -25,6 +25,7 @@ from absl import app, flags
 
 from tfrecords.conversion.vocabulary_files import write_vocabulary
 from tfrecords.errors import DataError
+from tfrecords.file_kind import check_name
 from tfrecords.folder import WholeFolder
 from tfrecords.progress import Progress
 from tfrecords.schema import CategoricalColumn, Schema
@@ -69,6 +70,9 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
             or changes while it is read.
     """
     before = FileState.of(path)
+    if not path.endswith((".bz2", ".lz4", ".zst")):  # which pyarrow decompresses by their names
+        with open(path, "rb") as file:
+            check_name(path, file.read(16))
     try:
         table = pa.csv.read_csv(
             path,
@@ -223,10 +227,18 @@ def _define_flags() -> None:
     flags.DEFINE_string("item_column", "movieId", "Column of items, whole numbers.")
     flags.DEFINE_string("time_column", "timestamp", "Column of times, whole numbers.")
     flags.DEFINE_integer(
-        "training_negatives", 4, "Negatives for each training interaction.", lower_bound=0
+        "training_negatives",
+        4,
+        "Negatives for each training interaction.",
+        lower_bound=0,
+        upper_bound=10**6,
     )
     flags.DEFINE_integer(
-        "evaluation_negatives", 99, "Negatives beside each held-out item.", lower_bound=1
+        "evaluation_negatives",
+        99,
+        "Negatives beside each held-out item.",
+        lower_bound=1,
+        upper_bound=10**9,
     )
     flags.DEFINE_integer(
         "passes",
@@ -234,8 +246,11 @@ def _define_flags() -> None:
         "How often each training interaction comes, each time with other negatives: then one "
         "epoch is what so many epochs are in the paper, which draws anew in each.",
         lower_bound=1,
+        upper_bound=10**9,
     )
-    flags.DEFINE_integer("seed", 0, "Another seed draws other negatives.", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "Another seed draws other negatives.", lower_bound=0, upper_bound=2**62
+    )
 
 
 def main(argv: Sequence[str]) -> None:

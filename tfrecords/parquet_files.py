@@ -135,7 +135,8 @@ def metadata_and_checksum(path: str) -> tuple[pq.FileMetaData, str]:
         raise DataError(f"{path} is no Parquet file, or is damaged: {error}") from error
     # Footers end with what the file's writer knows of each column: offsets, sizes and ranges.
     footer = tail[-(int.from_bytes(tail[-8:-4], "little") + 8) :]
-    digest = hashlib.sha256(f"{path}:{size}:".encode() + footer).hexdigest()
+    # Not its path, which is written in many ways, and which a copy has not.
+    digest = hashlib.sha256(f"{size}:".encode() + footer).hexdigest()
     return metadata, digest[:32]
 
 
@@ -171,11 +172,21 @@ def _no_such_column(path: str, wanted: str, found: dict[str, int]) -> str:
 def _check_type(path: str, name: str, column: Any, description: TableDescription) -> None:
     kind = column.physical_type
     logical = str(getattr(column.logical_type, "type", "NONE"))
+    if column.converted_type in ("UINT_32", "UINT_64"):
+        # tensorflow-io would read its larger half as negative numbers.
+        raise DataError(
+            f"The column {name!r} of {path} holds unsigned numbers ({column.converted_type}), "
+            "which tensorflow-io's reader of Parquet does not know; write it as signed numbers of "
+            "64 bits, or make a data set with `python -m tfrecords.convert`."
+        )
     text = kind == "BYTE_ARRAY"
-    hashed = any(c.column == name and c.hash_buckets for c in description.categorical)
-    whole = any(c.column == name and c.vocabulary_size for c in description.categorical)
+    uses = [c for c in description.categorical if c.column == name]
+    hashed = any(c.hash_buckets for c in uses)
+    whole = any(c.vocabulary_size for c in uses)
+    numbers = {description.label.column, *(dense.column for dense in description.dense)}
     allowed = kind in TYPES and logical in ("NONE", "INT", "STRING")
-    if text and not hashed:
+    # Text of whole numbers is hashed by the conversion as the number that it stands for.
+    if text and (name in numbers or any(c.kind == "integer" for c in uses)):
         allowed = False
     if (whole or hashed) and kind in ("FLOAT", "DOUBLE", "BOOLEAN"):
         allowed = False

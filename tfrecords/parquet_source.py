@@ -135,7 +135,9 @@ class ParquetSource:
             block_files=places[:, 0],
         )
         paths = tf.constant([file.path for file in listed], tf.string, shape=[len(listed)])
-        shared = tf.constant([file.checksum for file in listed], tf.string, shape=[len(listed)])
+        # A reader belongs to one file, and two files can be alike.
+        names = [f"{file.checksum}-{file.path}" for file in listed]
+        shared = tf.constant(names, tf.string, shape=[len(listed)])
         totals = tf.constant([file.rows for file in listed], tf.int64, shape=[len(listed)])
         # Files of one split may differ in a column's type, which must be known beforehand.
         kinds = sorted({file.types for file in listed})
@@ -210,7 +212,10 @@ class ParquetSource:
         label = self._description.label
         values = raw[label.column]
         if label.positive_from is not None:
-            values = tf.cast(values, tf.float64) >= label.positive_from
+            values = tf.cast(values, tf.float64)
+            above = tf.cast(values >= label.positive_from, tf.float64)
+            # NaN stays NaN, to be found.
+            values = tf.where(tf.math.is_nan(values), values, above)
         made = [tf.cast(values, tf.float32)]
         for dense in self._description.dense:
             number = tf.cast(raw[dense.column], tf.float32)
@@ -219,7 +224,8 @@ class ParquetSource:
                 tf.math.log1p(tf.maximum(number, 0.0)) if dense.transform == "log1p" else number
             )
         for described in self._description.categorical:
-            made.append(_ids(described, raw[described.column]))
+            values = raw[described.column]
+            made.append(_ids(described, values, self._description.null_values))
         return tuple(made)
 
     def _join(
@@ -265,7 +271,7 @@ class ParquetSource:
                 try:
                     raw[column] = self._read(
                         input=file.path,
-                        shared=file.checksum,
+                        shared=f"{file.checksum}-{file.path}",
                         component=column,
                         shape=[file.rows],
                         start=[start],
@@ -337,9 +343,15 @@ def _schema(description: TableDescription) -> Schema:
     )
 
 
-def _ids(described: Described, values: tf.Tensor) -> tf.Tensor:
+def _ids(described: Described, values: tf.Tensor, null_values: tuple[str, ...]) -> tf.Tensor:
     """Ids, int64, not checked."""
     if described.hash_buckets is None:
         return tf.cast(values, tf.int64)
-    text = values if values.dtype == tf.string else tf.strings.as_string(values)
+    text = values
+    if values.dtype != tf.string:
+        text = tf.strings.as_string(values)
+    elif null_values:
+        # As the conversion does, which takes a missing text for the empty one.
+        missing = tf.reduce_any(values[:, tf.newaxis] == tf.constant(null_values), axis=1)
+        text = tf.where(missing, "", values)
     return tf.strings.to_hash_bucket_fast(text, described.hash_buckets)

@@ -284,9 +284,15 @@ def _row_count(features: Features) -> tf.Tensor:
 def _define_flags() -> None:
     # Not at import: this module is a library first, and its importers have flags of their own.
     flags.DEFINE_string("output_dir", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("rows", 1_000_000, "Rows of the split 'train'.", lower_bound=0)
     flags.DEFINE_integer(
-        "evaluation_rows", 100_000, "Rows of the split 'evaluation'.", lower_bound=0
+        "rows", 1_000_000, "Rows of the split 'train'.", lower_bound=0, upper_bound=10**12
+    )
+    flags.DEFINE_integer(
+        "evaluation_rows",
+        100_000,
+        "Rows of the split 'evaluation'.",
+        lower_bound=0,
+        upper_bound=10**12,
     )
     flags.DEFINE_list(
         "tables",
@@ -294,14 +300,24 @@ def _define_flags() -> None:
         f"Vocabulary sizes of the categorical columns, comma-separated, or {CRITEO_KAGGLE}.",
     )
     flags.DEFINE_integer(
-        "max_vocabulary", 10_000, "Upper bound of the vocabulary sizes; 0: none.", lower_bound=0
+        "max_vocabulary",
+        10_000,
+        "Upper bound of the vocabulary sizes; 0: none.",
+        lower_bound=0,
+        upper_bound=2**62,
     )
-    flags.DEFINE_integer("dense_features", 13, "Number of dense columns.", lower_bound=0)
+    flags.DEFINE_integer(
+        "dense_features", 13, "Number of dense columns.", lower_bound=0, upper_bound=10**5
+    )
     flags.DEFINE_enum(
         "dense", "uniform", DENSE, "Dense values uniform in [0, 1), or normal (0, 1)."
     )
     flags.DEFINE_integer(
-        "indices_per_lookup", 1, "Ids per row and categorical column.", lower_bound=1
+        "indices_per_lookup",
+        1,
+        "Ids per row and categorical column.",
+        lower_bound=1,
+        upper_bound=10**6,
     )
     flags.DEFINE_bool(
         "indices_per_lookup_fixed",
@@ -324,7 +340,9 @@ def _define_flags() -> None:
         "Labels: from a hidden function of the features, or with no regard to them 0 or 1 (random),"
         " a number in [0, 1) (continuous), or that number rounded.",
     )
-    flags.DEFINE_integer("seed", 0, "Another seed gives other rows.")
+    flags.DEFINE_integer(
+        "seed", 0, "Another seed gives other rows.", lower_bound=-(2**62), upper_bound=2**62
+    )
 
 
 def _write(source: RandomSource, output_dir: str) -> None:

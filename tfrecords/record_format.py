@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import IO
+from typing import Protocol
 
 import google_crc32c
 
 HEADER = 12
 FOOTER = 4
+LARGEST = 2**31 - 1  # bytes of a protocol buffer
 
 
 def masked_crc(data: bytes) -> int:
@@ -29,18 +30,29 @@ def frame(data: bytes) -> tuple[bytes, bytes]:
     return length + struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(data))
 
 
-def read_records(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+class Readable(Protocol):
+    """What can be read in sequence."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, fewer than `size` only at the end."""
+        ...
+
+
+def read_records(file: Readable, size: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yields every record with the byte at which it begins.
 
     Args:
-        file: An open binary file, from whose position on records are read.
+        file: A binary file, read from its beginning.
+        size: Its size in bytes; None where that is not known, as of a compressed one.
 
     Raises:
-        ValueError: If the file ends within a record or a checksum does not fit; the message is a
-            clause without the file's name ("the checksum of its data is wrong").
+        ValueError: If the file ends within a record, a checksum does not fit, or a length is larger
+            than the file or any record; the message is a clause without the file's name ("the
+            checksum of its data is wrong").
     """
+    following = 0
     while True:
-        offset = file.tell()
+        offset = following
         header = file.read(HEADER)
         if not header:
             return
@@ -51,8 +63,15 @@ def read_records(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             raise ValueError(
                 "the checksum of its length is wrong, so bytes of the file have changed"
             )
+        if length > (LARGEST if size is None else min(size, LARGEST)):
+            # Before so much memory is asked for.
+            raise ValueError(
+                f"it says that it has {length} bytes, more than "
+                + ("the file" if size is not None and length > size else "any record can have")
+            )
         data = file.read(length)
         footer = file.read(FOOTER)
+        following += HEADER + length + FOOTER
         if len(data) < length or len(footer) < FOOTER:
             raise ValueError("the file ends within it")
         if masked_crc(data) != struct.unpack("<I", footer)[0]:

@@ -62,6 +62,6 @@ def fetch_records(
 
 
 def _checked(framed: bytes) -> bytes:
-    for _, data in read_records(io.BytesIO(framed)):
+    for _, data in read_records(io.BytesIO(framed), len(framed)):
         return data
     raise ValueError("the file ends before it")

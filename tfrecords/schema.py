@@ -39,12 +39,14 @@ class CategoricalColumn:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise DataError(f"The name of a categorical column must be text, not {self.name!r}.")
-        if not _is_whole(self.vocabulary_size) or self.vocabulary_size < 1:
+        if not _is_whole(self.vocabulary_size) or not 1 <= self.vocabulary_size <= 2**62:
             raise DataError(
-                f"Column {self.name!r}: vocabulary_size must be a whole number of at least 1, "
-                f"not {self.vocabulary_size!r}."
+                f"Column {self.name!r}: vocabulary_size must be a whole number, at most 2**62 and "
+                f"at least 1, not {self.vocabulary_size!r}."
             )
-        if self.hotness is not None and (not _is_whole(self.hotness) or self.hotness < 1):
+        if self.hotness is not None and (
+            not _is_whole(self.hotness) or not 1 <= self.hotness < 2**31
+        ):
             raise DataError(
                 f"Column {self.name!r}: hotness must be a whole number of at least 1, or None for "
                 f"any number of ids per row, not {self.hotness!r}."
@@ -130,5 +132,5 @@ class Schema:
                 categorical=tuple(CategoricalColumn(**column) for column in value["categorical"]),
                 label=value["label"],
             )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"The schema cannot be read: {error!r}.") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"The schema cannot be read: {error!r:.80}.") from error

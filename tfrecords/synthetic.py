@@ -66,11 +66,24 @@ def _define_flags() -> None:
         "generate: how many ids. profile, compare: how many accesses of a trace to look at, its "
         "first; 0: all.",
         lower_bound=0,
+        upper_bound=2**62,
     )
-    flags.DEFINE_integer("seed", 0, "Another seed gives another trace, or other rows.")
-    flags.DEFINE_integer("table", 0, "Another table has another trace.", lower_bound=0)
     flags.DEFINE_integer(
-        "worker", 0, "Each worker has a trace of its own from the same distribution.", lower_bound=0
+        "seed",
+        0,
+        "Another seed gives another trace, or other rows.",
+        lower_bound=-(2**62),
+        upper_bound=2**62,
+    )
+    flags.DEFINE_integer(
+        "table", 0, "Another table has another trace.", lower_bound=0, upper_bound=2**62
+    )
+    flags.DEFINE_integer(
+        "worker",
+        0,
+        "Each worker has a trace of its own from the same distribution.",
+        lower_bound=0,
+        upper_bound=2**62,
     )
     flags.DEFINE_enum(
         "policy",
@@ -106,10 +119,18 @@ def _define_flags() -> None:
     flags.DEFINE_string("picture_file", None, "compare: draw the miss-ratio curves to this PNG.")
     flags.DEFINE_string("output_dir", None, "write: the data set folder to write.")
     flags.DEFINE_integer(
-        "rows", None, "write: rows of the split 'train'; default: as the original.", lower_bound=0
+        "rows",
+        None,
+        "write: rows of the split 'train'; default: as the original.",
+        lower_bound=0,
+        upper_bound=10**12,
     )
     flags.DEFINE_integer(
-        "evaluation_rows", None, "write: rows of the split 'evaluation'; likewise.", lower_bound=0
+        "evaluation_rows",
+        None,
+        "write: rows of the split 'evaluation'; likewise.",
+        lower_bound=0,
+        upper_bound=10**12,
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import IO
 
 import google_crc32c
 
-from tfrecords import block, files
+from tfrecords import block, files, json_values
 from tfrecords.dataset_info import DatasetInfo, FileInfo
 from tfrecords.errors import DataError
 from tfrecords.record_format import read_records
@@ -21,15 +22,26 @@ def problems(data_dir: str, info: DatasetInfo) -> Iterator[str]:
         data_dir: The folder.
         info: Its description.
     """
+    if not any(split.rows for split in info.splits.values()):
+        yield f"The data set {data_dir} has no row in any split. Convert the data again."
     for split in info.splits.values():
         expected = iter(split.record_rows)
         for file in split.files:
             rows = [int(next(expected)) for _ in file.offsets]
-            problem = _file_problem(files.join(data_dir, file.path), file, rows, info)
+            try:
+                json_values.no_link(data_dir, file.path)
+                problem = _file_problem(files.join(data_dir, file.path), file, rows, info)
+            except DataError as error:
+                problem = str(error)
             if problem is not None:
                 yield problem
     for vocabulary in info.vocabularies.values():
         path = files.join(data_dir, vocabulary.path)
+        try:
+            json_values.no_link(data_dir, vocabulary.path)
+        except DataError as error:
+            yield str(error)
+            continue
         (size,) = files.sizes([path])
         if size is None:
             yield f"The vocabulary file {path} is missing. Convert or copy the data again."
@@ -54,9 +66,10 @@ def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo)
             f"The file {path} cannot be read: {(error.strerror or str(error)).rstrip('.')}. {again}"
         )
     record = 0
-    with files.explained(path), files.open_file(path) as stream:
+    with files.explained(path), files.open_file(path) as raw:
+        stream = _Summed(raw)
         try:
-            for offset, data in read_records(stream):
+            for offset, data in read_records(stream, size):
                 if record == len(file.offsets) or offset != file.offsets[record]:
                     return (
                         f"Record {record} of {path} begins at byte {offset}, where dataset.json "
@@ -80,9 +93,22 @@ def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo)
             f"The file {path} ends after record {record - 1}: it has {size} bytes and {record} "
             f"records, where dataset.json says {file.size} and {len(file.offsets)}. {again}"
         )
-    if file_crc(path) != file.crc32c:
+    if f"{stream.crc:08x}" != file.crc32c:
         return f"The checksum of {path} is not the one in dataset.json. {again}"
     return None
+
+
+class _Summed:
+    """A file that is read once, for its records and for the checksum of all of it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.crc = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.crc = google_crc32c.extend(self.crc, data)
+        return data
 
 
 def file_crc(path: str) -> str:

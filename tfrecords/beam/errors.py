@@ -7,7 +7,8 @@ import re
 # Workers of other processes hand over the text of a traceback, in which an exception's line begins
 # with its class, and Beam puts the step's name behind the message.
 _DATA_ERROR = re.compile(
-    r"(?:^|\n|\\n)(?:tfrecords\.errors\.)?DataError: (.*?)(?: \[while running|\n|\\n|$)"
+    r"(?:^|\n|\\n)(?:tfrecords\.[a-z_.]+\.)?(?:DataError|OddLabels): (.*?)"
+    r"(?: \[while running|\n|\\n|$)"
 )
 _STEP = re.compile(r" \[while running [^\]]*\]")
 _LAST_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*(?:Error|Exception)): .+", re.MULTILINE)
@@ -23,7 +24,7 @@ def sentence(error: BaseException) -> str:
         The message of the `DataError` behind it, if there is one; else the runner's own message.
     """
     text = str(error)
-    if type(error).__name__ == "DataError":
+    if type(error).__name__ in ("DataError", "OddLabels"):
         return _STEP.sub("", text)
     found = _DATA_ERROR.search(text)
     if found:

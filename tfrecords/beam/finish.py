@@ -6,17 +6,21 @@ import collections
 import os
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from tfrecords.beam.layout import Layout
 from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.positions import Positions
 from tfrecords.beam.record_files import WrittenFile
 from tfrecords.beam.steps import VocabularyFile, schema_of
 from tfrecords.beam.units import check_unchanged
+from tfrecords.conversion import labels
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.how_it_was_made import how_it_was_made
 from tfrecords.conversion.options import Options
 from tfrecords.dataset_info import DatasetInfo, SplitInfo, VocabularyInfo
 from tfrecords.errors import DataError
+from tfrecords.odd_labels import FAIL, LabelRange
 from tfrecords.unchanged import FileState
 
 
@@ -69,6 +73,11 @@ class Finish:
                     f"{part.end - part.start} were read: the runner lost or doubled some. "
                     "Convert again."
                 )
+            if self._options.on_odd_labels == FAIL:
+                label_range = LabelRange()
+                for file in written:
+                    label_range.add(np.array([file.labels.low, file.labels.high]))
+                label_range.check(part.split, labels.holds(self._format, positions.label_values))
             moves.update({file.info.path: file.path for file in written})
         reserved = 0 if self._options.reference else 1
         infos = {}

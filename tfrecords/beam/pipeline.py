@@ -31,10 +31,10 @@ from tfrecords.beam.errors import sentence
 from tfrecords.beam.finish import Finish
 from tfrecords.beam.layout import layout
 from tfrecords.beam.output_folder import OutputFolder
-from tfrecords.beam.positions import positions
+from tfrecords.beam.positions import Positions, positions
 from tfrecords.beam.record_files import records_per_file
 from tfrecords.beam.units import UNIT_BYTES, check_unchanged, cut, states
-from tfrecords.conversion import features
+from tfrecords.conversion import features, labels
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
@@ -148,6 +148,7 @@ class Conversion:
             parsed[steps.SUMMARIES]
             | "All summaries" >> beam.combiners.ToList()
             | "Positions" >> beam.Map(positions, inputs, skip)
+            | "Check label values" >> beam.Map(_checked, format, options)
         )
         if options.keep_negatives < 1:
             kept = (
@@ -203,6 +204,11 @@ class Conversion:
                 AsIter(files),
             )
         )
+
+
+def _checked(where: Positions, format: InputFormat, options: Options) -> Positions:
+    labels.check_values(format, where.label_values, options.on_odd_labels)
+    return where
 
 
 def _frequent(

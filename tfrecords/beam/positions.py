@@ -24,6 +24,7 @@ class Summary:
         rows: Number of rows.
         bad: Number of lines that are no rows, by kind.
         first_bad: The first of them.
+        label_values: As in `Parsed`.
     """
 
     file: int
@@ -33,6 +34,7 @@ class Summary:
     rows: int
     bad: Mapping[str, int]
     first_bad: BadRow | None
+    label_values: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Positions:
         pieces: By (file, start).
         file_rows: Number of rows of each file.
         skipped: Number of lines left out, by kind.
+        label_values: As in `Parsed`, of all pieces.
     """
 
     pieces: Mapping[PieceKey, PiecePlace]
     file_rows: tuple[int, ...]
     skipped: Mapping[str, int]
+    label_values: Mapping[str, int]
 
 
 def positions(summaries: Sequence[Summary], paths: Sequence[str], skip_bad_rows: bool) -> Positions:
@@ -78,6 +82,7 @@ def positions(summaries: Sequence[Summary], paths: Sequence[str], skip_bad_rows:
     pieces: dict[PieceKey, PiecePlace] = {}
     file_rows = [0] * len(paths)
     skipped: collections.Counter[str] = collections.Counter()
+    label_values: collections.Counter[str] = collections.Counter()
     rows = 0
     file, line = -1, 1
     for summary in sorted(summaries, key=lambda summary: (summary.file, summary.start)):
@@ -96,9 +101,10 @@ def positions(summaries: Sequence[Summary], paths: Sequence[str], skip_bad_rows:
         file_rows[file] += summary.rows
         line += summary.lines
         skipped.update(summary.bad)
+        label_values.update(summary.label_values)
     if not rows:
         raise DataError(
             f"There is not one row in {', '.join(paths)}: all {sum(skipped.values())} lines were "
             "skipped as bad rows."
         )
-    return Positions(pieces, tuple(file_rows), dict(skipped))
+    return Positions(pieces, tuple(file_rows), dict(skipped), dict(label_values))

@@ -12,6 +12,7 @@ from tfrecords.beam.file_cuts import RowOrder
 from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.packing import PackedRows, concatenate, cut, take, unpack
 from tfrecords.dataset_info import FileInfo
+from tfrecords.odd_labels import LabelRange
 from tfrecords.record_format import FOOTER, HEADER, frame
 from tfrecords.schema import Schema
 
@@ -29,6 +30,7 @@ class WrittenFile:
         info: Its description, with the name that it will have.
         path: Where it is now.
         label_sums: Sum of the labels of each record.
+        labels: Whether its labels differ.
     """
 
     split: str
@@ -36,6 +38,7 @@ class WrittenFile:
     info: FileInfo
     path: str
     label_sums: tuple[float, ...]
+    labels: LabelRange
 
 
 def records_per_file(schema: Schema, rows_per_record: int, most: int) -> int:
@@ -75,6 +78,7 @@ def write_file(
     rows = take(schema, rows, order.permutation(rows.rows))
     offsets: list[int] = []
     label_sums: list[float] = []
+    labels = LabelRange()
 
     def content() -> Iterator[bytes]:
         size = 0
@@ -86,10 +90,12 @@ def write_file(
             header, footer = frame(data)
             yield from (header, data, footer)
             offsets.append(size)
-            label_sums.append(float(columns[schema.label].sum(dtype=np.float64)))
+            label = columns[schema.label]
+            label_sums.append(float(label.sum(dtype=np.float64)))
+            labels.add(label)
             size += HEADER + len(data) + FOOTER
 
     name = f"{split}-{number:05d}.tfrecord"
     path, size, crc = folder.write(name, content())
     info = FileInfo(name, len(rows), size, crc, tuple(offsets))
-    return WrittenFile(split, number, info, path, tuple(label_sums))
+    return WrittenFile(split, number, info, path, tuple(label_sums), labels)

@@ -84,6 +84,7 @@ class Parse(beam.DoFn):
                 rows,
                 bad,
                 parsed.bad[0] if parsed.bad else None,
+                parsed.label_values,
             )
             yield beam.pvalue.TaggedOutput(SUMMARIES, summary)
             if parsed.rows is not None and rows:

@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 from tfrecords import unchanged
 from tfrecords.conversion.formats import InputFormat, Piece
 from tfrecords.errors import DataError
+from tfrecords.file_kind import check_name, check_text
 from tfrecords.unchanged import FileState
 
 _SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
@@ -25,6 +26,7 @@ _SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
 UNIT_BYTES = 64 << 20
 _PIECE_BYTES = 16 << 20
 _LINE_BYTES = 1 << 12
+_NAME_BYTES = 16
 _HEAD_BYTES = 1 << 16
 _LONGEST_LINE = 1 << 20
 # A pipeline's description holds all units, and some runners refuse one of more than 10 MB.
@@ -189,12 +191,17 @@ def texts(unit: Unit, begin: int = 0) -> Iterator[tuple[int, bytes]]:
         DataError: If the file cannot be read to its end, or is no text.
     """
     with open_raw(unit.path) as raw:
+        if unit.start == 0:
+            check_name(unit.path, raw.read(_NAME_BYTES))
+            raw.seek(0)
         stream: BinaryIO | gzip.GzipFile = raw
         if unit.path.endswith(".gz"):
             stream = gzip.GzipFile(fileobj=raw)
         start, rest = _first_line(unit, begin, stream)
         while unit.end is None or start < unit.end:
             block = _read(stream, unit, start + len(rest))
+            if start == begin and unit.start == 0 and not rest:
+                check_text(unit.path, block)
             data = rest + block
             if not block and data and not data.endswith(b"\n"):
                 data += b"\n"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from tfrecords import odd_labels
 from tfrecords.conversion import multi_hot, options
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.formats import InputFormat
@@ -77,6 +78,13 @@ _MULTI_HOT_DISTRIBUTION = flags.DEFINE_enum(
 _ON_BAD_ROW = flags.DEFINE_enum(
     "on_bad_row", "fail", ["fail", "skip"], "What to do with lines that are no rows."
 )
+_ON_ODD_LABELS = flags.DEFINE_enum(
+    "on_odd_labels",
+    odd_labels.FAIL,
+    [odd_labels.FAIL, odd_labels.ACCEPT],
+    "What to do where all labels of a split are alike, or where a text that the description of the "
+    "label names never occurs.",
+)
 _ROWS_PER_RECORD = flags.DEFINE_integer("rows_per_record", ROWS_PER_RECORD, "Rows in one record.")
 MEMORY_GB = flags.DEFINE_float(
     "memory_gb",
@@ -119,6 +127,7 @@ def how_to_convert(default_split: str, reference: bool) -> Options:
         seed=_SEED.value,
         reference=reference,
         on_bad_row=_ON_BAD_ROW.value,
+        on_odd_labels=_ON_ODD_LABELS.value,
         rows_per_record=_ROWS_PER_RECORD.value,
         keep_negatives=_KEEP_NEGATIVES.value,
         multi_hot=multi_hot.parse_hotness(_MULTI_HOT.value),

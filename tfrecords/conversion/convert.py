@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords import files, writer
-from tfrecords.conversion import features, journal
+from tfrecords.conversion import features, journal, labels
 from tfrecords.conversion.counting import Counter
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.how_it_was_made import how_it_was_made
@@ -25,9 +25,10 @@ from tfrecords.conversion.spool import Spool, SpoolPiece
 from tfrecords.conversion.vocabulary import Vocabulary
 from tfrecords.conversion.vocabulary_files import read_vocabulary, write_vocabulary
 from tfrecords.conversion.writing import Writing
-from tfrecords.dataset_info import DatasetInfo, FileInfo, VocabularyInfo
+from tfrecords.dataset_info import DatasetInfo, FileInfo, VocabularyInfo, file_from_json
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
+from tfrecords.odd_labels import OddLabels
 from tfrecords.progress import Progress
 from tfrecords.schema import Schema
 from tfrecords.verify import file_crc
@@ -72,15 +73,13 @@ def convert(
     with WholeFolder(output_dir, keep_work=True) as folder:
         try:
             _Conversion(folder, source, format, options, progress, threads, fresh).run()
-        except MemoryTooSmall:
+        except (MemoryTooSmall, OddLabels):
             raise
         except DataError:
             # The same command would fail again.
             folder.discard()
             raise
-        if files.is_remote(output_dir):
-            return DatasetInfo.load(output_dir)
-    os.unlink(os.path.join(output_dir, journal.FILE_NAME))
+    files.remove(files.join(output_dir, journal.FILE_NAME))
     return DatasetInfo.load(output_dir)
 
 
@@ -120,6 +119,7 @@ class _Conversion:
                 + ("--fresh." if fresh else "it was of another input or other options.")
             )
         self._skipped: collections.Counter[str] = collections.Counter()
+        self._label_values: collections.Counter[str] = collections.Counter()
 
     def run(self) -> None:
         try:
@@ -157,7 +157,7 @@ class _Conversion:
                     self._memory,
                 )
             self._parse(spool, counter)
-            plan = Plan(self._options, spool)
+            plan = self._plan(spool)
             vocabularies, infos = self._vocabularies(
                 counter, plan, made[0]["columns"] if made else None
             )
@@ -181,6 +181,7 @@ class _Conversion:
         entries = self._journal.entries("piece")
         for entry in entries:
             self._skipped.update(entry["skipped"])
+            self._label_values.update(entry["label_values"])
         before = spool.rows
         if before:
             self._progress.say(f"Using {before:,} rows that were parsed already.")
@@ -192,11 +193,13 @@ class _Conversion:
                 if piece.rows is not None:
                     spooled = spool.append(piece.rows, piece.place.file, self._kept(piece, spool))
                 self._skipped.update(piece.skipped)
+                self._label_values.update(piece.label_values)
                 self._journal.add(
                     "piece",
                     place=dataclasses.asdict(piece.place),
                     piece=dataclasses.asdict(spooled) if spooled else None,
                     skipped=piece.skipped,
+                    label_values=dict(piece.label_values),
                 )
                 if counter is not None:
                     files = len(self._source.sizes)
@@ -211,6 +214,14 @@ class _Conversion:
         spool.end()
         if self._skipped:
             self._progress.say(f"Skipped {_counted(self._skipped)}.")
+
+    def _plan(self, spool: Spool) -> Plan:
+        # Before the splits are cut, which may fail for want of rows that the texts explain.
+        on_odd_labels = self._options.on_odd_labels
+        labels.check_values(self._format, self._label_values, on_odd_labels)
+        plan = Plan(self._options, spool)
+        labels.check_splits(self._format, self._label_values, plan, spool, on_odd_labels)
+        return plan
 
     def _kept(self, piece: Any, spool: Spool) -> int:
         options = self._options
@@ -292,7 +303,7 @@ class _Conversion:
         """The record files that an earlier process has finished, and that are still whole."""
         written = []
         for entry in self._journal.entries("file"):
-            file = FileInfo(**{**entry["file"], "offsets": tuple(entry["file"]["offsets"])})
+            file = file_from_json(entry["file"])
             path = os.path.join(self._work, file.path)
             if not os.path.isfile(path) or file_crc(path) != file.crc32c:
                 raise DataError(

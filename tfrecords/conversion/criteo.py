@@ -84,6 +84,9 @@ class CriteoFormat:
     def parse(self, piece: Piece) -> Parsed:
         """Parses a piece; see `InputFormat.parse`."""
         try:
+            if piece.data.count(b"\r") != piece.data.count(b"\r\n"):
+                # Arrow takes a carriage return for the end of a line.
+                raise criteo_text.NotParsed("a line holds a carriage return")
             text = criteo_text.parse(piece.data)
             return Parsed(len(text.label), self.rows(text), [])
         except criteo_text.NotParsed as error:

@@ -28,6 +28,8 @@ _MAX_INDEX_RANGE = flags.DEFINE_integer(
     0,
     "Categories are taken modulo this before they are counted, which bounds the tables (to two "
     "more than this: the out-of-vocabulary id and the blank). MLPerf: 40000000. 0: not.",
+    lower_bound=0,
+    upper_bound=2**62,
 )
 REFERENCE = flags.DEFINE_bool(
     "reference",

@@ -95,7 +95,9 @@ def from_toml(text: str, path: str) -> TableDescription:
     """
     try:
         entries = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply for a description.") from None
+    except ValueError as error:  # also of numbers of thousands of digits
         raise DataError(f"{path} is no TOML: {error}.") from error
     try:
         return _table(entries)

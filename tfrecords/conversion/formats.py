@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tfrecords.conversion.rows import Rows
@@ -71,11 +71,14 @@ class Parsed:
         lines: Number of lines, good and bad.
         rows: The rows of the good ones, in order; None if there is none.
         bad: The others.
+        label_values: What the label column holds as it stands in the file, with the number of rows;
+            see `labels.seen`. Empty where the labels say it themselves.
     """
 
     lines: int
     rows: Rows | None
     bad: list[BadRow]
+    label_values: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class InputFormat(Protocol):
@@ -84,7 +87,8 @@ class InputFormat(Protocol):
     A format whose pieces are made of whole lines of text, of which any may be the first one, can
     say so by an attribute `lines = True`: `tfrecords.beam` then reads one file on several workers.
     Where `Piece.data` is more than the bytes of the lines, it needs a method `from_lines` for that;
-    see `TabularFormat.from_lines`.
+    see `TabularFormat.from_lines`. One whose description names texts of the label says so by an
+    attribute `label_texts`, and counts them in `Parsed.label_values`.
 
     Attributes:
         name: Name of the format, as in `--format`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from tfrecords.conversion.encoding import EncodedRows, encode
 from tfrecords.conversion.formats import BadRow, InputFormat, Piece
@@ -37,11 +37,13 @@ class InputPiece:
         place: Where it ends.
         rows: Its rows; None if it has none.
         skipped: Number of lines left out, by kind.
+        label_values: As in `Parsed`.
     """
 
     place: Place
     rows: EncodedRows | None
     skipped: dict[str, int]
+    label_values: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class _Parsed:
     lines: int
     rows: EncodedRows | None
     bad: list[BadRow]
+    label_values: Mapping[str, int]
 
 
 class Input:
@@ -139,6 +142,7 @@ class Input:
                 Place(file, parsed.piece.end, lines),
                 parsed.rows,
                 dict(collections.Counter(bad.kind for bad in parsed.bad)),
+                parsed.label_values,
             )
             rows += len(parsed.rows) if parsed.rows is not None else 0
             progress(sum(self.sizes[:file]) + parsed.piece.bytes_done, rows)
@@ -157,4 +161,4 @@ class Input:
         rows = encode(parsed.rows) if parsed.rows is not None and len(parsed.rows) else None
         # Not the text, which would be held until the rows are used.
         done = dataclasses.replace(piece, data=None)
-        return _Parsed(file, done, parsed.lines, rows, parsed.bad)
+        return _Parsed(file, done, parsed.lines, rows, parsed.bad, parsed.label_values)

@@ -9,11 +9,13 @@ import shutil
 import time
 from typing import Any
 
+import google_crc32c
+
 from tfrecords.fault import fault_point
 
 FILE_NAME = "journal"
 # To be raised with every change of what lies in the work folder.
-_VERSION = 1
+_VERSION = 2
 _SECONDS_BETWEEN_SYNCS = 2.0
 
 
@@ -24,10 +26,11 @@ def fingerprint(*parts: Any) -> str:
 
 
 class Journal:
-    """Lines of JSON, each of which says that something is finished.
+    """Lines of a checksum and JSON, each of which says that something is finished.
 
-    A line that was written only in part, because the process died, ends the journal. What the lines
-    speak of has checksums in them, for a machine that died and lost the end of another file.
+    A line that was written only in part, because the process died, or that was changed since, ends
+    the journal. What the lines speak of has checksums in them, for a machine that died and lost the
+    end of another file.
 
     Args:
         folder: The work folder. If its journal is of the same fingerprint, the entries are there
@@ -67,10 +70,10 @@ class Journal:
             return 0
         size = 0
         for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
+            crc, _, text = line.partition(b" ")
+            if crc != _crc(text):
                 break
+            entry = json.loads(text)
             if not size and entry != {"kind": "begin", "fingerprint": fingerprint}:
                 return 0
             self._entries.append(entry)
@@ -91,8 +94,8 @@ class Journal:
 
     def add(self, kind: str, **values: Any) -> None:
         """Writes that something is finished."""
-        line = json.dumps({"kind": kind, **values}, separators=(",", ":")) + "\n"
-        self._file.write(line.encode("utf-8"))
+        text = json.dumps({"kind": kind, **values}, separators=(",", ":")).encode("utf-8")
+        self._file.write(_crc(text) + b" " + text + b"\n")
         self._file.flush()
         now = time.monotonic()
         if now - self._synced > _SECONDS_BETWEEN_SYNCS:
@@ -104,3 +107,7 @@ class Journal:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _crc(text: bytes) -> bytes:
+    return f"{google_crc32c.value(text):08x}".encode()

@@ -18,6 +18,7 @@ from tfrecords.hashing import hash_number, hash_numbers
 MLPERF = (3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1)
 DISTRIBUTIONS = ("uniform", "pareto")
 _PURPOSE = 0x6D756C74
+_MOST_IDS = 10_000
 
 
 def check(hotness: tuple[int, ...], distribution: str) -> None:
@@ -27,9 +28,10 @@ def check(hotness: tuple[int, ...], distribution: str) -> None:
         DataError: If one is not allowed.
     """
     for ids in hotness:
-        if ids < 1:
+        if not 1 <= ids <= _MOST_IDS:
             raise DataError(
-                f"--multi_hot must be mlperf or numbers of at least 1, one per column, not {ids}."
+                "--multi_hot must be mlperf or numbers of at least 1 (and at most "
+                f"{_MOST_IDS}), one per column, not {ids}."
             )
     if distribution not in DISTRIBUTIONS:
         raise DataError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfrecords.conversion import multi_hot
 from tfrecords.errors import DataError
+from tfrecords.odd_labels import ACCEPT, FAIL
 from tfrecords.writer import ROWS_PER_RECORD
 
 LAST_SEVENTH, LAST_DAY, NONE = "last_seventh", "last_day", "none"
@@ -45,6 +46,8 @@ class Options:
         keep_negatives: Share of the rows with label 0 that is kept: of the training rows, or, with
             `reference`, of all rows before they are split.
         multi_hot: Ids per row and column that each column of one id is blown up to; empty: not.
+        on_odd_labels: "fail" or "accept", where all labels of a split are alike, or a text of the
+            label's description never occurs. The data set does not depend on it.
         memory_gb: About how many gigabytes may be used, beside half a one for TensorFlow itself;
             None for half of the machine's. The data set does not depend on it.
 
@@ -64,6 +67,7 @@ class Options:
     keep_negatives: float = 1.0
     multi_hot: tuple[int, ...] = ()
     multi_hot_distribution: str = "uniform"
+    on_odd_labels: str = FAIL
     memory_gb: float | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +82,13 @@ class Options:
             raise DataError(f"--vocabulary must be train or all, not {self.vocabulary!r}.")
         if self.on_bad_row not in ("fail", "skip"):
             raise DataError(f"--on_bad_row must be fail or skip, not {self.on_bad_row!r}.")
+        if self.on_odd_labels not in (FAIL, ACCEPT):
+            raise DataError(
+                f"--on_odd_labels must be {FAIL} or {ACCEPT}, not {self.on_odd_labels!r}."
+            )
+        for name, most in (("min_count", 2**62), ("rows_per_record", 2**31), ("seed", 2**62)):
+            if abs(getattr(self, name)) > most:
+                raise DataError(f"--{name}={getattr(self, name)} is too large; {most} is the most.")
         if self.shuffle not in SHUFFLES:
             raise DataError(f"--shuffle must be none, day or total, not {self.shuffle!r}.")
         if not 0 < self.keep_negatives <= 1:
@@ -85,8 +96,10 @@ class Options:
                 "--keep_negatives is the share of the negative rows to keep, above 0 and at most "
                 f"1, not {self.keep_negatives}."
             )
-        if self.memory_gb is not None and not 0 < self.memory_gb < float("inf"):
-            raise DataError(f"--memory_gb must be a number above 0, not {self.memory_gb}.")
+        if self.memory_gb is not None and not 0 < self.memory_gb <= 1e9:
+            raise DataError(
+                f"--memory_gb must be a number above 0, not {self.memory_gb}; 1e9 is the most."
+            )
         multi_hot.check(self.multi_hot, self.multi_hot_distribution)
         _ = self.fraction
         if self.tuning and self.split == NONE:
@@ -108,7 +121,7 @@ class Options:
     def describe(self) -> dict[str, Any]:
         """All that the data set depends on, as values that `json.dumps` takes."""
         values = dataclasses.asdict(self)
-        del values["memory_gb"]
+        del values["memory_gb"], values["on_odd_labels"]
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property

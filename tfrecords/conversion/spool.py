@@ -27,6 +27,7 @@ class SpoolPiece:
         offset: Byte at which it begins.
         size: Bytes of all of it.
         dictionaries: Bytes of its first part, which is all that counting needs.
+        dictionaries_crc: CRC-32C of that part.
         crc: CRC-32C of all of it.
     """
 
@@ -37,6 +38,7 @@ class SpoolPiece:
     offset: int
     size: int
     dictionaries: int
+    dictionaries_crc: int
     crc: int
 
 
@@ -49,6 +51,9 @@ class Spool:
         ragged: For each categorical column, whether it is ragged.
         files: Number of input files.
         pieces: What an earlier process has written; the file is cut behind it.
+
+    Raises:
+        DataError: If the file is shorter than these pieces.
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class Spool:
         self.file_kept = [0] * files
         for piece in pieces:
             self._advance(piece)
+        if pieces and (not os.path.isfile(path) or os.path.getsize(path) < self._offset):
+            raise DataError(
+                f"The work file {path} has lost its end, so it cannot be used. Run the same "
+                "command again, which begins anew."
+            )
         mode = "r+b" if pieces else "wb"
         self._file: IO[bytes] = open(path, mode)
         self._file.truncate(self._offset)
@@ -103,6 +113,7 @@ class Spool:
             self._offset,
             first[0] + second[0],
             first[0],
+            first[1],
             second[1],
         )
         self.pieces.append(piece)
@@ -123,10 +134,12 @@ class Spool:
         self._file.close()
 
     def read_dictionaries(self, piece: SpoolPiece) -> tuple[EncodedColumn, ...]:
-        """The columns of a piece without their codes and row lengths."""
-        with open(self._path, "rb") as file:
-            file.seek(piece.offset)
-            reader = _Reader(file.read(piece.dictionaries))
+        """The columns of a piece without their codes and row lengths.
+
+        Raises:
+            DataError: If the bytes are not the ones that were written.
+        """
+        reader = self._reader(piece, piece.dictionaries, piece.dictionaries_crc)
         return tuple(
             EncodedColumn(keys, counts, firsts, np.zeros(0, np.uint8), None)
             for keys, counts, firsts, _ in self._dictionaries(reader)
@@ -138,16 +151,7 @@ class Spool:
         Raises:
             DataError: If the bytes are not the ones that were written.
         """
-        with open(self._path, "rb") as file:
-            file.seek(piece.offset)
-            data = file.read(piece.size)
-        if google_crc32c.value(data) != piece.crc:
-            raise DataError(
-                f"The rows at byte {piece.offset} of the work file {self._path} are not the ones "
-                "that were written, so they cannot be used. Run the same command again, which "
-                "begins anew."
-            )
-        reader = _Reader(data)
+        reader = self._reader(piece, piece.size, piece.crc)
         dictionaries = list(self._dictionaries(reader))
         label = reader.array("<f4", piece.rows)
         dense = reader.array("<f4", self._dense * piece.rows).reshape(self._dense, piece.rows)
@@ -157,6 +161,18 @@ class Spool:
             lengths = reader.array("<i4", piece.rows) if ragged else None
             columns.append(EncodedColumn(keys, counts, firsts, codes, lengths))
         return EncodedRows(label, dense, tuple(columns))
+
+    def _reader(self, piece: SpoolPiece, size: int, crc: int) -> _Reader:
+        with open(self._path, "rb") as file:
+            file.seek(piece.offset)
+            data = file.read(size)
+        if google_crc32c.value(data) != crc:
+            raise DataError(
+                f"The rows at byte {piece.offset} of the work file {self._path} are not the ones "
+                "that were written, so they cannot be used. Run the same command again, which "
+                "begins anew."
+            )
+        return _Reader(data)
 
     def _dictionaries(
         self, reader: _Reader

@@ -115,8 +115,11 @@ class CategoricalColumn:
         longer: What to do with rows of more than `hotness` values: `error` (a bad row), or `cut`:
             the first are kept. Rows of fewer are filled up with missing values.
         datetime_format: How a date is written: as Python's `strptime` says it, `iso` (also for
-            Parquet's own dates and times), or `unix` (seconds since 1970, taken as UTC).
-        part: The part of the date that is the id, one of `PARTS`.
+            Parquet's own dates and times), or `unix` (seconds since 1970).
+        part: The part of the date that is the id, one of `PARTS`. Dates with an offset or a zone,
+            and those of `unix`, are taken as UTC shows them: 23:30+02:00 has the hour 21. Dates
+            without one are taken as they are written, which is the way to the hour of the user's
+            own clock.
 
     Raises:
         DataError: If a value is not allowed or two contradict each other.

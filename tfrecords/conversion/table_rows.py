@@ -48,23 +48,24 @@ def to_rows(table: pa.Table, description: TableDescription) -> tuple[Rows | None
 def _convert(table: pa.Table, description: TableDescription) -> tuple[Rows, _Faults]:
     faults: _Faults = {}
     # The order in which the columns are looked at is that in which faults are reported.
-    label = _label(_array(table, description.label.column), description.label, faults)
+    label = _label(array(table, description.label.column), description.label, faults)
     dense: np.ndarray = np.empty((len(description.dense), table.num_rows), np.float32)
     for index, number in enumerate(description.dense):
-        dense[index] = _dense(_array(table, number.column), number, faults)
+        dense[index] = _dense(array(table, number.column), number, faults)
     keys, lengths = [], []
     for column in description.categorical:
-        array = _array(table, column.column)
+        values = array(table, column.column)
         if column.many:
-            of_column, of_rows = _many(array, column, description.null_values, faults)
+            of_column, of_rows = _many(values, column, description.null_values, faults)
         else:
-            of_column, of_rows = table_values.keys(array, column, _to(faults, column.column)), None
+            of_column, of_rows = table_values.keys(values, column, _to(faults, column.column)), None
         keys.append(of_column)
         lengths.append(of_rows)
     return Rows(label, dense, tuple(keys), tuple(lengths)), faults
 
 
-def _array(table: pa.Table, name: str) -> pa.Array:
+def array(table: pa.Table, name: str) -> pa.Array:
+    """A column of a table in one piece."""
     column = table.column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 

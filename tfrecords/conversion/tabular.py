@@ -7,7 +7,9 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tfrecords.conversion import parquet_table, table_rows, text_input, text_table
+import pyarrow as pa
+
+from tfrecords.conversion import labels, parquet_table, table_rows, text_input, text_table
 from tfrecords.conversion.description_file import to_toml
 from tfrecords.conversion.formats import BadRow, InputColumn, Parsed, Piece
 from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
@@ -35,6 +37,7 @@ class TabularFormat:
         label: Name of the label column.
         dense: Names of the dense columns.
         columns: The categorical columns.
+        label_texts: The texts that the description of the label names.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class TabularFormat:
         self.label = description.label.column
         self.dense = tuple(column.name for column in description.dense)
         self.columns = tuple(_input_column(column) for column in description.categorical)
+        self.label_texts = labels.described(description.label)
         self._description = description
         self._piece_bytes = piece_bytes or text_input.PIECE_BYTES
 
@@ -94,12 +98,12 @@ class TabularFormat:
         """Parses a piece; see `InputFormat.parse`."""
         if not isinstance(piece.data, text_table.Lines):
             rows, bad = table_rows.to_rows(piece.data, self._description)
-            return Parsed(piece.data.num_rows, rows, bad)
+            return Parsed(piece.data.num_rows, rows, bad, self._label_values(piece.data))
         table = text_table.parse_lines(piece.data, self._description)
         if table is not None:
             rows, bad = table_rows.to_rows(table, self._description)
             if not bad:
-                return Parsed(table.num_rows, rows, [])
+                return Parsed(table.num_rows, rows, [], self._label_values(table))
         # Once more as text, so that messages show what the file holds, and not what it means.
         table, numbers, bad = text_table.parse_texts(piece.data, self._description)
         lines = len(numbers) + len(bad)
@@ -107,7 +111,10 @@ class TabularFormat:
             return Parsed(lines, None, bad)
         rows, further = table_rows.to_rows(table, self._description)
         bad += [dataclasses.replace(row, line=numbers[row.line]) for row in further]
-        return Parsed(lines, rows, sorted(bad, key=_line))
+        return Parsed(lines, rows, sorted(bad, key=_line), self._label_values(table))
+
+    def _label_values(self, table: pa.Table) -> dict[str, int]:
+        return labels.seen(table_rows.array(table, self.label), self._description.label)
 
     def describe(self) -> dict[str, Any]:
         """Name and description; see `InputFormat.describe`."""

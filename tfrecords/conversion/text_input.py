@@ -9,9 +9,11 @@ from typing import BinaryIO
 
 from tfrecords.conversion.formats import Piece
 from tfrecords.errors import DataError
+from tfrecords.file_kind import check_name, check_text
 
 PIECE_BYTES = 16 << 20
 _LONGEST_LINE = 1 << 20
+_HEAD_BYTES = 16
 
 
 def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[Piece]:
@@ -24,7 +26,8 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
         kind: What the text should be, for a message: "Criteo text".
 
     Raises:
-        DataError: If the file cannot be read to its end, is empty, or holds an endless line.
+        DataError: If the file cannot be read to its end, is empty or no text, is compressed in
+            another way than its name says, or holds an endless line.
     """
     rest = b""
     at = read = start
@@ -34,11 +37,15 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     with raw:
+        check_name(path, raw.read(_HEAD_BYTES))
+        raw.seek(0)
         stream: BinaryIO | gzip.GzipFile = raw
         if path.endswith(".gz"):
             stream = gzip.GzipFile(fileobj=raw)
         _skip(stream, start, path)
         while block := _read(stream, piece_bytes, path, read):
+            if not read:
+                check_text(path, block)
             read += len(block)
             done = raw.tell()
             end = block.rfind(b"\n") + 1

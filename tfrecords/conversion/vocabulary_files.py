@@ -42,12 +42,14 @@ def write_vocabulary(folder: str, name: str, keys: np.ndarray, reserved: int) ->
 
 
 def read_vocabulary(folder: str, info: VocabularyInfo) -> np.ndarray | None:
-    """The keys, or None if the file is not what it was."""
+    """The keys, or None if the file is not what it was, or is no vocabulary."""
     path = os.path.join(folder, info.path)
     try:
         if os.path.getsize(path) != info.size or file_crc(path) != info.crc32c:
             return None
-        keys: np.ndarray = np.load(path, allow_pickle=False)
-    except OSError:
+        with open(path, "rb") as file:
+            # Reads no pickle and no archive, whatever the file holds.
+            keys: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
         return None
-    return keys
+    return keys if keys.dtype == np.uint64 and keys.shape == (info.values,) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.traces.stack_distance import as_trace
 from tfrecords.traces.whole_file import write_whole
@@ -105,10 +106,9 @@ def read_file(path: str) -> bytes:
         DataError: If it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return files.read_bytes(path)
     except OSError as error:
-        raise DataError(f"The file {path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"The file {path} cannot be read: {error.strerror or error}.") from error
 
 
 def as_text(path: str, content: bytes) -> str:

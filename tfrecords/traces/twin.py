@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrecords import files
+from tfrecords import files, json_values
 from tfrecords.errors import DataError
 from tfrecords.schema import Schema
 from tfrecords.traces.distribution import Distribution
@@ -55,15 +55,12 @@ class Twin:
 
     def __post_init__(self) -> None:
         for split, count in self.rows.items():
-            if not isinstance(count, int) or count < 0:
-                raise DataError(f"The split {split!r} cannot have {count!r} rows.")
+            if not isinstance(count, int) or not 0 <= count <= json_values.LARGEST:
+                raise DataError(f"The split {split!r} cannot have {json_values.shown(count)} rows.")
         if not self.label_rates:
             raise DataError("There is no split with a label rate.")
         for split, rate in self.label_rates.items():
-            if not 0 <= rate <= 1:
-                raise DataError(
-                    f"The label rate of the split {split!r} must lie in [0, 1], not {rate}."
-                )
+            json_values.a_number(f"The label rate of the split {split!r}", rate, 0, 1)
         for name in self.schema.dense:
             quantiles = self.dense_quantiles.get(name)
             if quantiles is None or len(quantiles) < 2:
@@ -138,7 +135,7 @@ class Twin:
         """
         path = files.join(folder, FILE_NAME)
         try:
-            value = json.loads(files.read_bytes(path).decode("utf-8"))
+            value = json_values.parse(files.read_bytes(path), path, "Make it again.")
         except (FileNotFoundError, NotADirectoryError):
             raise DataError(
                 f"The folder {folder!r} is no {KIND}: it has no {FILE_NAME}. Make one with "
@@ -149,8 +146,6 @@ class Twin:
             raise DataError(
                 f"The file {path} cannot be read: {error.strerror or error}."
             ) from error
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is not JSON: {error}.") from error
         if (
             not isinstance(value, dict)
             or value.get("format") != _FORMAT
@@ -169,12 +164,18 @@ class Twin:
                 },
                 row_lengths={n: np.array(v, np.int64) for n, v in value["row_lengths"].items()},
                 distributions={
-                    n: None if file is None else Distribution.read(files.join(folder, file))
+                    n: None if file is None else _read_distribution(folder, file)
                     for n, file in value["distributions"].items()
                 },
                 padding=bool(value["padding"]),
                 how_it_was_made=value["how_it_was_made"],
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             reason = error if isinstance(error, DataError) else repr(error)
             raise DataError(f"{path} cannot be used: {reason}") from error
+
+
+def _read_distribution(folder: str, name: str) -> Distribution:
+    json_values.a_path_inside("The path of a distribution", name)
+    json_values.no_link(folder, name)
+    return Distribution.read(files.join(folder, name))

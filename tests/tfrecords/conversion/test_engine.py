@@ -1,6 +1,7 @@
 """Conversions of random rows by random options, against a plain reading of the options."""
 
 import collections
+import dataclasses
 import functools
 import io
 import json
@@ -241,13 +242,14 @@ def conversions(draw):
         seed=draw(st.integers(0, 3)),
         reference=reference,
         on_bad_row="skip",
+        on_odd_labels="accept",
         rows_per_record=draw(st.sampled_from([3, 8192])),
         keep_negatives=draw(st.sampled_from([1.0, 1.0, 0.5])),
         multi_hot=(3, 2) if multi_hot else (),
         multi_hot_distribution=draw(st.sampled_from(["uniform", "pareto"])),
     )
     if options.split != "none" and draw(st.booleans()):
-        options = Options(**{**options.describe(), "tuning": True})
+        options = dataclasses.replace(options, tuning=True)
     return files, JsonLines(columns, draw(st.integers(1, 9))), options, draw(st.booleans())
 
 
@@ -332,7 +334,8 @@ _CASES = {
 @pytest.mark.parametrize("options", _CASES.values(), ids=_CASES)
 def test_some_conversions(read, options, little_memory):
     columns = _COLUMNS if "multi_hot" in options else _MORE_COLUMNS
-    how = Options(**{"on_bad_row": "skip", "rows_per_record": 7, **options})
+    always = {"on_odd_labels": "accept", "on_bad_row": "skip", "rows_per_record": 7}
+    how = Options(**{**always, **options})
     _check(_some_files(columns), JsonLines(columns, 6), how, little_memory, read)
 
 
@@ -365,11 +368,12 @@ def test_ids_beyond_a_vocabulary_of_fixed_size(tmp_path):
     path = tmp_path / "rows"
     path.write_text("[1, 0, 0, [4]]\n[1, 0, 0, [5]]\n")
     source = JsonLines((InputColumn(FIXED, vocabulary_size=5),), 10)
+    accept = Options(split="none", on_odd_labels="accept")
     with pytest.raises(DataError, match=r"Row 1 of column 'fixed' has the id 5; .*\[0, 5\)"):
-        convert([str(path)], str(tmp_path / "set"), source, Options(split="none"), _quiet())
+        convert([str(path)], str(tmp_path / "set"), source, accept, _quiet())
     path.write_text("[1, 0, 0, [18446744073709551615]]\n")
     with pytest.raises(DataError, match="Row 0 of column 'fixed' has the id"):
-        convert([str(path)], str(tmp_path / "set"), source, Options(split="none"), _quiet())
+        convert([str(path)], str(tmp_path / "set"), source, accept, _quiet())
     assert os.listdir(tmp_path) == ["rows"]
 
 

@@ -26,7 +26,9 @@ def test_work_is_of_every_option_but_the_memory():
     changes |= {"shuffle": "day", "seed": 1, "reference": True, "on_bad_row": "skip"}
     changes |= {"rows_per_record": 7, "keep_negatives": 0.5, "multi_hot": (1, 2)}
     changes |= {"multi_hot_distribution": "pareto"}
-    assert {*changes, "memory_gb"} == {field.name for field in dataclasses.fields(Options)}
+    assert {*changes, "memory_gb", "on_odd_labels"} == {
+        field.name for field in dataclasses.fields(Options)
+    }
     for name, value in changes.items():
         assert Options(**{name: value}).describe() != Options().describe(), name
-    assert Options(memory_gb=1.0).describe() == Options().describe()
+    assert Options(memory_gb=1.0, on_odd_labels="accept").describe() == Options().describe()

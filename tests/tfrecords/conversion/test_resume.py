@@ -142,7 +142,8 @@ def convert_table(tmp_path):
         source = TabularFormat(
             from_toml(toml, "t.toml"), piece_bytes=640 if form == "parquet" else 75
         )
-        how = Options(**{"on_bad_row": "skip", "rows_per_record": 4, **options})
+        always = {"on_odd_labels": "accept", "on_bad_row": "skip", "rows_per_record": 4}
+        how = Options(**{**always, **options})
         progress = Progress(stream or io.StringIO())
         return convert_files(paths, str(tmp_path / name), source, how, progress, threads=2)
 
