@@ -63,12 +63,11 @@ def read_records(file: Readable, size: int | None = None) -> Iterator[tuple[int,
             raise ValueError(
                 "the checksum of its length is wrong, so bytes of the file have changed"
             )
-        if length > (LARGEST if size is None else min(size, LARGEST)):
-            # Before so much memory is asked for.
-            raise ValueError(
-                f"it says that it has {length} bytes, more than "
-                + ("the file" if size is not None and length > size else "any record can have")
-            )
+        # Before so much memory is asked for.
+        if size is not None and length > size:
+            raise ValueError(f"the file ends within it, which says that it has {length} bytes")
+        if length > LARGEST:
+            raise ValueError(f"it says that it has {length} bytes, more than any record can have")
         data = file.read(length)
         footer = file.read(FOOTER)
         following += HEADER + length + FOOTER

@@ -157,7 +157,7 @@ class _Conversion:
                     self._memory,
                 )
             self._parse(spool, counter)
-            plan = self._plan(spool)
+            plan = labels.checked_plan(self._format, self._label_values, self._options, spool)
             vocabularies, infos = self._vocabularies(
                 counter, plan, made[0]["columns"] if made else None
             )
@@ -214,14 +214,6 @@ class _Conversion:
         spool.end()
         if self._skipped:
             self._progress.say(f"Skipped {_counted(self._skipped)}.")
-
-    def _plan(self, spool: Spool) -> Plan:
-        # Before the splits are cut, which may fail for want of rows that the texts explain.
-        on_odd_labels = self._options.on_odd_labels
-        labels.check_values(self._format, self._label_values, on_odd_labels)
-        plan = Plan(self._options, spool)
-        labels.check_splits(self._format, self._label_values, plan, spool, on_odd_labels)
-        return plan
 
     def _kept(self, piece: Any, spool: Spool) -> int:
         options = self._options

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tfrecords.conversion import table_values
 from tfrecords.conversion.formats import InputFormat
+from tfrecords.conversion.options import Options
 from tfrecords.conversion.plan import Plan
 from tfrecords.conversion.spool import Spool
 from tfrecords.conversion.table_description import LabelColumn
@@ -68,23 +69,25 @@ def check_values(format: InputFormat, found: Mapping[str, int], on_odd_labels: s
             )
 
 
-def check_splits(
-    format: InputFormat, found: Mapping[str, int], plan: Plan, spool: Spool, on_odd_labels: str
-) -> None:
-    """Checks that the rows of each split have more than one label.
+def checked_plan(
+    format: InputFormat, found: Mapping[str, int], options: Options, spool: Spool
+) -> Plan:
+    """The splits, whose labels are looked at.
 
     Args:
         format: What the files hold.
         found: What `seen` returned of all rows, added up.
-        plan: Which rows are whose.
+        options: How to convert.
         spool: The rows.
-        on_odd_labels: As in `Options`.
 
     Raises:
-        OddLabels: If those of a split are all alike.
+        OddLabels: If labels of a split are all alike, or a described text never occurs.
+        DataError: If one of the splits would have no row.
     """
-    if on_odd_labels == ACCEPT:
-        return
+    check_values(format, found, options.on_odd_labels)
+    plan = Plan(options, spool)
+    if options.on_odd_labels == ACCEPT:
+        return plan
     for part in plan.ranges:
         labels = LabelRange()
         for piece in spool.between(part.start, part.end):
@@ -94,6 +97,7 @@ def check_splits(
             if labels.differ:
                 break
         labels.check(part.split, holds(format, found))
+    return plan
 
 
 def holds(format: InputFormat, found: Mapping[str, int]) -> str:
