@@ -15,6 +15,7 @@ from tf_dlrm.embeddings import (
     make_bags,
 )
 from tf_dlrm.embeddings.placements.choice import make_placement
+from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -77,7 +78,9 @@ def _step(placement, ids, weights, targets):
     bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
     lookup = placement.lookup(bags)
     gradients = {name: lookup.vectors[name] - targets[name] for name in ids}
-    return lookup.vectors, placement.update(lookup, gradients)
+    of_weights = placement.weight_gradients(lookup, gradients)
+    placement.update([Pulled(lookup, gradients)])
+    return lookup.vectors, of_weights
 
 
 def _signature(column):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from pulled_back import pull
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LocalPlacement, TableConfig, make_bags
 
@@ -88,7 +89,7 @@ def test_all_forms_and_combiners_in_one_collection(graph):
     def run():
         bags = {name: make_bags(name, entry[0], entry[2]) for name, entry in data.items()}
         lookup = placement.lookup(bags)
-        return lookup.vectors, placement.update(lookup, gradients)
+        return lookup.vectors, pull(placement, lookup, gradients)
 
     vectors, weight_gradients = (tf.function(run, autograph=False) if graph else run)()
     after = {name: table.astype("f8") for name, table in before.items()}
@@ -148,7 +149,7 @@ def test_batches_of_zero_and_one(batch):
     def run(one, many, ragged):
         given = {"one": one, "many": many, "ragged": ragged}
         lookup = placement.lookup({k: make_bags(k, v) for k, v in given.items()})
-        placement.update(lookup, {k: tf.ones_like(v) for k, v in lookup.vectors.items()})
+        pull(placement, lookup, {k: tf.ones_like(v) for k, v in lookup.vectors.items()})
         return lookup.vectors
 
     ragged = tf.RaggedTensor.from_row_lengths(

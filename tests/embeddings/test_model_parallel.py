@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
+from pulled_back import pull
 
 from tf_dlrm.embeddings import (
     FTRL,
@@ -24,6 +25,7 @@ from tf_dlrm.embeddings import (
 )
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.placements.choice import make_placement
+from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -118,7 +120,7 @@ class _Both:
         lookup = placement.lookup(bags)
         vectors = lookup.vectors
         gradients = {name: vectors[name] - targets[name] for name in vectors}
-        return vectors, placement.update(lookup, gradients)
+        return vectors, pull(placement, lookup, gradients)
 
     def _on_replicas(self, parts):
         def on_replica():
@@ -358,6 +360,51 @@ def test_a_checkpoint_knows_no_placement(trained, to_world, elements, monkeypatc
     assert [int(counter) for counter in other.tables.counters] == [1] * to_world
 
 
+@pytest.mark.slow
+def test_two_lookups_are_one_update_unless_one_replica_has_a_gradient_that_is_not_finite():
+    optimizer = LazyAdam(0.1)
+    tables = [TableConfig(name, 9, 4, optimizer=optimizer) for name in ("cut", "copied", "unused")]
+    features = [FeatureConfig(table.name, table) for table in tables]
+    shardings = (ROW_WISE, DATA_PARALLEL, ROW_WISE)
+    plan = {t.name: TablePlan(k, _devices(k, 2)) for t, k in zip(tables, shardings, strict=True)}
+    both = _Both(features, Plan(2, plan))
+    first = tf.constant([[1, 2], [3, 3], [8, 1], [0, 2]])
+    second = first[:, :1] // 2
+
+    def train(placement, rows, scale):
+        def pulled(ids, names, upstream):
+            lookup = placement.lookup({t.name: make_bags(t.name, ids[rows]) for t in tables})
+            return Pulled(lookup, dict.fromkeys(names, upstream[rows] * scale))
+
+        upstream = tf.reshape(tf.range(16.0), [4, 4]) - 3.0
+        placement.update(
+            [pulled(first, ("cut", "copied"), upstream), pulled(second, ("cut",), 2 * upstream)]
+        )
+
+    @tf.function(autograph=False)
+    def step(scales):
+        def on_replica():
+            context = tf.distribute.get_replica_context()
+            number = tf.get_static_value(context.replica_id_in_sync_group)
+            train(both.sharded, slice(2 * number, 2 * number + 2), scales[number])
+
+        both.strategy.run(on_replica)
+
+    before = both.sharded.tables.to_arrays()
+    step(tf.constant([1.0, np.nan]))
+    for key, array in both.sharded.tables.to_arrays().items():
+        np.testing.assert_array_equal(array, before[key], err_msg=key)
+    for _ in range(2):
+        step(tf.constant([1.0, 1.0]))
+        train(both.local, slice(0, 4), 1.0)
+    both.assert_equal_tables()
+    after = both.sharded.tables.to_arrays()
+    np.testing.assert_array_equal(after["unused:m"], before["unused:m"])
+    assert np.abs(after["cut:rows"] - before["cut:rows"]).max() > 0.1
+    assert [int(counter) for counter in both.sharded.tables.counters] == [2, 2]
+    assert int(both.sharded.tables.skipped_updates) == 1
+
+
 def test_outside_of_replicas_rows_are_looked_up_but_not_trained():
     both = _small()
     rng = np.random.default_rng(0)
@@ -367,7 +414,7 @@ def test_outside_of_replicas_rows_are_looked_up_but_not_trained():
     for name in local.vectors:
         np.testing.assert_allclose(found.vectors[name], local.vectors[name], rtol=1e-6)
     with pytest.raises(ValueError, match="can be trained within strategy.run only"):
-        both.sharded.update(found, found.vectors)
+        pull(both.sharded, found, found.vectors)
 
 
 def test_an_id_outside_its_table_stops_all_replicas(trained):

@@ -8,6 +8,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from pulled_back import pull
 
 from tf_dlrm.embeddings import (
     FTRL,
@@ -23,6 +24,7 @@ from tf_dlrm.embeddings import (
 )
 from tf_dlrm.embeddings.placements.choice import server_plan
 from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
+from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -73,7 +75,7 @@ def _step(placement, ids, weights, targets):
     bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
     lookup = placement.lookup(bags)
     gradients = {name: lookup.vectors[name] - targets[name] for name in ids}
-    return lookup.vectors, placement.update(lookup, gradients)
+    return lookup.vectors, pull(placement, lookup, gradients)
 
 
 def _features(optimizer, servers):
@@ -149,6 +151,35 @@ def test_every_sharding_learns_what_one_device_learns(optimizer, servers):
     for key, array in arrays.items():
         np.testing.assert_allclose(found[key], array, rtol=1e-5, atol=2e-6, err_msg=key)
     assert int(on_servers.tables.updates) == 3
+
+
+def test_two_lookups_are_one_update_and_a_gradient_that_is_not_finite_is_none():
+    tables = [TableConfig(name, 9, 4, optimizer=LazyAdam(0.1)) for name in ("cut", "unused")]
+    features = [FeatureConfig(table.name, table) for table in tables]
+    plan = {"cut": TablePlan(COLUMN_WISE, (0, 1)), "unused": TablePlan(ROW_WISE, (0, 1))}
+    on_servers, local = _placements(features, Plan(2, plan))
+
+    def train(placement, scale=1.0):
+        def pulled(ids, upstream):
+            lookup = placement.lookup({name: make_bags(name, ids) for name in plan})
+            return Pulled(lookup, {"cut": upstream})
+
+        upstream = tf.reshape(tf.range(8.0), [2, 4]) - 3.0
+        placement.update([pulled([[1, 2], [3, 3]], upstream), pulled([2, 8], scale * upstream)])
+
+    before = on_servers.tables.to_arrays()
+    train(on_servers, np.inf)
+    for key, array in on_servers.tables.to_arrays().items():
+        np.testing.assert_array_equal(array, before[key], err_msg=key)
+    assert int(on_servers.tables.skipped_updates) == 1
+    for _ in range(2):
+        train(on_servers)
+        train(local)
+    wanted = local.tables.to_arrays()
+    for key, array in on_servers.tables.to_arrays().items():
+        np.testing.assert_allclose(array, wanted[key], rtol=1e-5, atol=1e-6, err_msg=key)
+    np.testing.assert_array_equal(wanted["unused:m"], before["unused:m"])
+    assert int(on_servers.tables.updates) == 2
 
 
 def test_each_server_holds_its_part_and_a_ragged_lookup_finds_the_tables_rows():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from pulled_back import pull
 
 from tf_dlrm.embeddings import (
     SGD,
@@ -29,7 +30,7 @@ def make(tables=TABLES, seed=0):
 def train(placement):
     bags = {name: make_bags(name, tf.constant([1, 1, 4])) for name in placement.tables}
     lookup = placement.lookup(bags)
-    placement.update(lookup, {name: tf.ones_like(v) for name, v in lookup.vectors.items()})
+    pull(placement, lookup, {name: tf.ones_like(v) for name, v in lookup.vectors.items()})
 
 
 def test_rows_are_read_and_written_by_logical_row():
@@ -112,7 +113,7 @@ def test_updates_do_not_copy_or_read_the_whole_variable():
     @tf.function(autograph=False)
     def step():
         lookup = placement.lookup({k: make_bags(k, v) for k, v in bags.items()})
-        placement.update(lookup, lookup.vectors)
+        pull(placement, lookup, lookup.vectors)
 
     graph = step.get_concrete_function().graph
     reads = [op for op in graph.get_operations() if op.type == "ReadVariableOp"]

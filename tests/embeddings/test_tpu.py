@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from pulled_back import pull
 from tensorflow.python.tpu import tpu_embedding_v3_utils
 from tensorflow.python.trackable import base as trackable
 
@@ -22,6 +23,7 @@ from tf_dlrm.embeddings import (
     make_bags,
 )
 from tf_dlrm.embeddings.placements.dense_updates import dense_update
+from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
 from tf_dlrm.embeddings.placements.tpu import TpuPlacement, TpuPlan, local_copy
 from tf_dlrm.embeddings.placements.tpu_config import (
@@ -77,7 +79,7 @@ def _bags(ids):
 def _train(placement, ids, targets):
     lookup = placement.lookup(_bags(ids))
     gradients = {name: lookup.vectors[name] - targets[name] for name in lookup.vectors}
-    placement.update(lookup, gradients)
+    pull(placement, lookup, gradients)
     return lookup.vectors
 
 
@@ -232,6 +234,33 @@ def test_learns_what_local_learns(optimizer):
             np.testing.assert_allclose(found[name], vector, rtol=1e-4, atol=1e-6, err_msg=name)
     _assert_equal_tables(both[1], both[0], rtol=1e-4, atol=1e-6)
     assert both[0].tables.updates.numpy() == 5
+
+
+def test_what_was_not_used_or_is_not_finite_stays_and_two_lookups_are_refused():
+    features = _features(_ON_TPU["adagrad"])
+    placement = TpuPlacement(features, TpuPlan(small_table_rows=10), 3)
+    ids = _batch(np.random.default_rng(0))
+    before = placement.tables.to_arrays()
+    lookup = placement.lookup(_bags(ids))
+    ones = {name: tf.ones_like(vector) for name, vector in lookup.vectors.items()}
+    with pytest.raises(ValueError, match="looked up 2 times on the way to one loss"):
+        placement.update([Pulled(lookup, ones)] * 2)
+    placement.update([Pulled(lookup, {**ones, "few": ones["few"] * np.nan})])
+    for key, array in placement.tables.to_arrays().items():
+        if not key.startswith(":"):
+            np.testing.assert_array_equal(array, before[key], err_msg=key)
+    lookup = placement.lookup(_bags(ids))
+    placement.update([Pulled(lookup, {"one": ones["one"]})])
+    local = LocalPlacement(features, 3)
+    local.update([Pulled(local.lookup(_bags(ids)), {"one": ones["one"]})])
+    wanted = local.tables.to_arrays()
+    for key, array in placement.tables.to_arrays().items():
+        if not key.startswith(":"):
+            np.testing.assert_allclose(array, wanted[key], rtol=1e-5, atol=1e-6, err_msg=key)
+    adam = TpuPlacement(_features(_ON_TPU["lazy_adam"]), TpuPlan(small_table_rows=10), 3)
+    lookup = adam.lookup(_bags(ids))
+    with pytest.raises(ValueError, match="Feature 'three' was looked up but not used.*LazyAdam"):
+        adam.update([Pulled(lookup, {"one": ones["one"]})])
 
 
 def test_layer_of_tfrs_with_the_converted_configs_looks_up_what_local_does():
@@ -390,13 +419,13 @@ def test_replicated_tables_sum_the_gradients_of_all_replicas():
         def run():
             k = tf.distribute.get_replica_context().replica_id_in_sync_group
             own = _bags({name: value[2 * k : 2 * k + 2] for name, value in ids.items()})
-            tables.update(own, {n: g[2 * k : 2 * k + 2] for n, g in gradients.items()}, count)
+            tables.update(own, {n: g[2 * k : 2 * k + 2] for n, g in gradients.items()}, count, True)
 
         strategy.run(run)
 
     for number in range(3):
         step(tf.constant(number, tf.int64))
-        local.update(local.lookup(_bags(ids)), gradients)
+        pull(local, local.lookup(_bags(ids)), gradients)
     for key in ("rows", "m", "v"):
         wanted = local.tables["t"].read_rows(slot=key)
         np.testing.assert_allclose(

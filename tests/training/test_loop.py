@@ -73,6 +73,7 @@ def loop(tmp_path, events):
             checkpoints=_Checkpoints(events),
             history=History(str(tmp_path), False, resumed_step),
             processes=Processes(tf.distribute.get_strategy()),
+            skipped_updates=lambda: 2 if step >= 6 else 0,
         )
 
     return make
@@ -94,6 +95,15 @@ def test_a_checkpoint_comes_before_the_evaluation_of_its_step(loop, events):
         ("evaluate", 10),
     ]
     assert sum(count for kind, count in events if kind == "steps") == 10
+
+
+def test_skipped_updates_are_logged_once(loop, caplog):
+    loop(epochs=2, eval_every_steps=3).run(Position())
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [
+        "2 of the updates of the tables between steps 6 and 6 were skipped, since some gradient "
+        "was not finite"
+    ]
 
 
 def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):

@@ -278,6 +278,11 @@ class TableSet(trackable.Trackable):
         self.counters = tuple(counters) or (update_counter(),)
         several = len(self.counters) > 1
         self._saved_counter = _Counters(self.counters) if several else self.counters[0]
+        self._skipped = []
+        for counter in self.counters:
+            if not isinstance(counter, tf.distribute.DistributedValues):  # those of a TPU's cores
+                with tf.device(counter.device):
+                    self._skipped.append(update_counter())
         self._tables = {table.config.name: table for table in tables}
         self._variables = tuple(variables)
 
@@ -285,6 +290,19 @@ class TableSet(trackable.Trackable):
     def updates(self) -> tf.Variable:
         """The number of updates made, int64; every replica counts the same."""
         return self.counters[0]
+
+    @property
+    def skipped_updates(self) -> int:
+        """The number of updates that were not made, since some gradient was not finite.
+
+        Beside `updates`, since the tables were created; no checkpoint has it. 0 on a TPU.
+        """
+        return int(self._skipped[0]) if self._skipped else 0
+
+    def count_update(self, finite: tf.Tensor, place: int = 0) -> None:
+        """Counts an update by `counters[place]`, or as a skipped one where `finite` is false."""
+        self.counters[place].assign_add(tf.cast(finite, tf.int64))
+        self._skipped[place].assign_add(tf.cast(~finite, tf.int64))
 
     def __getitem__(self, name: str) -> Table:
         if name not in self._tables:

@@ -1,5 +1,6 @@
 """EmbeddingCollection: the embedding tables of a model as one Keras layer."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,12 +9,14 @@ from absl import logging
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.kernels.choice import are_allowed, is_saving, kernels_allowed
+from tf_dlrm.embeddings.fused_update import FusedUpdate
+from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
+from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import add_as_weight, calling_layers, keras, only_shapes_are_wanted
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
@@ -25,10 +28,23 @@ class EmbeddingCollection(keras.layers.Layer):
 
     The update of the tables is fused into the backward pass: whoever computes a gradient through
     this layer (`fit`, or a `tf.GradientTape` of one's own) thereby updates the looked-up rows, each
-    with the optimizer of its table. One backward pass is one update. To Keras the tables are
-    therefore weights that are not trained, and no optimizer of Keras sees them; a scalar weight
-    `trap`, which stays 0, makes the gradient come by. With `trainable = False`, or called with
-    `training=False`, the tables stay as they are; one whose optimizer is `Frozen()` always does.
+    with the optimizer of its table. To Keras the tables are therefore weights that are not trained,
+    and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0, makes the gradient
+    come by. With `trainable = False`, or called with `training=False`, the tables stay as they are;
+    one whose optimizer is `Frozen()` always does.
+
+    One backward pass is one update, however often the layer was called on the way to the loss: the
+    gradients of each row are summed first. So several batches accumulate where one tape records
+    all of them; each further tape, and each block under `tf.recompute_grad`, updates by itself. The
+    rows of a feature whose vectors nobody used stay as they are. A second gradient through one
+    call, by a persistent or an outer tape, raises ValueError. Every gradient that passes by
+    updates, also one by inputs alone; take such a gradient on a tape with
+    `watch_accessed_variables=False`. A `tf.function` that calls the layer and whose caller has the
+    tape, and a loop or a branch within a graph, is an update each time it runs, and does not know
+    which of its results were used.
+
+    Where a gradient, or a weight of its bag, is a NaN, infinite, or so large that its square is,
+    that backward pass updates no table on any replica; `tables.skipped_updates` counts it.
 
     A table whose config has a `storage` is kept as other tables, under names of their own, and
     perhaps as a matrix, which is a weight of the layer.
@@ -70,7 +86,9 @@ class EmbeddingCollection(keras.layers.Layer):
             `embeddings.stored_features.stored_ids` made of them.
         weights: None, or `{feature: weights}` for any of the features, floats of the structure of
             the feature's ids. Gradients flow back to them.
-        training: False makes a plain lookup, whose gradient updates nothing.
+        training: False makes a plain lookup, whose gradient updates nothing. None is as True
+            where a tape records the call, and in a graph, whose caller may have one; only with a
+            tape, or True, do native kernels do the work.
 
     Returns:
         `{feature: [batch, dim of its table]}`. An empty bag gives zeros.
@@ -163,6 +181,7 @@ class EmbeddingCollection(keras.layers.Layer):
                     self._communication_dtype,
                 )
             )
+        self._updates = FusedUpdate(self.name)
         frozen = [t.name for t in tables_of(self.features) if isinstance(t.optimizer, Frozen)]
         for k, (name, shape) in enumerate(projected_tables(self.features).items()):
             # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
@@ -222,36 +241,18 @@ class EmbeddingCollection(keras.layers.Layer):
     ) -> dict[str, tf.Tensor]:
         """Returns `{feature: [batch, dim]}`; see the class."""
         of_features = self._stored_bags(ids, weights or {})
-        bags = of_features.bags
-        weighted = [name for name, entry in bags.items() if entry.weights is not None]
-        names = list(bags)
-        placement = self.placement
-        allowed = are_allowed(training)
-
-        @tf.custom_gradient
-        def lookup(trap: tf.Tensor, *weight_values: tf.Tensor) -> tuple[Any, Any]:
-            with kernels_allowed(allowed):
-                found = placement.lookup(bags)
-
-            def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                if is_saving():
-                    return tuple(refused_gradients(self.name, [trap, *weight_values]))
-                with self._rates.of_update(callers, self.trap):
-                    pulled = placement.update(found, dict(zip(names, upstream, strict=True)))
-                return (tf.zeros(()), *(pulled[name] for name in weighted))
-
-            return tuple(found.vectors[name] for name in names), gradient
-
-        if training is False or not self.trainable:
-            with kernels_allowed(allowed):
-                plain = placement.lookup(bags).vectors
-            vectors = tuple(plain[name] for name in names)
-        else:
-            callers = calling_layers()
-            vectors = lookup(
-                tf.convert_to_tensor(self.trap), *(bags[name].weights for name in weighted)
-            )
-        found = of_features.join(dict(zip(names, vectors, strict=True)), self._projections())
+        learns = training is not False and self.trainable
+        trap = tf.convert_to_tensor(self.trap) if learns else None
+        if training is None and trap is not None:
+            # What a tape records is a training step, whatever Keras was told.
+            training = tapes_that_record(trap) > 0
+        with kernels_allowed(are_allowed(training)):
+            if trap is None:
+                vectors = self.placement.lookup(of_features.bags).vectors
+            else:
+                rates = functools.partial(self._rates.of_update, calling_layers(), self.trap)
+                vectors = self._updates.lookup(self.placement, of_features.bags, trap, rates)
+        found = of_features.join(vectors, self._projections())
         return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
 
     def _stored_bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> StoredBags:
@@ -340,23 +341,6 @@ def _optimizers_of(features: Sequence[FeatureConfig]) -> str:
     for table in tables_of(features):
         tables.setdefault(table.optimizer, []).append(table.name)
     return "; ".join(f"{', '.join(names)} by {optimizer}" for optimizer, names in tables.items())
-
-
-def refused_gradients(layer: str, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns gradients whose computation fails: those that a SavedModel holds.
-
-    SavedModels hold the gradients of what they compute. The real ones would update the tables, by
-    variables that are not part of every export.
-    """
-    refusal = tf.debugging.Assert(
-        False,
-        [
-            f"The tables of '{layer}' cannot be trained in a SavedModel. Train the Keras model, "
-            "which .keras files hold whole, or take no gradient with respect to its weights."
-        ],
-    )
-    with tf.control_dependencies([refusal]):
-        return [tf.zeros_like(tensor) for tensor in inputs]
 
 
 def _projection_key(table: str) -> str:

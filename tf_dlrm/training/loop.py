@@ -48,6 +48,8 @@ class Loop:
         checkpoints: None where no model directory is given.
         history: Where evaluations are kept.
         processes: Those that run this loop together; they stop at the same steps.
+        skipped_updates: Returns how many updates of tables were skipped up to now, since some
+            gradient was not finite.
     """
 
     options: RunOptions
@@ -61,6 +63,7 @@ class Loop:
     checkpoints: Checkpoints | None
     history: History
     processes: Processes
+    skipped_updates: Callable[[], int]
 
     def run(self, position: Position) -> tuple[Position, float]:
         """Trains until the last step, or until the target AUC is reached.
@@ -128,6 +131,7 @@ class Loop:
             if self.data_service:
                 dataset = through_service(dataset, self.data_service)
             batches = iter(self.distribute(dataset))
+        skipped = self.skipped_updates()
         while position.row < rows and position.step < total:
             profile(position.step)
             count = min(
@@ -146,6 +150,15 @@ class Loop:
             row = min(position.row + count * batch_size, rows)
             step = position.step + count
             self._check_loss(loss, position.step, step)
+            skipped_before, skipped = skipped, self.skipped_updates()
+            if skipped > skipped_before:
+                _LOG.warning(
+                    "%d of the updates of the tables between steps %d and %d were skipped, since "
+                    "some gradient was not finite",
+                    skipped - skipped_before,
+                    position.step + 1,
+                    step,
+                )
             progress.add(count, row - position.row, seconds, step, loss)
             self.history.add_scalars(
                 step,

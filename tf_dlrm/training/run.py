@@ -174,6 +174,7 @@ def _train(
         checkpoints=checkpoints,
         history=history,
         processes=processes,
+        skipped_updates=lambda: sum(c.tables.skipped_updates for c in model.collections),
     )
     try:
         position, rows_per_second = loop.run(position)

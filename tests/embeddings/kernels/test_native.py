@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from pulled_back import pull
 from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings import (
@@ -87,7 +88,7 @@ def _step(placement, ids, weights, targets):
     bags = {name: make_bags(name, ids[name], weights.get(name)) for name in ids}
     lookup = placement.lookup(bags)
     gradients = {name: lookup.vectors[name] - targets[name] for name in ids}
-    return lookup.vectors, placement.update(lookup, gradients)
+    return lookup.vectors, pull(placement, lookup, gradients)
 
 
 @pytest.mark.parametrize(("optimizer", "forms"), _CASES)

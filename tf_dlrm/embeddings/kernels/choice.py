@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import save_context
 
 from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
+from tf_dlrm.internals import xla_compiles_here
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,11 +54,12 @@ def kernels_chosen(kernels: str) -> Iterator[None]:
 
 
 def are_allowed(training: bool | None = None) -> bool:
-    """Returns whether a layer that is called so may use kernels."""
+    """Returns whether a layer that is called so may use kernels, which XLA cannot compile."""
     if is_saving():
         return False
     allowed = _allowed.get()
-    return training is True if allowed is None else allowed
+    wanted = training is True if allowed is None else allowed
+    return wanted and not xla_compiles_here()
 
 
 def is_saving() -> bool:

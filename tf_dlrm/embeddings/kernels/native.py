@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,6 +85,7 @@ def update(
     bags: Mapping[str, Bags],
     gradients: Mapping[str, tf.Tensor],
     step: tf.Tensor,
+    wanted: tf.Tensor | bool = True,
 ) -> None:
     """Updates each row that was looked up once, by the sum of its gradients.
 
@@ -95,17 +97,20 @@ def update(
         bags: Those of the lookup.
         gradients: For each feature, the gradient [batch, dim] of its vectors.
         step: Scalar int64, the number of updates made before this one.
+        wanted: Scalar bool; where it is false, nothing is updated.
 
     Raises:
         tf.errors.InvalidArgumentError: When it runs, as `lookup`; then nothing is updated.
     """
     if isinstance(optimizer, Frozen):
         return
+    numbers = _numbers(optimizer, step)
     _ops().tf_dlrm_update(
         table=table.handle,
         slots=[slots[spec.name].handle for spec in optimizer.slots],
         gradients=[gradients[f.name] for f in features],
-        numbers=tf.stack(_numbers(optimizer, step)),
+        # A rate that is no number updates nothing.
+        numbers=tf.stack([tf.where(wanted, numbers[0], math.nan), *numbers[1:]]),
         kind=type(optimizer).__name__,
         **_inputs(features, bags),
     )

@@ -2,6 +2,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -191,6 +192,7 @@ class UpdateOp : public OpKernel {
                 InvalidArgument("There must be 8 numbers of the optimizer."));
     const auto n = given->flat<float>();
     const Rates rates{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7)};
+    if (std::isnan(rates.rate)) return;  // so Python says that no row is to be updated
     const int threads = context->device()->tensorflow_cpu_worker_threads()->num_threads;
     OP_REQUIRES_OK(context, Complaint(layout_, ChosenPath().update(
                                                    kind_, tables, rates, features.list,

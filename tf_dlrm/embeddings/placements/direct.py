@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.placements.placement import Lookup, Pulled
 from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack
 from tf_dlrm.embeddings.pooling import StackBatch
 
@@ -15,6 +16,57 @@ def batch_of(stack: ShardedStack, bags: Mapping[str, Bags]) -> StackBatch:
     """Returns the bags of the features that look into a stack."""
     of_parts = {view.name: bags[view.feature] for view in stack.views}
     return StackBatch(stack.features, of_parts, stack.rows, stack.dim)
+
+
+def pulled_to(stack: ShardedStack, pulled: Pulled) -> Pulled:
+    """Returns what a backward pass brings back to the parts of features that are in a stack."""
+    used = [view for view in stack.views if view.feature in pulled.gradients]
+    bags = {view.name: pulled.lookup.bags[view.feature] for view in used}
+    gradients = {
+        view.name: columns(pulled.gradients[view.feature], view.first_column, view.columns)
+        for view in used
+    }
+    return Pulled(Lookup({}, bags, None), gradients)
+
+
+def weight_gradients(
+    stack: ShardedStack, batch: StackBatch, rows: tf.Tensor, pulled: Pulled
+) -> dict[str, tf.Tensor]:
+    """Returns what the rows of one stack give to the gradients of weights.
+
+    Args:
+        stack: The stack.
+        batch: What `batch_of` returned.
+        rows: float32 [n, dim], the rows of its ids.
+        pulled: The lookup, and what came back to it.
+
+    Returns:
+        For each used feature that had weights, a summand [n] of their gradient.
+    """
+    lookup, gradients = pulled
+    if all(lookup.bags[view.feature].weights is None for view in stack.views):
+        return {}
+    parts = {}
+    for view in stack.views:
+        gradient = gradients.get(view.feature)
+        if gradient is None:
+            gradient = tf.zeros_like(lookup.vectors[view.feature])
+        parts[view.name] = columns(gradient, view.first_column, view.columns)
+    of_parts = batch.weight_gradients(rows, parts)
+    return sum_by_feature(
+        {view.feature: of_parts[view.name]}
+        for view in stack.views
+        if view.name in of_parts and view.feature in gradients
+    )
+
+
+def sum_by_feature(parts: Iterable[Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """Adds up what several stacks, or parts of one, give to the same features."""
+    found: dict[str, tf.Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            found[name] = found[name] + value if name in found else value
+    return found
 
 
 def gather_directly(stack: ShardedStack, ids: tf.Tensor) -> tf.Tensor:

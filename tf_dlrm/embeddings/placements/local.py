@@ -1,7 +1,7 @@
 """All tables on one device, in the process that looks into them."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -9,7 +9,13 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.kernels.choice import are_allowed
-from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.placement import (
+    Lookup,
+    Pulled,
+    all_finite,
+    none_unless,
+    rows_and_gradients,
+)
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.stack import Piece, Stack, group_tables
 from tf_dlrm.embeddings.tables import StackedTable, TableSet
@@ -60,6 +66,7 @@ class LocalPlacement:
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`; one gather for each stack."""
         vectors: dict[str, tf.Tensor] = {}
+        # The ids of each stack; None where the kernels looked them up.
         batches: list[StackBatch | None] = []
         for stack, features in zip(self.stacks, self._features, strict=True):
             if are_allowed() and native.are_used(stack.optimizer, stack.variable.device):
@@ -69,38 +76,46 @@ class LocalPlacement:
                 batch = StackBatch(features, bags, stack.rows, stack.dim)
                 vectors.update(batch.pool(tf.gather(stack.variable, batch.ids)))
                 batches.append(batch)
-        return Lookup(vectors, _Residuals(bags, batches))
+        return Lookup(vectors, bags, batches)
 
-    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `Placement.update`; one update for each stack."""
-        step = self.tables.updates.read_value()
-        residuals: _Residuals = lookup.residuals
-        weight_gradients: dict[str, tf.Tensor] = {}
-        for stack, features, batch in zip(
-            self.stacks, self._features, residuals.batches, strict=True
-        ):
-            if any(residuals.bags[f.name].weights is not None for f in features):
-                whole = batch or StackBatch(features, residuals.bags, stack.rows, stack.dim)
-                rows = tf.gather(stack.variable, whole.ids)
-                weight_gradients.update(whole.weight_gradients(rows, gradients))
-            variables = stack.variable, stack.slots
-            if batch is None:
-                native.update(
-                    stack.optimizer, *variables, features, residuals.bags, gradients, step
+    def weight_gradients(
+        self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """See `Placement.weight_gradients`."""
+        found: dict[str, tf.Tensor] = {}
+        for stack, features in zip(self.stacks, self._features, strict=True):
+            used = [f for f in features if f.name in gradients]
+            if any(lookup.bags[f.name].weights is not None for f in used):
+                batch = StackBatch(used, lookup.bags, stack.rows, stack.dim)
+                found.update(
+                    batch.weight_gradients(tf.gather(stack.variable, batch.ids), gradients)
                 )
+        return found
+
+    def update(self, pulled: Sequence[Pulled]) -> None:
+        """See `Placement.update`; one update for each stack."""
+        finite = all_finite(pulled)
+        step = self.tables.updates.read_value()
+        for k, (stack, features) in enumerate(zip(self.stacks, self._features, strict=True)):
+            own = [p for p in pulled if any(f.name in p.gradients for f in features)]
+            if not own:
+                continue
+            variables = stack.variable, stack.slots
+            lookup, gradients = own[0]
+            used = [f for f in features if f.name in gradients]
+            batch: StackBatch | None = lookup.residuals[k]
+            if len(own) == 1 and batch is None:
+                native.update(
+                    stack.optimizer, *variables, used, lookup.bags, gradients, step, finite
+                )
+                continue
+            if len(own) == 1 and batch is not None and used == features:
+                ids, of_rows = batch.ids, batch.unpool(gradients)
             else:
-                stack.optimizer.apply(*variables, batch.ids, batch.unpool(gradients), step)
-        self.tables.updates.assign_add(1)
-        return weight_gradients
-
-
-class _Residuals(NamedTuple):
-    """What an update needs of its lookup.
-
-    Attributes:
-        bags: The bags of each feature by name.
-        batches: The ids of each stack; None where the kernels looked them up.
-    """
-
-    bags: Mapping[str, Bags]
-    batches: Sequence[StackBatch | None]
+                ids, of_rows = rows_and_gradients(own, features, stack.rows, stack.dim)
+            ids, of_rows = none_unless(finite, ids, of_rows)
+            apply = stack.optimizer.apply
+            if batch is None:
+                apply = functools.partial(native.update_rows, stack.optimizer)
+            apply(*variables, ids, of_rows, step)
+        self.tables.count_update(finite)

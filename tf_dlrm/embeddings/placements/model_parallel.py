@@ -6,16 +6,29 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import are_allowed
+from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.placements.all_to_all import AllToAll
-from tf_dlrm.embeddings.placements.direct import batch_of, columns, gather_directly, join_columns
-from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.direct import (
+    batch_of,
+    gather_directly,
+    join_columns,
+    pulled_to,
+    sum_by_feature,
+    weight_gradients,
+)
+from tf_dlrm.embeddings.placements.placement import (
+    Lookup,
+    Pulled,
+    all_finite,
+    rows_and_gradients,
+)
 from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack, shard_tables
 from tf_dlrm.embeddings.placements.sharded_table import ShardedTable
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
@@ -114,44 +127,41 @@ class ModelParallelPlacement:
             return self._lookup_directly(bags)
         return self._lookup_by_exchange(bags, replica)
 
-    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `Placement.update`; one update for each stack on each replica."""
-        replica = self._all_to_all.replica()
-        if lookup.residuals is None or replica is None:
-            raise ValueError(
-                "Tables that are cut over the replicas of a strategy can be trained within "
-                "strategy.run only, which Keras's fit uses."
-            )
-        requests: list[_Request] = lookup.residuals
-        counter = self._counters[replica]
-        step = counter.read_value()
-        weight_gradients: dict[str, tf.Tensor] = {}
-        pieces, sizes = [], []
-        for request in requests:
-            stack = request.stack
-            parts = {
-                view.name: columns(gradients[view.feature], view.first_column, view.columns)
-                for view in stack.views
-            }
-            of_weights = request.batch.weight_gradients(request.rows, parts)
-            for view in stack.views:
-                if view.name in of_weights:
-                    gradient = of_weights[view.name]
-                    if view.feature in weight_gradients:
-                        gradient += weight_gradients[view.feature]
-                    weight_gradients[view.feature] = gradient
-            summed = tf.math.unsorted_segment_sum(
-                request.batch.unpool(parts), request.index, tf.size(request.unique)
-            )
+    def weight_gradients(
+        self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """See `Placement.weight_gradients`."""
+        self._trained_replica([lookup])
+        pulled = Pulled(lookup, gradients)
+        return sum_by_feature(
+            weight_gradients(found.request.stack, found.batch, found.rows, pulled)
+            for found in lookup.residuals
+        )
+
+    def update(self, pulled: Sequence[Pulled]) -> None:
+        """See `Placement.update`; one update for each stack on each replica.
+
+        A gradient that is not finite on one replica keeps all of them from updating.
+        """
+        replica = self._trained_replica([p.lookup for p in pulled])
+        step = self._counters[replica].read_value()
+        requests, gradients = self._requests_and_gradients(pulled, replica)
+        # What each replica says of its gradients goes along with them.
+        world = self._all_to_all.world
+        pieces = [tf.fill([world, 1], tf.cast(all_finite(pulled), self._dtype))]
+        sizes = [tf.constant(1)]
+        for request, gradient in zip(requests, gradients, strict=True):
+            summed = tf.math.unsorted_segment_sum(gradient, request.index, tf.size(request.unique))
             pieces.append(self._to_owners(request, tf.cast(summed, self._dtype)))
-            sizes.append(request.size * stack.dim)
-        received = self._exchange(pieces, sizes)
+            sizes.append(request.size * request.stack.dim)
+        said, *received = self._exchange(pieces, sizes)
+        finite = tf.reduce_min(said) > 0
         for request, gradient in zip(requests, received, strict=True):
             own = request.stack.stacks[replica]
             if own is None:
                 continue
-            shape = [self._all_to_all.world, request.size, own.dim]
-            there = tf.sequence_mask(request.counts, request.size)
+            shape = [world, request.size, own.dim]
+            there = tf.sequence_mask(request.counts, request.size) & finite
             apply = own.optimizer.apply
             if request.by_kernels:
                 apply = functools.partial(native.update_rows, own.optimizer)
@@ -162,12 +172,83 @@ class ModelParallelPlacement:
                 tf.cast(tf.boolean_mask(tf.reshape(gradient, shape), there), tf.float32),
                 step,
             )
-        counter.assign_add(1)
-        return weight_gradients
+        self.tables.count_update(finite, list(self._counters).index(replica))
+
+    def _trained_replica(self, lookups: Sequence[Lookup]) -> int:
+        replica = self._all_to_all.replica()
+        if replica is None or any(lookup.residuals is None for lookup in lookups):
+            raise ValueError(
+                "Tables that are cut over the replicas of a strategy can be trained within "
+                "strategy.run only, which Keras's fit uses."
+            )
+        return replica
+
+    def _requests_and_gradients(
+        self, pulled: Sequence[Pulled], replica: int
+    ) -> tuple[list[_Request], list[tf.Tensor]]:
+        """Returns the request of each stack that was used, and the gradients of its index."""
+        parts = [[pulled_to(stack, p) for p in pulled] for stack in self.stacks]
+        whole = all(
+            len(part.gradients) == len(stack.views)
+            for stack, of_stack in zip(self.stacks, parts, strict=True)
+            for part in of_stack
+        )
+        if len(pulled) == 1 and whole:
+            found: list[_Found] = pulled[0].lookup.residuals
+            gradients = [
+                f.batch.unpool(of_stack[0].gradients)
+                for f, of_stack in zip(found, parts, strict=True)
+            ]
+            return [f.request for f in found], gradients
+        # Other rows than those of one lookup: their owners must be told which.
+        requests, gradients = [], []
+        by_kernels = any(f.request.by_kernels for p in pulled for f in p.lookup.residuals)
+        with kernels_allowed(by_kernels):
+            for stack, of_stack in zip(self.stacks, parts, strict=True):
+                used = [part for part in of_stack if part.gradients]
+                if used:
+                    ids, gradient = rows_and_gradients(used, stack.features, stack.rows, stack.dim)
+                    requests.append(_Request(stack, ids, self._all_to_all.world))
+                    gradients.append(gradient)
+        self._ask(requests, replica)
+        return requests, gradients
 
     def _lookup_by_exchange(self, bags: Mapping[str, Bags], replica: int) -> Lookup:
         world = self._all_to_all.world
-        requests = [_Request(stack, bags, world) for stack in self.stacks]
+        batches = [batch_of(stack, bags) for stack in self.stacks]
+        requests = [
+            _Request(stack, batch.ids, world)
+            for stack, batch in zip(self.stacks, batches, strict=True)
+        ]
+        self._ask(requests, replica)
+        served, sizes = [], []
+        for request in requests:
+            if request.stack.data_parallel:
+                continue
+            own = request.stack.stacks[replica]
+            sizes.append(request.size * request.stack.dim)
+            if own is None:
+                rows = tf.zeros([world, sizes[-1]])
+            else:
+                rows = tf.reshape(tf.gather(own.variable, request.asked), [world, sizes[-1]])
+            served.append(tf.cast(rows, self._dtype))
+        received = iter(self._exchange(served, sizes) if served else [])
+        vectors: dict[str, tf.Tensor] = {}
+        found = []
+        for request, batch in zip(requests, batches, strict=True):
+            if request.stack.data_parallel:
+                rows = tf.gather(request.stack.on(replica).variable, batch.ids)
+            else:
+                flat = tf.reshape(next(received), [-1, request.stack.dim])
+                rows = tf.gather(flat, tf.gather(request.place(), request.index))
+                rows = tf.cast(rows, tf.float32)
+            found.append(_Found(request, batch, rows))
+            vectors.update(batch.pool(rows))
+        return Lookup(join_columns(self.stacks, self._features, vectors), bags, found)
+
+    def _ask(self, requests: Sequence[_Request], replica: int) -> None:
+        """Tells the owners of rows which of them each replica asks for: two exchanges."""
+        world = self._all_to_all.world
         # What every replica sends to every other one: all learn the largest piece from it.
         counts = tf.stack([request.sent for request in requests], 1)
         matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
@@ -183,30 +264,8 @@ class ModelParallelPlacement:
             [self._to_owners(request, tf.cast(request.local, dtype)) for request in requests],
             [request.size for request in requests],
         )
-        served, sizes = [], []
         for request, ids in zip(requests, asked, strict=True):
             request.asked = ids
-            if request.stack.data_parallel:
-                continue
-            own = request.stack.stacks[replica]
-            sizes.append(request.size * request.stack.dim)
-            if own is None:
-                rows = tf.zeros([world, sizes[-1]])
-            else:
-                rows = tf.reshape(tf.gather(own.variable, ids), [world, sizes[-1]])
-            served.append(tf.cast(rows, self._dtype))
-        received = iter(self._exchange(served, sizes) if served else [])
-        vectors: dict[str, tf.Tensor] = {}
-        for request in requests:
-            if request.stack.data_parallel:
-                rows = tf.gather(request.stack.on(replica).variable, request.batch.ids)
-            else:
-                flat = tf.reshape(next(received), [-1, request.stack.dim])
-                rows = tf.gather(flat, tf.gather(request.place(), request.index))
-                rows = tf.cast(rows, tf.float32)
-            request.rows = rows
-            vectors.update(request.batch.pool(rows))
-        return Lookup(join_columns(self.stacks, self._features, vectors), requests)
 
     def _lookup_directly(self, bags: Mapping[str, Bags]) -> Lookup:
         if not self._all_here:
@@ -217,7 +276,7 @@ class ModelParallelPlacement:
         for stack in self.stacks:
             batch = batch_of(stack, bags)
             vectors.update(batch.pool(gather_directly(stack, batch.ids)))
-        return Lookup(join_columns(self.stacks, self._features, vectors), None)
+        return Lookup(join_columns(self.stacks, self._features, vectors), bags, None)
 
     def _to_owners(self, request: _Request, values: tf.Tensor) -> tf.Tensor:
         """Lays out values of the unique ids in pieces, [world, size * width]."""
@@ -245,20 +304,17 @@ class _Request:
 
     Attributes:
         by_kernels: Whether kernels update the rows of this replica.
-        batch: The bags of the stack's features.
-        unique: The different rows [u] of the stack that are looked up.
-        index: Which of them each id of the batch is, [n].
+        unique: The different rows [u] of the stack among the ids.
+        index: Which of them each id is, [n].
         local: The number [u] of the row on its device.
         sent: Number of rows asked of each replica, int32 [world].
         size: Number of rows in a piece, set when all replicas' numbers are known.
         counts: Number of rows that each replica asks for here, int32 [world]; set as `size`.
         asked: Their numbers on this replica [world, size]; set after the exchange of ids.
-        rows: float32 [n, dim], the rows of the batch's ids; set after the exchange of rows.
     """
 
     stack: ShardedStack
     by_kernels: bool
-    batch: StackBatch
     unique: tf.Tensor
     index: tf.Tensor
     local: tf.Tensor
@@ -266,16 +322,14 @@ class _Request:
     size: tf.Tensor
     counts: tf.Tensor
     asked: tf.Tensor
-    rows: tf.Tensor
 
-    def __init__(self, stack: ShardedStack, bags: Mapping[str, Bags], world: int) -> None:
+    def __init__(self, stack: ShardedStack, ids: tf.Tensor, world: int) -> None:
         self.stack = stack
         self.by_kernels = are_allowed() and any(
             own is not None and native.are_used(own.optimizer, own.variable.device)
             for own in stack.stacks
         )
-        self.batch = batch_of(stack, bags)
-        self.unique, self.index = tf.unique(self.batch.ids)
+        self.unique, self.index = tf.unique(ids)
         if stack.data_parallel:
             self.local = self.unique
             self.sent = tf.fill([world], tf.size(self.unique))
@@ -292,3 +346,17 @@ class _Request:
     def place(self) -> tf.Tensor:
         """Returns the place [u] of each unique row in what is sent and received, int32."""
         return self._device * self.size + self._rank
+
+
+class _Found(NamedTuple):
+    """What one lookup found in one stack.
+
+    Attributes:
+        request: What was asked of the other replicas.
+        batch: The bags of the stack's features.
+        rows: float32 [n, dim], the rows of their ids.
+    """
+
+    request: _Request
+    batch: StackBatch
+    rows: tf.Tensor

@@ -9,8 +9,21 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.direct import batch_of, columns, gather_directly, join_columns
-from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.direct import (
+    batch_of,
+    gather_directly,
+    join_columns,
+    pulled_to,
+    sum_by_feature,
+    weight_gradients,
+)
+from tf_dlrm.embeddings.placements.placement import (
+    Lookup,
+    Pulled,
+    all_finite,
+    none_unless,
+    rows_and_gradients,
+)
 from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack, shard_tables
 from tf_dlrm.embeddings.placements.sharded_table import ShardedTable
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
@@ -96,29 +109,45 @@ class ParameterServerPlacement:
             unique, index = tf.unique(batch.ids)
             rows = tf.gather(gather_directly(stack, unique), index)
             vectors.update(batch.pool(rows))
-            residuals.append((stack, batch, unique, index, rows))
-        return Lookup(join_columns(self.stacks, self._features, vectors), residuals)
+            residuals.append((batch, unique, index, rows))
+        joined = join_columns(self.stacks, self._features, vectors)
+        return Lookup(joined, bags, residuals)
 
-    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `Placement.update`; one update for each stack and server."""
+    def weight_gradients(
+        self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """See `Placement.weight_gradients`."""
+        pulled = Pulled(lookup, gradients)
+        return sum_by_feature(
+            weight_gradients(stack, batch, rows, pulled)
+            for stack, (batch, _, _, rows) in zip(self.stacks, lookup.residuals, strict=True)
+        )
+
+    def update(self, pulled: Sequence[Pulled]) -> None:
+        """See `Placement.update`; one update for each stack and server.
+
+        Each worker looks at its own gradients only.
+        """
+        finite = all_finite(pulled)
         step = self.tables.updates.read_value()
-        weight_gradients: dict[str, tf.Tensor] = {}
-        for stack, batch, unique, index, rows in lookup.residuals:
-            parts = {
-                view.name: columns(gradients[view.feature], view.first_column, view.columns)
-                for view in stack.views
-            }
-            of_weights = batch.weight_gradients(rows, parts)
-            for view in stack.views:
-                if view.name in of_weights:
-                    gradient = of_weights[view.name]
-                    if view.feature in weight_gradients:
-                        gradient += weight_gradients[view.feature]
-                    weight_gradients[view.feature] = gradient
-            summed = tf.math.unsorted_segment_sum(batch.unpool(parts), index, tf.size(unique))
+        for k, stack in enumerate(self.stacks):
+            of_stack = [(p, pulled_to(stack, p)) for p in pulled]
+            own = [(p, parts) for p, parts in of_stack if parts.gradients]
+            if not own:
+                continue
+            whole, parts = own[0]
+            if len(own) == 1 and len(parts.gradients) == len(stack.views):
+                batch, unique, index, _ = whole.lookup.residuals[k]
+                gradients = batch.unpool(parts.gradients)
+            else:
+                ids, gradients = rows_and_gradients(
+                    [parts for _, parts in own], stack.features, stack.rows, stack.dim
+                )
+                unique, index = tf.unique(ids)
+            summed = tf.math.unsorted_segment_sum(gradients, index, tf.size(unique))
+            unique, summed = none_unless(finite, unique, summed)
             _update_servers(stack, unique, summed, step)
-        self.tables.updates.assign_add(1)
-        return weight_gradients
+        self.tables.count_update(finite)
 
 
 def _update_servers(

@@ -106,18 +106,26 @@ class ReplicatedTables:
         return vectors
 
     def update(
-        self, bags: Mapping[str, Bags], gradients: Mapping[str, tf.Tensor], step: tf.Tensor
+        self,
+        bags: Mapping[str, Bags],
+        gradients: Mapping[str, tf.Tensor],
+        step: tf.Tensor,
+        finite: tf.Tensor,
     ) -> None:
         """Updates the looked-up rows once, with the gradients of all replicas.
 
         Args:
             bags: What `lookup` was given.
-            gradients: For each feature the gradient [batch, dim] of its vectors.
+            gradients: For each feature that was used the gradient [batch, dim] of its vectors.
             step: Scalar integer, the number of updates made before this one.
+            finite: Bool scalar, the same on all replicas; where it is false, nothing is updated.
         """
         for stack in self._stacks:
             ids, parts = [], []
-            for feature in stack.features:
+            used = [feature for feature in stack.features if feature.name in gradients]
+            if not used:
+                continue
+            for feature in used:
                 hotness = _hotness(feature, bags[feature.name])
                 ids.append(tf.cast(bags[feature.name].ids, tf.int32) + feature.offset)
                 gradient = gradients[feature.name] * _factor(feature, hotness)
@@ -128,8 +136,9 @@ class ReplicatedTables:
             if tf.distribute.get_strategy().num_replicas_in_sync > 1:
                 context = tf.distribute.get_replica_context()
                 summed = context.all_reduce(tf.distribute.ReduceOp.SUM, summed)
+            touched = (summed[:, -1] > 0) & finite
             values = {key: tf.convert_to_tensor(v) for key, v in stack.variables.items()}
-            updated = dense_update(stack.optimizer, values, summed[:, :-1], summed[:, -1] > 0, step)
+            updated = dense_update(stack.optimizer, values, summed[:, :-1], touched, step)
             for key, value in updated.items():
                 stack.variables[key].assign(value)
 

@@ -11,7 +11,7 @@ from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
-from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.placement import Lookup, Pulled
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.row_format import RowFormat, row_format
 from tf_dlrm.embeddings.tables import TableSet
@@ -107,8 +107,15 @@ class ServingPlacement:
                 batch = StackBatch(group, bags, stack.rows, stack.dim)
                 rows = self.format.decode(tf.gather(stack.variable, batch.ids), stack.dim)
                 vectors.update(batch.pool(rows))
-        return Lookup(vectors, None)
+        return Lookup(vectors, bags, None)
 
-    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def weight_gradients(
+        self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Raises ValueError, as `update`."""
+        self.update([Pulled(lookup, gradients)])
+        return {}
+
+    def update(self, pulled: Sequence[Pulled]) -> None:
         """Raises ValueError: see `Placement.update`."""
         raise ValueError("A model that was built with a ServingPlan cannot be trained.")

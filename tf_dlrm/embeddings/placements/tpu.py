@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.optimizers import rates_are_scaled
+from tf_dlrm.embeddings.optimizers import LazyAdam, rates_are_scaled
 from tf_dlrm.embeddings.placements.local import LocalPlacement
-from tf_dlrm.embeddings.placements.placement import Lookup
+from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
 from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
 from tf_dlrm.embeddings.placements.tpu_engine import (
     EmbeddingUnitEngine,
@@ -222,7 +222,7 @@ class TpuPlacement:
             vectors = dict(received.vectors)
             if self._small is not None:
                 vectors.update(self._small.lookup(bags))
-            return Lookup(vectors, (bags, received, None))
+            return Lookup(vectors, bags, (received, None))
         if self._on_tpu:
             raise ValueError(
                 "Tables in a TPU are looked up by the steps of tf_dlrm.training.tpu only; for "
@@ -235,29 +235,67 @@ class TpuPlacement:
             vectors, kept = self._engine.receive(self._engine.enqueue(ready))
         if self._small is not None:
             bags = {
-                name: dataclasses.replace(entry, ids=in_range(self._features[name], entry))
+                name: entry
+                if name in self.hardware_features
+                else dataclasses.replace(entry, ids=in_range(self._features[name], entry))
                 for name, entry in bags.items()
-                if name not in self.hardware_features
             }
             vectors.update(self._small.lookup(bags))
-        return Lookup(vectors, (bags, None, kept))
+        return Lookup(vectors, bags, (None, kept))
 
-    def update(self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """See `Placement.update`; within `receiving`, small tables learn and the rest is kept."""
+    def weight_gradients(
+        self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Returns nothing: no feature may have weights. See `Placement.weight_gradients`."""
+        del lookup, gradients
+        return {}
+
+    def update(self, pulled: Sequence[Pulled]) -> None:
+        """See `Placement.update`; within `receiving`, small tables learn and the rest is kept.
+
+        Where a gradient is not finite on one of the cores, tables on the cores stay as they are on
+        all of them, and zeros go to the embedding hardware, which always waits for gradients. Such
+        an update is counted as every other one.
+
+        Raises:
+            ValueError: If there are several lookups, or a feature of the embedding hardware was
+                not used and zeros would move its rows.
+        """
         if rates_are_scaled():
             raise ValueError(
                 "Tables on a TPU cannot follow the learning rate of a model's optimizer. Call "
                 "follow(None) on their layer, and they keep their own rates."
             )
-        bags, received, kept = lookup.residuals
+        if len(pulled) > 1:
+            raise ValueError(
+                f"The tables were looked up {len(pulled)} times on the way to one loss, but a "
+                "TPU's embedding hardware is looked up once a step. Give all ids in one call, each "
+                "as a feature of its own."
+            )
+        ((lookup, gradients),) = pulled
+        received, kept = lookup.residuals
+        finite = all_finite(pulled)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            context = tf.distribute.get_replica_context()
+            wrong = tf.cast(~finite, tf.float32)
+            finite = context.all_reduce(tf.distribute.ReduceOp.SUM, wrong) < 0.5
         if self._small is not None:
-            self._small.update(bags, gradients, self.tables.updates.read_value())
-        of_hardware = {name: gradients[name] for name in self.hardware_features}
+            step = self.tables.updates.read_value()
+            self._small.update(lookup.bags, gradients, step, finite)
+        of_hardware = {}
+        for name in self.hardware_features:
+            if name not in gradients and isinstance(self._features[name].table.optimizer, LazyAdam):
+                raise ValueError(
+                    f"Feature '{name}' was looked up but not used, and a TPU's embedding hardware "
+                    "updates whatever is looked up: LazyAdam would move its rows. Leave the "
+                    "feature out, or give its table another optimizer."
+                )
+            zeros = tf.zeros_like(lookup.vectors[name])
+            of_hardware[name] = tf.where(finite, gradients.get(name, zeros), zeros)
         if received is not None:
             received.gradients.update(of_hardware)
         else:
             self.apply(of_hardware, kept)
-        return {}
 
 
 def local_copy(placement: TpuPlacement, features: Sequence[FeatureConfig]) -> LocalPlacement:

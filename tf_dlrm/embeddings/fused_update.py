@@ -1,0 +1,226 @@
+"""The update of tables as a part of the backward pass: one, however often they were looked up.
+
+Each vector that a lookup returns goes through an operation whose gradient function keeps the
+gradient that comes back. All of these operations also hang on one scalar, the anchor, and a tape,
+as TensorFlow's gradients of graphs, asks for the gradient of a tensor once all of its uses have had
+theirs. So the anchor's gradient function runs last, and once: it makes the update. A feature that
+nobody used is never heard of and not updated.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.kernels.choice import is_saving
+from tf_dlrm.embeddings.placements.placement import Lookup, Placement, Pulled
+from tf_dlrm.internals import tapes_that_record
+
+
+class FusedUpdate:
+    """Joins lookups to the backward passes that will update what they found."""
+
+    def __init__(self, name: str) -> None:
+        """Joins nothing yet.
+
+        Args:
+            name: Whose tables they are, for messages.
+        """
+        self._name = name
+        # The newest anchor of each thread; tapes and graphs keep it alive. Each replica of a
+        # MirroredStrategy is a thread.
+        self._newest: weakref.WeakValueDictionary[int, _Anchor] = weakref.WeakValueDictionary()
+
+    def lookup(
+        self,
+        placement: Placement,
+        bags: Mapping[str, Bags],
+        trap: tf.Tensor,
+        rates: Callable[[], AbstractContextManager[None]],
+    ) -> dict[str, tf.Tensor]:
+        """Looks up bags, so that the next backward pass updates what was found.
+
+        Args:
+            placement: The tables.
+            bags: The bags of each feature by name.
+            trap: A fresh read of the scalar weight that makes tapes record what depends on it.
+            rates: Returns the context of an update, which may change learning rates; that of the
+                first of several lookups counts.
+
+        Returns:
+            For each feature, float32 [batch, dim].
+        """
+        if tf.executing_eagerly() and not tapes_that_record(trap):
+            return placement.lookup(bags).vectors
+        anchor = self._newest.get(threading.get_ident())
+        if anchor is None or not anchor.serves(trap):
+            anchor = _Anchor(self._name, placement, trap, rates)
+            self._newest[threading.get_ident()] = anchor
+        return anchor.join(placement.lookup(bags))
+
+
+class _Anchor:
+    """What all lookups hang on whose gradients go into one update."""
+
+    def __init__(
+        self,
+        name: str,
+        placement: Placement,
+        trap: tf.Tensor,
+        rates: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._name = name
+        self._placement = placement
+        self._rates = rates
+        self._graph = weakref.ref(tf.compat.v1.get_default_graph())
+        self._lookups: list[Lookup] = []
+        # The gradients of a graph may be traced several times, each time into a graph of their own;
+        # eager ones are all in one that never has operations.
+        self._passes: weakref.WeakKeyDictionary[Any, _BackwardPass] = weakref.WeakKeyDictionary()
+
+        @tf.custom_gradient
+        def anchored(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                if is_saving():
+                    return _refused(self._name, [value])[0]
+                with tf.control_dependencies([upstream]):
+                    return self._update()
+
+            return tf.identity(value), gradient
+
+        self._tensor = anchored(trap)
+
+    def serves(self, trap: tf.Tensor) -> bool:
+        """Returns whether the tapes that record now would come by this anchor, for the first time.
+
+        Args:
+            trap: A fresh read of the scalar weight.
+        """
+        return (
+            self._graph() is tf.compat.v1.get_default_graph()
+            and not any(entry.is_done for entry in self._passes.values())
+            and tapes_that_record(self._tensor) == tapes_that_record(trap)
+        )
+
+    def join(self, lookup: Lookup) -> dict[str, tf.Tensor]:
+        """Returns the vectors of a lookup, hanging on the anchor."""
+        number = len(self._lookups)
+        self._lookups.append(lookup)
+        anchor = self._tensor
+        weighted = {n: b.weights for n, b in lookup.bags.items() if b.weights is not None}
+        if weighted:
+            anchor = self._join_weights(lookup, number, weighted)
+
+        def joined(name: str) -> tf.Tensor:
+            @tf.custom_gradient
+            def used(anchor: tf.Tensor, vector: tf.Tensor) -> tuple[tf.Tensor, Any]:
+                def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+                    if is_saving():
+                        return tf.zeros(()), None
+                    current = self._pass()
+                    current.gradients(number)[name] = tf.convert_to_tensor(upstream)
+                    return current.zero, None
+
+                return tf.identity(vector), gradient
+
+            return used(anchor, lookup.vectors[name])
+
+        return {name: joined(name) for name in lookup.vectors}
+
+    def _join_weights(
+        self, lookup: Lookup, number: int, weighted: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """Returns an anchor of the lookup's own, whose gradient function is that of the weights."""
+
+        @tf.custom_gradient
+        def with_weights(anchor: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+                if is_saving():
+                    return tuple(_refused(self._name, [anchor, *weights]))
+                found = self._placement.weight_gradients(lookup, self._pass().gradients(number))
+                with tf.control_dependencies(list(found.values())):  # rows before the update
+                    upstream = tf.identity(upstream)
+                return (upstream, *(found.get(name) for name in weighted))
+
+            return tf.identity(anchor), gradient
+
+        return with_weights(self._tensor, *weighted.values())
+
+    def _pass(self) -> _BackwardPass:
+        """Returns the backward pass whose gradients are computed now."""
+        graph = tf.compat.v1.get_default_graph()
+        if graph not in self._passes:
+            self._passes[graph] = _BackwardPass()
+        return self._passes[graph]
+
+    def _update(self) -> tf.Tensor:
+        """Makes the update, and returns the anchor's gradient, 0, once it is made."""
+        current = self._pass()
+        if current.is_done:
+            raise ValueError(
+                f"The tables of layer '{self._name}' have been updated by the backward pass "
+                "through this call already, and another one would update them again. Ask the tape "
+                "once, for the gradients of all variables, of the sum of the losses; or call the "
+                "layer again before the second gradient. Where a gradient is not to train tables, "
+                "as one by inputs, take it on a tape of its own with "
+                "watch_accessed_variables=False, or call the layer with training=False."
+            )
+        current.is_done = True
+        pulled, current.pulled = current.pulled, {}
+        parts = [Pulled(self._lookups[number], pulled[number]) for number in sorted(pulled)]
+        if tf.compat.v1.get_default_graph() is self._graph():
+            with self._rates():
+                self._placement.update(parts)
+            return tf.zeros(())
+
+        # A function whose caller has the tape: nothing runs in the graph of its gradients but what
+        # a gradient needs, in any order. In a function of its own the update is whole.
+        @tf.function(autograph=False)
+        def update() -> tf.Tensor:
+            with self._rates():
+                self._placement.update(parts)
+            return tf.zeros(())
+
+        return update()
+
+
+class _BackwardPass:
+    """What has come back to the lookups of an anchor.
+
+    Attributes:
+        pulled: By number of the lookup, the gradient of each feature that was used.
+        zero: The anchor's gradient.
+        is_done: Whether the update was made.
+    """
+
+    def __init__(self) -> None:
+        self.pulled: dict[int, dict[str, tf.Tensor]] = {}
+        self.zero = tf.zeros(())
+        self.is_done = False
+
+    def gradients(self, number: int) -> dict[str, tf.Tensor]:
+        """Returns the gradients of one lookup, to which others can be added."""
+        return self.pulled.setdefault(number, {})
+
+
+def _refused(layer: str, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns gradients whose computation fails: those that a SavedModel holds.
+
+    SavedModels hold the gradients of what they compute. The real ones would update the tables, by
+    variables that are not part of every export.
+    """
+    refusal = tf.debugging.Assert(
+        False,
+        [
+            f"The tables of '{layer}' cannot be trained in a SavedModel. Train the Keras model, "
+            "which .keras files hold whole, or take no gradient with respect to its weights."
+        ],
+    )
+    with tf.control_dependencies([refusal]):
+        return [tf.zeros_like(tensor) for tensor in inputs]
