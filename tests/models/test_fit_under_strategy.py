@@ -10,7 +10,7 @@ from tf_dlrm.embeddings import Adagrad, FeatureConfig, LazyAdam, TableConfig
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import EmbeddingCollection, ResumableDropout
-from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.models import DLRM, DLRMConfig, MatrixFactorization, MatrixFactorizationConfig
 
 _USERS = TableConfig("users", 300, 8, optimizer=Adagrad(0.05))
 _ITEMS = TableConfig("items", 50, 8, optimizer=LazyAdam(0.05), combiner="mean")
@@ -129,6 +129,31 @@ def test_a_functional_model_of_ones_own():
         losses.append(run(model, of_ids, labels))
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-5)
     assert losses[0][-1] < losses[0][0] - 0.05
+
+
+@pytest.mark.slow
+def test_ragged_ids():
+    """Keras 3 takes the mean of the replicas' first batches, which ragged ones do not have."""
+    bags = tf.ragged.constant([[1, 2], [3], [4, 5, 6], [], [7], [8, 9], [1], [2, 3]], tf.int64)
+    inputs = {"user": tf.range(8), "item": bags}
+    labels = tf.constant([[1.0], [0.0]] * 4)
+    logits, tables = [], []
+    for strategy in (None, _mirrored()):
+        with _scope(strategy):
+            config = MatrixFactorizationConfig(0, _FEATURES[:2])
+            model = MatrixFactorization(config, _PLAN if strategy else None)
+            loss = keras.losses.BinaryCrossentropy(from_logits=True)
+            model.compile(optimizer=keras.optimizers.SGD(0.3), loss=loss)
+        batches = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(4)
+        model.fit(batches, epochs=2, verbose=0)
+        tables.append(model.embeddings.tables.to_arrays())
+        # The parts of 3 rows are of 2 and 1.
+        uneven = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(3)
+        logits.append(model.predict(uneven, verbose=0))
+    np.testing.assert_allclose(logits[1], logits[0], rtol=2e-5, atol=1e-6)
+    assert np.abs(logits[0]).max() > 1e-3
+    for key, array in tables[0].items():
+        np.testing.assert_allclose(tables[1][key], array, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
 def test_dropout_draws_another_mask_on_each_replica_and_counts_once():

@@ -46,3 +46,19 @@ class TableModel(keras.Model):
         self._compile(reference_rate, **keras.saving.deserialize_keras_object(config))
         if hasattr(self.optimizer, "build"):
             self.optimizer.build(self.trainable_variables)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Lets Keras 3 learn the shapes of a batch, under a strategy, from the first replica.
+
+        Keras takes the mean over the replicas, which neither ragged ids have nor parts of a batch
+        that differ in size. Seen in Keras 3.15; Keras 2 has no such method and calls none.
+        """
+        if iterator is not None and self._distribute_strategy is not None:
+            strategy = self.distribute_strategy
+            for _, _, batches in iterator:
+                batch = next(batches)
+                data_batch = keras.tree.map_structure(
+                    lambda value: strategy.experimental_local_results(value)[0], batch
+                )
+                break
+        super()._maybe_symbolic_build(data_batch=data_batch)
