@@ -37,7 +37,7 @@ def check_name(path: str, head: bytes) -> None:
         )
     if path.endswith(".gz") and not head.startswith(GZIP):
         raise DataError(
-            f"{path} is not compressed with gzip, although its name ends in .gz. Rename it if it "
+            f"{path} is no whole gzip file, although its name ends in .gz. Rename it if it "
             "is plain, or fetch it again."
         )
 

@@ -42,7 +42,7 @@ _FILES = {
         gzip.compress(_TEXT),
         "is compressed with gzip, but its name",
     ),
-    "gz plain": ("in.csv.gz", _TEXT, "is not compressed with gzip, although its name ends in .gz"),
+    "gz plain": ("in.csv.gz", _TEXT, "is no whole gzip file, although its name ends in .gz"),
     "gz gz": ("in.csv.gz", gzip.compress(gzip.compress(_TEXT)), "is compressed with gzip twice"),
     "bz2": ("in.csv", bz2.compress(_TEXT), "is compressed with bzip2; .* Use bunzip2 first"),
     "bz2 1": ("in.csv", bz2.compress(_TEXT, 1), "is compressed with bzip2"),
