@@ -77,7 +77,7 @@ def test_a_run_ends_where_its_rows_or_its_steps_do(tiny, begun):
         ({"train_steps": 2}, 2),
     ):
         config = tiny(**options)
-        loop = training_run.Loop(config.run, training_run.open_source(config.data), *[None] * 9)
+        loop = training_run.Loop(config.run, training_run.open_source(config.data), *[None] * 10)
         assert loop._total_steps(training_run.Position(3, 0, 300)) == end
 
 
