@@ -167,7 +167,7 @@ def test_a_vocabulary_that_is_none(tmp_path, kind):
     [
         ("rows", {"train": "x"}, "'train' cannot have 'x' rows"),
         ("rows", 5, "cannot be used"),
-        ("label_rates", {"train": "x"}, "must be a number from 0 to 1, not 'x'"),
+        ("label_rates", {"train": "x"}, r"must lie in \[0, 1\], not 'x'"),
         ("distributions", {"a": "../a"}, "The path of a distribution must be a path below"),
         ("distributions", {"a": "/etc/passwd"}, "The path of a distribution must be a path below"),
         ("row_lengths", {"a": [10**30]}, "cannot be used"),

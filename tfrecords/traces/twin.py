@@ -60,7 +60,11 @@ class Twin:
         if not self.label_rates:
             raise DataError("There is no split with a label rate.")
         for split, rate in self.label_rates.items():
-            json_values.a_number(f"The label rate of the split {split!r}", rate, 0, 1)
+            if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
+                raise DataError(
+                    f"The label rate of the split {split!r} must lie in [0, 1], not "
+                    f"{json_values.shown(rate)}."
+                )
         for name in self.schema.dense:
             quantiles = self.dense_quantiles.get(name)
             if quantiles is None or len(quantiles) < 2:
