@@ -15,6 +15,7 @@ from tf_dlrm.embeddings import (
     LearningRateSchedule,
     RowWiseAdagrad,
     TableConfig,
+    WeightedRows,
 )
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import EmbeddingCollection
@@ -263,3 +264,25 @@ def test_out_of_range_in_fit_names_feature_and_place():
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         model.fit(dataset, verbose=0)
     assert "Feature b has the id 20 at row 5 of the batch, place 2" in str(error.value)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("storage", [None, WeightedRows()])
+def test_features_of_unequal_batches_are_refused_eagerly_and_traced(storage, training):
+    table = TableConfig("t", 7, 2, optimizer=SGD(1.0), storage=storage)
+    layer = EmbeddingCollection([FeatureConfig("a", table), FeatureConfig("b", table)])
+    layer.build()
+    ragged = tf.ragged.constant([[1, 2], [], [3]], dtype=tf.int32)
+    longer = tf.ragged.constant([[1, 2], [], [3], [4]], dtype=tf.int32)
+    with pytest.raises(ValueError, match="one batch size, but have {'a': 3, 'b': 4}"):
+        layer({"a": ragged, "b": longer}, training=training)
+    specs = {
+        "a": tf.RaggedTensorSpec([None, None], tf.int32, 1),
+        "b": tf.SparseTensorSpec([None, None], tf.int32),
+    }
+    traced = tf.function(lambda ids: layer(ids, training=training), input_signature=[specs])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one batch size, but a, b have"):
+        traced({"a": ragged, "b": longer.to_sparse()})
+    found = traced({"a": ragged, "b": ragged.to_sparse()})
+    np.testing.assert_array_equal(found["a"], found["b"])
+    assert np.abs(found["b"]).sum(1).round(5).tolist().index(0.0) == 1

@@ -1,6 +1,7 @@
 """One feature's ids of a batch, whatever form they came in: dense, ragged or sparse."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -71,6 +72,77 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
     return dataclasses.replace(bags, weights=_flat_weights(feature, ids, weights))
 
 
+def check_known_batches(bags: Mapping[str, Bags]) -> None:
+    """Compares the numbers of bags that are known while tracing.
+
+    Args:
+        bags: The bags of each feature by name.
+
+    Raises:
+        ValueError: If two of them differ.
+    """
+    batches = {name: entry.static_batch for name, entry in bags.items()}
+    if len({batch for batch in batches.values() if batch is not None}) > 1:
+        raise ValueError(f"All features must have one batch size, but have {batches}.")
+
+
+def of_one_batch(bags: Mapping[str, Bags]) -> dict[str, Bags]:
+    """Returns the bags of features that are equally many, all with the same `batch`.
+
+    Whoever pools bags of several features at once counts on it: surplus ones of a feature would be
+    added to those of the next. What has the same `batch` already is not compared again.
+
+    Args:
+        bags: The bags of each feature by name.
+
+    Raises:
+        ValueError: If the numbers of bags differ, and that is known while tracing, or eagerly.
+        tf.errors.InvalidArgumentError: When it runs, if they differ.
+    """
+    entries = list(bags.values())
+    first = entries[0]
+    if all(entry.batch is first.batch for entry in entries):
+        return dict(bags)
+    check_known_batches(bags)
+    known = [entry.static_batch for entry in entries if entry.static_batch is not None]
+    batch = first.batch if len(known) == len(entries) else _checked_batch(bags)
+    static_batch = known[0] if known else None
+    return {
+        name: dataclasses.replace(entry, batch=batch, static_batch=static_batch)
+        for name, entry in bags.items()
+    }
+
+
+def _checked_batch(bags: Mapping[str, Bags]) -> tf.Tensor:
+    """Returns the number of bags of all features, once it was found to be one.
+
+    The sizes are always computed, so they come from few operations, and the assertion is no branch.
+    """
+    names: list[str] = []
+    sizes: list[tf.Tensor] = []
+    for dtype in (tf.int32, tf.int64):
+        group = [n for n, entry in bags.items() if entry.hotness == 1 and entry.ids.dtype == dtype]
+        if group:
+            names += group
+            sizes += tf.shape_n([bags[name].ids for name in group])
+    others = [name for name in bags if name not in names]
+    if others:
+        sizes.append(tf.stack([bags[name].batch for name in others]))
+    found = tf.concat(sizes, 0)
+    # Outside of the dependency: taken within, TensorFlow's optimizer would see where the first comes
+    # from, and take it from there without the assertion.
+    first = found[0]
+    listed = ", ".join([*names, *others])
+    message = f"All features must have one batch size, but {listed} have, in this order:"
+    check = tf.raw_ops.Assert(
+        condition=tf.reduce_all(tf.equal(found, first)),
+        data=[message, found],
+        summarize=len(bags),
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(first)
+
+
 def _to_tensor(feature: str, ids: Any) -> tf.Tensor:
     try:
         return tf.convert_to_tensor(ids)
@@ -122,9 +194,9 @@ def _from_sparse(feature: str, ids: tf.SparseTensor) -> Bags:
             f"Sparse ids of feature '{feature}' must have the shape [batch, places], but have "
             f"{ids.shape}."
         )
-    return Bags(
-        ids.values, tf.cast(ids.dense_shape[0], tf.int32), ids.shape[0], None, ids.indices[:, 0]
-    )
+    # A cast alone would wrap a number of rows that is too large into one that is not.
+    rows = tf.cast(tf.minimum(ids.dense_shape[0], tf.int32.max), tf.int32)
+    return Bags(ids.values, rows, ids.shape[0], None, ids.indices[:, 0])
 
 
 def _flat_weights(feature: str, ids: Any, weights: Any) -> tf.Tensor:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.range_check import check_matrix, check_pieces
 
@@ -47,11 +47,12 @@ class StackBatch:
             dim: Columns of the stack.
 
         Raises:
-            tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
-                table has no out-of-vocabulary row.
+            ValueError: If it is known that the features have unequal numbers of bags.
+            tf.errors.InvalidArgumentError: When it runs, if they have, or if an id is outside its
+                table and the table has no out-of-vocabulary row.
         """
         self._dim = dim
-        self._bags = {f.name: bags[f.name] for f in features}
+        self._bags = bags = of_one_batch({f.name: bags[f.name] for f in features})
         self._one_hot = []
         self._fixed = []
         self._general = []

@@ -69,22 +69,38 @@ class Stack:
             pieces: Pieces of equally many columns, of tables of equal optimizer.
             seed: Seed of the first values.
             name: Name of the table variable, of its own where Keras writes it by name.
+
+        Raises:
+            tf.errors.ResourceExhaustedError: If there is not enough memory.
         """
         self.pieces = tuple(pieces)
         self.dim = pieces[0].columns
         self.optimizer = pieces[0].table.optimizer
         *offsets, self.rows = itertools.accumulate((piece.rows for piece in pieces), initial=0)
         self.offsets: tuple[int, ...] = tuple(offsets)
-        self.variable = _variable(self.optimizer, (self.rows, self.dim), 0.0, name)
-        self.slots = {
-            slot.name: _variable(
-                self.optimizer,
-                (self.rows,) if slot.row_wise else (self.rows, self.dim),
-                slot.initial_value,
-                slot.name,
-            )
+        shapes = {
+            slot: (self.rows,) if slot.row_wise else (self.rows, self.dim)
             for slot in self.optimizer.slots
         }
+        numbers = self.rows * self.dim + sum(map(math.prod, shapes.values()))
+        try:
+            if numbers > tf.int64.max:  # which TensorFlow cannot even be asked for
+                raise OverflowError
+            self.variable = _variable(self.optimizer, (self.rows, self.dim), 0.0, name)
+            self.slots = {
+                slot.name: _variable(self.optimizer, shape, slot.initial_value, slot.name)
+                for slot, shape in shapes.items()
+            }
+        except (OverflowError, tf.errors.ResourceExhaustedError) as error:
+            names = ", ".join(dict.fromkeys(piece.table.name for piece in pieces))
+            raise tf.errors.ResourceExhaustedError(
+                None,
+                None,
+                f"There is not enough memory for tables {names}: {self.rows:,} rows of {self.dim} "
+                f"columns with {len(shapes)} optimizer slot(s) take {4e-9 * numbers:,.1f} GB as "
+                "float32. Give them fewer rows, a smaller dim or a storage that shares rows, or "
+                "divide them among the devices of a strategy.",
+            ) from error
         for piece, offset in zip(self.pieces, self.offsets, strict=True):
             stop = piece.first_column + piece.columns
             for start in range(0, piece.rows, CHUNK_ROWS):

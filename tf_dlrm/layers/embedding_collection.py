@@ -7,13 +7,14 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.bags import Bags, check_known_batches, make_bags, of_one_batch
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.fused_update import FusedUpdate
 from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
+from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record
@@ -94,9 +95,10 @@ class EmbeddingCollection(keras.layers.Layer):
         `{feature: [batch, dim of its table]}`. An empty bag gives zeros.
 
     Raises:
-        ValueError: If a feature is missing, unknown, or of a wrong type or rank.
-        tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
-            has no out-of-vocabulary row.
+        ValueError: If a feature is missing, unknown, or of a wrong type or rank, or if it is known
+            that features have unequal numbers of rows.
+        tf.errors.InvalidArgumentError: When it runs, if features have unequal numbers of rows, or
+            an id is outside its table and the table has no out-of-vocabulary row.
 
     Example:
         >>> table = TableConfig("movie", 1000, 8, optimizer=Adagrad(0.05), combiner="mean")
@@ -258,8 +260,17 @@ class EmbeddingCollection(keras.layers.Layer):
     def _stored_bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> StoredBags:
         stored = stored_features(self.features)
         if stored != self.features and not weights and set(ids) == {f.name for f in stored}:
-            return StoredBags.of_stored(self.features, _make_bags(self.name, stored, ids, {}))
-        return StoredBags(self.features, _make_bags(self.name, self.features, ids, weights))
+            bags = self._of_one_batch(_make_bags(self.name, stored, ids, {}))
+            return StoredBags.of_stored(self.features, bags)
+        bags = self._of_one_batch(_make_bags(self.name, self.features, ids, weights))
+        return StoredBags(self.features, bags)
+
+    def _of_one_batch(self, bags: dict[str, Bags]) -> dict[str, Bags]:
+        if isinstance(self._plan.value, ServingPlan):
+            # A user's one row may stand beside many candidates'; signatures compare the others.
+            check_known_batches(bags)
+            return bags
+        return of_one_batch(bags)
 
     def _projections(self) -> dict[str, tf.Tensor]:
         """Returns the matrices behind narrow tables by table."""
@@ -327,12 +338,7 @@ def _make_bags(
         # Under a strategy, fit of Keras 3 does this with means over the replicas' batches,
         # which turns ids into floats.
         ids = {name: tf.cast(ids[name], tf.int64) for name in names}
-    bags = {name: make_bags(name, ids[name], weights.get(name)) for name in names}
-    batches = {name: entry.static_batch for name, entry in bags.items()}
-    known = {batch for batch in batches.values() if batch is not None}
-    if len(known) > 1:
-        raise ValueError(f"All features must have one batch size, but have {batches}.")
-    return bags
+    return {name: make_bags(name, ids[name], weights.get(name)) for name in names}
 
 
 def _optimizers_of(features: Sequence[FeatureConfig]) -> str:

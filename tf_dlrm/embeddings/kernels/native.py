@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.kernels.choice import load
 from tf_dlrm.embeddings.optimizers import (
@@ -148,7 +148,7 @@ def filled(shape: Sequence[int], value: float) -> tf.Tensor:
 
 def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dict[str, Any]:
     """Returns what both operations are told about the ids."""
-    entries = [bags[f.name] for f in features]
+    entries = list(of_one_batch({f.name: bags[f.name] for f in features}).values())
     hotness, structures = [], []
     for entry in entries:
         if entry.hotness is not None:

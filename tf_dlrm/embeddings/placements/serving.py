@@ -104,7 +104,10 @@ class ServingPlacement:
             for feature in features:
                 groups.setdefault(bags[feature.name].static_batch, []).append(feature)
             for group in groups.values():
-                batch = StackBatch(group, bags, stack.rows, stack.dim)
+                # Signatures compare the numbers of rows, all at once.
+                number = bags[group[0].name].batch
+                own = {f.name: dataclasses.replace(bags[f.name], batch=number) for f in group}
+                batch = StackBatch(group, own, stack.rows, stack.dim)
                 rows = self.format.decode(tf.gather(stack.variable, batch.ids), stack.dim)
                 vectors.update(batch.pool(rows))
         return Lookup(vectors, bags, None)
