@@ -129,8 +129,8 @@ def _checked_batch(bags: Mapping[str, Bags]) -> tf.Tensor:
     if others:
         sizes.append(tf.stack([bags[name].batch for name in others]))
     found = tf.concat(sizes, 0)
-    # Outside of the dependency: taken within, TensorFlow's optimizer would see where the first comes
-    # from, and take it from there without the assertion.
+    # Outside of the dependency: taken within, TensorFlow's optimizer would see where the first one
+    # comes from, and take it from there without the assertion.
     first = found[0]
     listed = ", ".join([*names, *others])
     message = f"All features must have one batch size, but {listed} have, in this order:"

@@ -74,7 +74,9 @@ class StackBatch:
         dtype = tf.int64 if wide else tf.int32
         pieces = []
         if self._one_hot:
-            matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in self._one_hot])
+            # The sentence about unequal batches comes before what `stack` itself would say.
+            with tf.control_dependencies([self._batch]):
+                matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in self._one_hot])
             pieces.append(tf.reshape(check_matrix(self._one_hot, matrix), [-1]))
         rest = self._fixed + self._general
         if rest:

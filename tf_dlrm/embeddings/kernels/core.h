@@ -124,10 +124,18 @@ void PoolBags(const Tables& t, const Feature& f, const Id* ids, int64_t number, 
       }
     }
     const float factor = FactorOf(f, bag);
-    if (factor != 1.0f) {
-      for (int64_t d = 0; d < dim; ++d) sum[d] *= factor;
+    if constexpr (D == 0) {
+      if (factor != 1.0f) {
+        for (int64_t d = 0; d < dim; ++d) sum[d] *= factor;
+      }
+    } else {
+      float* __restrict to = out;
+      if (factor != 1.0f) {
+        for (int64_t d = 0; d < dim; ++d) to[d] = factor * sum[d];
+      } else {
+        for (int64_t d = 0; d < dim; ++d) to[d] = sum[d];
+      }
     }
-    if constexpr (D != 0) std::copy(sum, sum + dim, out);
   }
 }
 
