@@ -45,8 +45,10 @@ class ClientOptions:
     def validate(self) -> None:
         """Raises UserError on values that can't be, or that contradict each other."""
         check_values(self)
-        if not self.timeout_seconds > 0:
-            raise UserError(f"--timeout_seconds={self.timeout_seconds} must be above 0.")
+        if not 0 < self.timeout_seconds <= 86400:
+            raise UserError(
+                f"--timeout_seconds={self.timeout_seconds} must be above 0, and at most 86400."
+            )
         for name in ("server", "model", "signature"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is missing.")
@@ -78,7 +80,15 @@ def score(options: ClientOptions, ask: Callable[[Inputs], list[float]]) -> dict[
     predictions: list[float] = []
     labels: list[float] = []
     for inputs, known in requests:
-        predictions += ask(inputs)
+        answer = ask(inputs)
+        if not all(0.0 <= probability <= 1.0 for probability in answer):  # a NaN is not
+            raise UserError(f"--server={options.server} gave {answer}, which are no probabilities.")
+        if known and len(answer) != len(known):
+            raise UserError(
+                f"--server={options.server} gave {len(answer)} probabilities for the "
+                f"{len(known)} rows of a request."
+            )
+        predictions += answer
         labels += known
     return {"predictions": predictions} | ({"labels": labels} if labels else {})
 
@@ -87,7 +97,7 @@ def _of_file(path: str) -> Iterator[tuple[Inputs, list[float]]]:
     for number, line in enumerate(files.read_bytes(path).splitlines(), 1):
         try:
             inputs = json.loads(line, object_hook=_bytes_of)
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"--inputs_file={path}: line {number} is no JSON ({error}).") from error
         if not isinstance(inputs, dict):
             raise UserError(f"--inputs_file={path}: line {number} is no object of inputs by name.")

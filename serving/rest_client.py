@@ -67,7 +67,8 @@ def _post(url: str, body: dict[str, Any], options: RestOptions) -> bytes:
         if isinstance(error.reason, TimeoutError):
             raise _too_slow(url, options) from error
         raise UserError(f"--server={options.server} can't be reached: {error.reason}.") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    # An OverflowError is one of the port.
+    except (OSError, ValueError, OverflowError, http.client.HTTPException) as error:
         raise UserError(
             f"--server={options.server} does not speak HTTP, or the connection broke: {error!r}."
         ) from error

@@ -3,9 +3,11 @@
 import dataclasses
 import types
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 from serving import client_options
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
@@ -43,6 +45,7 @@ class Served:
     """A SavedModel as TensorFlow Serving has it: a session, fed by the names of tensors."""
 
     def __init__(self, folder):
+        self._calls = {}
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], folder)
@@ -51,6 +54,18 @@ class Served:
             for name, signature in loaded.signature_def.items()
             if not name.startswith("__")
         }
+
+    def call(self, signature, inputs):
+        """As `run`, but no Python looks at shapes and types before TensorFlow does."""
+        if signature not in self._calls:
+            definition = self.signatures[signature]
+            options = config_pb2.CallableOptions(
+                feed=[info.name for info in definition.inputs.values()],
+                fetch=[definition.outputs["probability"].name],
+            )
+            self._calls[signature] = self._session._make_callable_from_options(options)
+        values = [inputs[name] for name in self.signatures[signature].inputs]
+        return self._calls[signature](*values)[0]
 
     def run(self, signature, inputs):
         definition = self.signatures[signature]
@@ -104,6 +119,23 @@ def _tensors(features):
         else tf.constant(value)
         for name, value in features.items()
     }
+
+
+@pytest.fixture(scope="session")
+def search():
+    """Calls a test, to which hypothesis gives values, so many times."""
+
+    def call(test, count):
+        settings = hypothesis.settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        settings(test)()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -313,39 +313,6 @@ def test_rest_at_the_port_of_grpc(servers, inputs):
         _ask("rest", inputs, server=servers["grpc"])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "one of --data_dir and --inputs_file"),
-        ({"data_dir": "a", "inputs_file": "b"}, "one of --data_dir and --inputs_file"),
-        ({"data_dir": "a", "version": 1, "label": "b"}, "one of --version and --label"),
-        ({"data_dir": "a", "signature": "rank"}, "no inputs of --signature=rank"),
-        ({"data_dir": "a", "timeout_seconds": 0.0}, "--timeout_seconds=0.0 must be above 0"),
-        ({"data_dir": "a", "batch_size": 0}, "--batch_size=0 must be 1 or more"),
-        ({"data_dir": "a", "model": ""}, "--model is missing"),
-        ({"data_dir": "a", "split": "other"}, "--split=other must be one of"),
-    ],
-)
-def test_flags_that_contradict_each_other(options, message):
-    with pytest.raises(UserError, match=message):
-        rest_client.RestOptions(**options).validate()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2 is no JSON"),
-        ("[1]", "line 2 is no object"),
-        ('{"a": {"b64": "?"}}', "line 2 is no JSON"),
-    ],
-)
-def test_a_file_that_is_none(line, message, tmp_path):
-    path = tmp_path / "requests.jsonl"
-    path.write_text("{}\n" + line)
-    with pytest.raises(UserError, match=message):
-        client_options.score(rest_client.RestOptions(inputs_file=str(path)), lambda inputs: [])
-
-
 def _process(*arguments):
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300

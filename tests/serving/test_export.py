@@ -105,6 +105,21 @@ def test_a_failed_export_leaves_the_earlier_one(model, export_dir, tmp_path, mon
     assert os.listdir(tmp_path) == ["export"]
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["table", "weight"])
+def test_numbers_that_are_not_finite_are_not_exported(model, tmp_path, number, place):
+    copy = DLRM(model.config)
+    if place == "table":
+        copy.embeddings.tables["three"].assign_rows(np.full((1, 4), number, np.float32), 19)
+        message = "Table three can't be exported: it holds numbers that are not finite"
+    else:
+        copy.top_mlp.dense_layers[0].bias.assign(np.full(8, number, np.float32))
+        message = "bias.* of the model can't be exported: it holds numbers that are not finite"
+    with pytest.raises(UserError, match=message):
+        export_model(copy, SCHEMA, str(tmp_path / "export"), RUN)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "damage",
     [

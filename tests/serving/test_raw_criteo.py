@@ -1,11 +1,14 @@
 """Fields of the log as text, against the conversion of the same lines."""
 
 import pathlib
+import re
 import shutil
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.errors import UserError
@@ -130,6 +133,51 @@ def test_texts_that_are_no_values(converted, field, text, message):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         raw.features(fields | {field: tf.stack([good, good, tf.constant(text)])})
     assert f"Field {field} of row 2 is " in str(caught.value) and message in str(caught.value)
+
+
+TEXTS = st.one_of(
+    st.binary(max_size=10),
+    st.text("0123456789abcdefABCDEFg-+ .\0\n", max_size=12).map(str.encode),
+    st.integers(-(2**64), 2**64).map(lambda n: str(n).encode()),
+    st.integers(0, 2**33).map(lambda n: f"{n:x}".encode()),
+)
+
+
+def is_right(field, text):
+    if field in DENSE_NAMES:
+        number = re.fullmatch(rb"-?[0-9]{1,18}", text) and int(text)
+        return text == b"" or (number is not None and -(2**31) <= number < 2**31)
+    return re.fullmatch(rb"[0-9a-fA-F]{0,8}", text) is not None
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.exhaustive)])
+def test_any_text_is_a_value_or_refused(converted, search, count):
+    lines, _, raw = converted()
+    good = {name: texts.numpy() for name, texts in fields_of(lines[:3]).items()}
+    features = tf.function(raw.features, input_signature=[raw.specs])
+    known = features({name: tf.constant(texts) for name, texts in good.items()})
+    place = st.tuples(st.sampled_from(FIELDS), st.integers(0, 2), TEXTS)
+
+    def one(changes):
+        given = {name: texts.copy() for name, texts in good.items()}
+        for field, row, text in changes:
+            given[field][row] = text
+        right = all(is_right(name, text) for name, texts in given.items() for text in texts)
+        try:
+            found = features({name: tf.constant(texts) for name, texts in given.items()})
+        except tf.errors.InvalidArgumentError:
+            assert not right
+            return
+        assert right
+        for k, name in enumerate(DENSE_NAMES):
+            wanted = [np.log1p(max(int(text or b"0"), 0)) for text in given[name]]
+            np.testing.assert_allclose(found["dense"][:, k], wanted, rtol=1e-6)
+        for name in CATEGORICAL_NAMES:
+            kept = np.array([int(t or b"0", 16) == int(g or b"0", 16) and bool(t) == bool(g)
+                             for t, g in zip(given[name], good[name], strict=True)])  # fmt: skip
+            np.testing.assert_array_equal(found[name][kept], known[name][kept])
+
+    search(hypothesis.given(st.lists(place, min_size=1, max_size=3))(one), count)
 
 
 def test_a_saved_model_has_the_vocabulary_inside(converted, read_blocks, tmp_path):

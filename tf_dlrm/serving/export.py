@@ -20,6 +20,7 @@ from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.keras_api import computing_in
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import copy_dense_weights
+from tf_dlrm.serving.foreign_files import files_of, read_description
 from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment
 from tf_dlrm.serving.raw_criteo import RawCriteo
 from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
@@ -131,18 +132,23 @@ def export_model(
 def _check_same_offer(base: str, export: dict[str, Any]) -> None:
     """Raises UserError if an increment would take something away that its base offers."""
     try:
-        with open(os.path.join(base, EXTRA_ASSETS, "run.json"), encoding="utf-8") as file:
-            before = json.load(file)["export"]
-        for name in ("candidate_features", "serve_raw", "compute_dtype"):
-            if before[name] != export[name]:
-                raise UserError(
-                    f"--incremental_from={base} was exported with --{name}={before[name]}, but "
-                    f"here it is {export[name]}; an increment must offer what its base does."
-                )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        files_of(base)
+        before = read_description(os.path.join(base, EXTRA_ASSETS, "run.json")).get("export")
+        if not isinstance(before, dict):
+            raise ValueError("its run.json does not say how it was exported")
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"--incremental_from={base} is no SavedModel that tf_dlrm exported ({error!r})."
+            f"--incremental_from={base} is no SavedModel that tf_dlrm exported: "
+            f"{first_line(error)}."
         ) from error
+    for name in ("candidate_features", "serve_raw", "compute_dtype"):
+        if before.get(name) != export[name]:
+            raise UserError(
+                f"--incremental_from={base} was exported with --{name}={before.get(name)}, but "
+                f"here it is {export[name]}; an increment must offer what its base does."
+            )
 
 
 def _write_graph(
@@ -155,6 +161,12 @@ def _write_graph(
     folder: str,
 ) -> dict[str, Rows]:
     """Writes a SavedModel whose tables are empty, and returns their content by key."""
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise UserError(
+                f"{weight.name} of the model can't be exported: it holds numbers that are not "
+                "finite, which would become probabilities; export an earlier checkpoint."
+            )
     module = Signatures(model, schema, candidate_features, raw)
     tf.saved_model.save(
         module,
@@ -202,6 +214,11 @@ def _stack_rows(
             if begin >= end:
                 continue
             values = rows(table.name, begin, end - begin)
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f"Table {table.name} can't be exported: it holds numbers that are not finite, "
+                    "which would become probabilities; export an earlier checkpoint."
+                )
             try:
                 encoded.append(format.encode(values))
             except ValueError as error:

@@ -7,15 +7,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.serving.foreign_files import files_of, read_description, whole_number
 from tf_dlrm.serving.variable_files import VARIABLES, CheckpointRows, Rows, replace_variables
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
+from tfrecords.record_format import read_records
 
 # The file by which an increment is known.
 INCREMENT = "increment.json"
@@ -86,15 +89,15 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
         UserError: if the increment is of another base, or damaged, or the folder can't be written.
     """
     description = _read(increment)
-    if fingerprint(base) != description["base"]:
+    files_of(base)
+    if fingerprint(base) != description.base:
         raise UserError(
             f"--increment={increment} was made from another SavedModel than --base={base}."
         )
-    step, changed = description["step"], sum(description["changed_rows"].values())
     try:
         with WholeFolder(export_dir, "saved_model.pb", "SavedModel") as folder:
-            fold_into(folder.work, base, increment)
-            _check_unchanged(base, description["base"])
+            _fold_into(folder.work, base, increment, description)
+            _check_unchanged(base, description.base)
             folder.commit()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
@@ -103,87 +106,164 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
         ) from error
     except DataError as error:
         raise UserError(f"--export_dir={export_dir}: {error}") from error
-    return {"export_dir": export_dir, "step": step, "changed_rows": changed}
+    changed = sum(description.changed_rows.values())
+    return {"export_dir": export_dir, "step": description.step, "changed_rows": changed}
 
 
 def fold_into(folder: str, base: str, increment: str) -> None:
-    """Makes the whole SavedModel in an empty folder, of a base and an increment that fit."""
-    shutil.copytree(os.path.join(increment, GRAPH), folder, dirs_exist_ok=True)
-    keys = list(_read(increment)["changed_rows"])
-    before = open_variables(base)
-    records = iter(tf.data.TFRecordDataset(os.path.join(increment, _ROWS)))
-    replace_variables(
-        folder,
-        {
-            key: Rows(before.shapes[key], before.dtypes[key], _Folded(before, key, records).read)
-            for key in keys
-        },
-    )
+    """Makes the whole SavedModel in an empty folder, of a base and an increment that fit.
+
+    Raises:
+        UserError: if the increment does not hold what it should.
+    """
+    _fold_into(folder, base, increment, _read(increment))
+
+
+def _fold_into(folder: str, base: str, increment: str, description: _Description) -> None:
+    shutil.copytree(os.path.join(increment, GRAPH), folder, symlinks=True, dirs_exist_ok=True)
+    before, graph = open_variables(base), open_variables(folder)
+    # The variables that the graph has without rows, and one of the base for each.
+    wanted = {key: shape for key, shape in graph.shapes.items() if shape[:1] == (0,)}
+    for key in {**wanted, **description.changed_rows}:
+        same = key in wanted and before.shapes.get(key, ())[1:] == wanted[key][1:]
+        if not same or before.dtypes.get(key) != graph.dtypes[key]:
+            raise _unfit(increment, f"its table {key} is not in its graph, or not as in the base")
+        if key not in description.changed_rows:
+            raise _unfit(increment, f"its graph has a table {key}, of which it has no rows")
+    path = os.path.join(increment, _ROWS)
+    try:
+        with open(path, "rb") as file:
+            records = (record for _, record in read_records(file))
+            rows = {
+                key: Rows(
+                    before.shapes[key],
+                    before.dtypes[key],
+                    _Folded(before, key, description.changed_rows[key], records).read,
+                )
+                for key in description.changed_rows
+            }
+            replace_variables(folder, rows)
+            if next(records, None) is not None:
+                raise ValueError("it has more rows than its tables")
+    except (ValueError, OverflowError, MemoryError) as error:  # the latter of huge records
+        raise _unfit(increment, f"{path}: {first_line(error)}") from error
+
+
+def _unfit(increment: str, reason: str) -> UserError:
+    return UserError(f"--increment={increment} is damaged, or somebody has edited it: {reason}.")
 
 
 class _Folded:
     """The pieces of one table with its changed rows, read in order."""
 
-    def __init__(self, before: CheckpointRows, key: str, records: Iterator[tf.Tensor]) -> None:
+    def __init__(
+        self, before: CheckpointRows, key: str, changed: int, records: Iterator[bytes]
+    ) -> None:
         self._before, self._key, self._records = before, key, records
+        self._left = changed
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Returns `count` rows from row `start` on."""
+        """Returns `count` rows from row `start` on.
+
+        Raises:
+            ValueError: If the next record is not that of these rows; the message is a clause.
+        """
         rows = self._before.read(self._key, start, count)
-        feature = tf.train.Example.FromString(next(self._records).numpy()).features.feature
-        if (
-            feature["table"].bytes_list.value[0].decode() != self._key
-            or feature["start"].int64_list.value[0] != start
-        ):
-            raise OSError(f"{_ROWS} is not that of this increment")
-        places = np.frombuffer(feature["places"].bytes_list.value[0], "<i8")
-        new = np.frombuffer(feature["rows"].bytes_list.value[0], rows.dtype)
-        rows[places] = new.reshape(len(places), *rows.shape[1:])
+        record = next(self._records, None)
+        if record is None:
+            raise ValueError("it ends before all tables have their rows")
+        places, new = _changes(record, self._key, start, rows)
+        if len(places) and (places[0] < 0 or places[-1] >= count or np.any(np.diff(places) < 1)):
+            raise ValueError(f"places of rows of {self._key} are not in order within its rows")
+        self._left -= len(places)
+        if self._left < 0 or (self._left and start + count == self._before.shapes[self._key][0]):
+            raise ValueError(f"it has not as many rows of {self._key} as {INCREMENT} says")
+        if self._before.dtypes[self._key].is_floating:
+            if not np.isfinite(new.astype(np.float32)).all():
+                raise ValueError(f"rows of {self._key} hold numbers that are not finite")
+        rows[places] = new
         return rows
 
 
-def _read(increment: str) -> dict[str, Any]:
+def _changes(record: bytes, key: str, start: int, rows: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Returns the places within a piece and the new rows that a record of `_record` holds."""
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+        (table,), (at,) = feature["table"].bytes_list.value, feature["start"].int64_list.value
+        (places,), (new,) = feature["places"].bytes_list.value, feature["rows"].bytes_list.value
+        numbers = np.frombuffer(places, "<i8")
+        changed = np.frombuffer(new, rows.dtype).reshape(len(numbers), *rows.shape[1:])
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"a record is none of changed rows ({first_line(error)})") from error
+    if (table.decode(errors="replace"), at) != (key, start):
+        raise ValueError(f"a record is not that of the rows of {key} from {start} on")
+    return numbers, changed
+
+
+class _Description(NamedTuple):
+    """What `increment.json` says.
+
+    Attributes:
+        base: Fingerprint of the SavedModel that the increment was made from.
+        step: Training step.
+        changed_rows: Number of rows by table.
+    """
+
+    base: str
+    step: int
+    changed_rows: dict[str, int]
+
+
+def _read(increment: str) -> _Description:
     """Returns what an increment says of itself.
 
     Raises:
         UserError: if it is none, or its files are not those that it was written with.
     """
     try:
-        with open(os.path.join(increment, INCREMENT), encoding="utf-8") as file:
-            description: dict[str, Any] = json.load(file)
-        if description["format"] != _FORMAT:
-            raise UserError(
-                f"--increment={increment} has the format {description['format']!r}; this program "
-                f"reads {_FORMAT}."
+        description = read_description(os.path.join(increment, INCREMENT))
+        if description.get("format") != _FORMAT:
+            raise ValueError(
+                f"it has the format {description.get('format')!r}; this program reads {_FORMAT}"
             )
-        # One increment's description with another's rows would be a model that never was.
-        found = _checksums(increment)
-        for name, checksum in description["checksums"].items():
-            if found.get(name) != checksum:
-                raise UserError(
-                    f"{name} of --increment={increment} is missing, damaged or of another one."
-                )
-        for entry in ("base", "step", "changed_rows"):
-            description[entry]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"--increment={increment} is no increment ({error!r}).") from error
-    return description
+        base = description.get("base")
+        if not isinstance(base, str):
+            raise ValueError(f"its 'base' is {base!r}, no fingerprint")
+        step = whole_number(description, "step")
+        changed = description.get("changed_rows")
+        if not isinstance(changed, dict):
+            raise ValueError(f"its 'changed_rows' is {changed!r}, no number for each table")
+        changed = {key: whole_number(changed, key) for key in changed}
+        checksums = description.get("checksums")
+        if not isinstance(checksums, dict):
+            raise ValueError(f"its 'checksums' is {checksums!r}, no text for each file")
+        found = set(files_of(increment)) - {INCREMENT}
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--increment={increment} is no increment: {first_line(error)}.") from error
+    for name in sorted(found - set(checksums)):
+        raise _unfit(increment, f"{name} is no file of it")
+    # One increment's description with another's rows would be a model that never was.
+    computed = _checksums(increment)
+    for name, checksum in checksums.items():
+        if computed.get(name) != checksum:
+            raise UserError(
+                f"{name} of --increment={increment} is missing, damaged or of another one."
+            )
+    return _Description(base, step, changed)
 
 
 def _checksums(increment: str) -> dict[str, str]:
     """Returns the SHA-256 of each file of an increment but its description."""
     checksums = {}
-    for root, _, names in os.walk(increment):
-        for name in names:
-            path = os.path.join(root, name)
-            relative = os.path.relpath(path, increment)
-            if relative == INCREMENT:
-                continue
+    for name in files_of(increment):
+        if name != INCREMENT:
             digest = hashlib.sha256()
-            with open(path, "rb") as file:
+            with open(os.path.join(increment, name), "rb") as file:
                 while piece := file.read(1 << 20):
                     digest.update(piece)
-            checksums[relative] = digest.hexdigest()
+            checksums[name] = digest.hexdigest()
     return checksums
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.serving.signatures import Tensors
+from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.criteo import BLANK
 from tfrecords.conversion.vocabulary_files import read_vocabulary

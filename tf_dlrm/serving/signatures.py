@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +13,18 @@ from tf_dlrm.embeddings.placements.serving import ServingPlacement
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import DENSE
+from tf_dlrm.serving.request_checks import (
+    ROW_LENGTHS,
+    Tensors,
+    check_dense,
+    checked_ids,
+    checked_shapes,
+    largest_dense,
+    row_inputs,
+)
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.tracing import traced_as_written
 
-Tensors = dict[str, tf.Tensor]
-
-ROW_LENGTHS = "_row_lengths"
 _CANDIDATE_DENSE = "candidate_dense"
 
 
@@ -71,6 +77,7 @@ class Signatures(tf.Module):
         self._schema = schema
         self._collections = _Untracked(model.collections)
         self._dense_part = _Untracked(_dense_part(model, len(schema.dense)))
+        self._largest_dense = largest_dense(model) if schema.dense else 0.0
         self.tables = [
             stack.variable for placement in placements(model) for stack in placement.stacks
         ]
@@ -88,11 +95,11 @@ class Signatures(tf.Module):
         self.weights = [v for v in default.variables if id(v) not in known]
 
     def _of_features(self) -> Any:
-        rows = _row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
+        rows = row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
 
         def serving_default(inputs: Tensors) -> Tensors:
-            inputs = _checked_shapes(inputs, rows)
-            ids = {column.name: _ids(column, inputs) for column in self._schema.categorical}
+            inputs = checked_shapes(inputs, rows)
+            ids = {column.name: checked_ids(column, inputs) for column in self._schema.categorical}
             return self._score(inputs.get(DENSE), ids)
 
         specs = _dense_spec(DENSE, [None, len(self._schema.dense)])
@@ -112,7 +119,7 @@ class Signatures(tf.Module):
                 parsed[column.name] = tf.io.FixedLenFeature(shape, tf.int64)
 
         def serve_examples(inputs: Tensors) -> Tensors:
-            ids = tf.io.parse_example(inputs["examples"], parsed)
+            ids = tf.io.parse_example(checked_shapes(inputs)["examples"], parsed)
             return self._score(ids.pop(DENSE, None), ids)
 
         specs = {"examples": tf.TensorSpec([None], tf.string, name="examples")}
@@ -120,7 +127,7 @@ class Signatures(tf.Module):
 
     def _of_raw(self, raw: RawFeatures) -> Any:
         def serve_raw(inputs: Tensors) -> Tensors:
-            features = raw.features(_checked_shapes(inputs, list(raw.specs)))
+            features = raw.features(checked_shapes(inputs, list(raw.specs)))
             return self._score(features.pop(DENSE, None), features)
 
         return tf.function(traced_as_written(serve_raw), input_signature=[raw.specs])
@@ -145,19 +152,13 @@ class Signatures(tf.Module):
         of_user = [k for k, name in enumerate(schema.dense) if name not in chosen]
         of_candidate = [k for k, name in enumerate(schema.dense) if name in chosen]
         order = np.argsort(of_user + of_candidate)
-        rows = _row_inputs(_CANDIDATE_DENSE if of_candidate else None, candidates)
+        rows = row_inputs(_CANDIDATE_DENSE if of_candidate else None, candidates)
 
         def rank(inputs: Tensors) -> Tensors:
-            inputs = _checked_shapes(inputs, rows)
-            # The user's, of which some would be broadcast to what they should have been.
-            own = [name for name in specs if name not in rows]
-            inputs |= {name: tf.ensure_shape(inputs[name], specs[name].shape) for name in own}
+            inputs = checked_shapes(inputs, rows)
             ids: dict[str, Any] = {c.name: inputs[c.name][tf.newaxis] for c in users}
-            ids |= {column.name: _ids(column, inputs) for column in candidates}
-            if candidates:
-                count = _rows(ids[candidates[0].name])
-            else:
-                count = tf.shape(inputs[_CANDIDATE_DENSE])[0]
+            ids |= {column.name: checked_ids(column, inputs) for column in candidates}
+            count = tf.shape(inputs[rows[0]])[0]
             parts = []
             if of_user:
                 parts.append(tf.broadcast_to(inputs[DENSE], [count, len(of_user)]))
@@ -186,9 +187,8 @@ class Signatures(tf.Module):
                 stands for all.
             rows: Number of rows.
         """
-        tensors = []
-        if dense is not None:
-            tensors.append(tf.debugging.check_numerics(dense, "The dense features of the request"))
+        tensors = [] if dense is None else [dense]
+        checks = [] if dense is None else [check_dense(dense, self._largest_dense)]
         for collection in self._collections.value:
             vectors = collection(ids, training=False)
             if rows is not None:
@@ -198,6 +198,8 @@ class Signatures(tf.Module):
                 }
             tensors += [vectors[feature.name] for feature in collection.features]
         (logits,) = tf.nest.flatten(self._dense_part.value(*tensors))
+        with tf.control_dependencies(checks):
+            logits = tf.debugging.check_numerics(logits, "The model's logits for the request")
         return {"probability": tf.sigmoid(logits)}
 
 
@@ -317,67 +319,3 @@ def _add(specs: dict[str, tf.TensorSpec], more: dict[str, tf.TensorSpec]) -> Non
                 "to export the model."
             )
         specs[name] = spec
-
-
-def _row_inputs(dense: str | None, columns: Sequence[CategoricalColumn]) -> list[str]:
-    """Returns the names of the inputs whose first dimension is the rows of the request."""
-    names = [c.name + ROW_LENGTHS if c.hotness is None else c.name for c in columns]
-    return [dense, *names] if dense else names
-
-
-def _checked_shapes(inputs: Tensors, names: Sequence[str]) -> Tensors:
-    """Returns the inputs, of which `names` have the shapes that they should and the same rows.
-
-    Servers do not compare shapes with the signature's. Row lengths of too few rows would be taken
-    for empty bags.
-    """
-    shapes: list[tf.Tensor] = []
-    sizes: list[tuple[str, int | None]] = []
-    for dtype in dict.fromkeys(inputs[name].dtype for name in names):
-        group = [name for name in names if inputs[name].dtype == dtype]
-        shapes += tf.shape_n([inputs[name] for name in group])
-        sizes += [(name, size) for name in group for size in inputs[name].shape]
-    found = tf.concat(shapes, 0)
-    rows = np.array([size is None for _, size in sizes])
-    wanted = tf.where(rows, found[0], np.array([size or 0 for _, size in sizes], np.int32))
-    fits = tf.equal(found, wanted)
-
-    def complain() -> tf.Tensor:
-        place = tf.argmin(tf.cast(fits, tf.int32))
-        message = tf.strings.join(
-            [
-                "Input ",
-                tf.constant([name for name, _ in sizes])[place],
-                " has ",
-                tf.strings.as_string(found[place]),
-                tf.where(rows, " rows, but must have ", " columns, but must have ")[place],
-                tf.strings.as_string(wanted[place]),
-                tf.where(rows, f", as {sizes[0][0]} has.", ".")[place],
-            ]
-        )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
-
-    checked = tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
-    with tf.control_dependencies([checked]):
-        held = tf.identity_n([inputs[name] for name in names])
-    return inputs | dict(zip(names, held, strict=True))
-
-
-def _ids(column: CategoricalColumn, inputs: Tensors) -> Any:
-    values = inputs[column.name]
-    if column.hotness is not None:
-        return values
-    lengths = inputs[column.name + ROW_LENGTHS]
-    fits = tf.reduce_all(lengths >= 0) & tf.equal(tf.reduce_sum(lengths), tf.size(values, tf.int64))
-    message = (
-        f"{column.name}{ROW_LENGTHS} must be whole numbers of at least 0 whose sum is the number "
-        f"of ids in {column.name}."
-    )
-    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
-        lengths = tf.identity(lengths)
-    return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
-
-
-def _rows(ids: Any) -> tf.Tensor:
-    return ids.nrows(tf.int32) if isinstance(ids, tf.RaggedTensor) else tf.shape(ids)[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.serving.signatures import ROW_LENGTHS
+from tf_dlrm.serving.request_checks import ROW_LENGTHS
 
 # The name that TensorFlow Serving looks for in `assets.extra`.
 WARMUP_FILE = "tf_serving_warmup_requests"

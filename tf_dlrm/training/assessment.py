@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import Any
 
@@ -17,6 +18,8 @@ from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.same_columns import check_columns
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
+
+_LOG = logging.getLogger(__name__)
 
 
 def assess(
@@ -67,6 +70,9 @@ def assess(
     options = dataclasses.replace(TrainingConfig.from_json(run["config"]).data, data_service="")
     if data_dir:
         options = DataOptions(data_dir=data_dir)
+    elif saved_model:  # which may come from elsewhere
+        named = options.data_dir or f"--data={options.data}"
+        _LOG.info("the rows are those that run.json of %s names: %s", saved_model, named)
     options.validate()
     source = open_source(options)
     check_columns(run, source)
