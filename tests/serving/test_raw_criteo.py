@@ -123,6 +123,8 @@ def test_values_that_training_never_saw(converted):
         ("I5", "-2147483649", "a whole number of 32 bits, or empty"),
         ("I5", "2147483648", "a whole number of 32 bits, or empty"),
         ("I5", "1" * 30, "a whole number of 32 bits, or empty"),
+        ("C1", b"\xa2", "one to eight hexadecimal digits, or empty"),
+        ("I5", b"1\xff", "a whole number of 32 bits, or empty"),
         ("I5", " ", "a whole number of 32 bits, or empty"),
     ],
 )

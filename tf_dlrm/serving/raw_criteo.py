@@ -215,7 +215,7 @@ def _checked(
                 " of row ",
                 tf.strings.as_string(place[1]),
                 " is ",
-                tf.strings.substr(texts[place[0], place[1]], 0, 40),
+                _printable(tf.strings.substr(texts[place[0], place[1]], 0, 40)),
                 f", but must be {wanted}.",
             ]
         )
@@ -225,3 +225,8 @@ def _checked(
     checked = tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
     with tf.control_dependencies([checked]):
         return tf.identity(values)
+
+
+def _printable(text: tf.Tensor) -> tf.Tensor:
+    """Returns UTF-8 whatever bytes there are: an error message of other bytes is an error itself."""
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=True)
