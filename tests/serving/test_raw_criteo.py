@@ -152,7 +152,13 @@ def is_right(field, text):
     return re.fullmatch(rb"[0-9a-fA-F]{0,8}", text) is not None
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(100, marks=pytest.mark.slow),
+        pytest.param(5_000, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_any_text_is_a_value_or_refused(converted, search, count):
     lines, _, raw = converted()
     good = {name: texts.numpy() for name, texts in fields_of(lines[:3]).items()}

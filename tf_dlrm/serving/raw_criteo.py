@@ -228,5 +228,5 @@ def _checked(
 
 
 def _printable(text: tf.Tensor) -> tf.Tensor:
-    """Returns UTF-8 whatever bytes there are: an error message of other bytes is an error itself."""
+    """Returns UTF-8 of any bytes: a message of other bytes would be an error itself."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", replace_control_characters=True)
