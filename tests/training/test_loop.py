@@ -116,6 +116,15 @@ def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):
     assert events[4:] == events[1:4]
 
 
+@pytest.fixture
+def _interruptible():
+    """Undoes what background jobs of a shell begin with: they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_signal_ends_the_run_after_a_checkpoint_of_the_next_steps(
@@ -132,6 +141,7 @@ def test_a_signal_ends_the_run_after_a_checkpoint_of_the_next_steps(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_a_second_interrupt_ends_at_once(loop, events, monkeypatch):
     running = loop(eval_every_steps=2)
     evaluate = running.evaluate
