@@ -9,6 +9,7 @@ The data is that of the training run, unless --data_dir names another data set f
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from absl import flags
@@ -16,6 +17,7 @@ from absl import flags
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import check_model_dir
+from tf_dlrm.training.option import INT32
 from tfrecords import files
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
@@ -25,14 +27,15 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Data set folder; empty: the run
 _SPLIT = flags.DEFINE_enum(
     "split", "evaluation", ["train", "evaluation", "test"], "Rows to evaluate."
 )
-_BATCH_SIZE = flags.DEFINE_integer("eval_batch_size", 16384, "Examples in a batch.", lower_bound=1)
-_STEPS = flags.DEFINE_integer("eval_steps", 0, "Batches; 0 for all rows.", lower_bound=0)
+_BATCH_SIZE = flags.DEFINE_integer("eval_batch_size", 16384, "Examples in a batch.", 1, INT32)
+_STEPS = flags.DEFINE_integer("eval_steps", 0, "Batches; 0 for all rows.", 0, INT32)
 _GROUP_SIZE = flags.DEFINE_integer(
     "ranking_group_size",
     0,
     "Also rank each group of so many consecutive rows, of which one is positive: hit ratio and "
     "NDCG at 10. Data sets of tfrecords.leave_one_out have groups of 100. 0: no groups.",
     lower_bound=0,
+    upper_bound=INT32,
 )
 _AGAINST = flags.DEFINE_string(
     "against",
@@ -51,6 +54,7 @@ _PRINT = flags.DEFINE_integer(
     0,
     "Also give the predicted probability and the label of so many first rows.",
     lower_bound=0,
+    upper_bound=INT32,
 )
 
 
@@ -60,6 +64,8 @@ def main() -> dict[str, Any]:
         raise UserError("Give one of --model_dir (a checkpoint) and --saved_model (an export).")
     if _CHECKPOINT.value and not _MODEL_DIR.value:
         raise UserError("--checkpoint needs --model_dir.")
+    if not math.isfinite(_MAX_DIFFERENCE.value):
+        raise UserError(f"--max_difference={_MAX_DIFFERENCE.value} must be a finite number.")
     if _AGAINST.value:
         _check_against()
     if _MODEL_DIR.value:

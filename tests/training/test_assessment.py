@@ -62,3 +62,19 @@ def test_a_split_that_is_not_there(trained):
         UserError, match="no rows in its split 'validation', so it can't be evaluated"
     ):
         _assess(trained[0], "validation")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--max_difference=nan", "--max_difference=nan must be a finite number"),
+        ("--eval_steps=99999999999999999999", "eval_steps"),
+        ("--print_predictions=-1", "print_predictions"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_name(run_command, tmp_path, flag, words):
+    done = run_command(
+        "tf_dlrm.evaluate", f"--saved_model={tmp_path}", f"--against={tmp_path}", flag
+    )
+    assert done.code != 0 and words in done.err + done.out, (done.err, done.out)
+    assert "Traceback" not in done.err

@@ -1,8 +1,13 @@
 """Training by workers that do not wait for each other, with all weights on parameter servers.
 
 One process, the chief, reads the examples and hands a batch at a time to whichever worker is free.
-So every batch is trained on once, also when workers come and go, and a run that was stopped goes
-on with the batch after the last one: workers have no state that could be lost.
+Every batch is trained on, also when workers come and go, and a run that was stopped goes on with
+the batch after the last one: workers have no state that could be lost.
+
+A batch is trained on exactly once unless its worker dies while it computes. TensorFlow's
+coordinator then gives that one batch to a worker anew, behind the other batches of the same stretch
+(half a second of steps), and those of its updates that had reached the servers before are made
+twice. So the numbers then differ a little, also with one worker, from those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -81,7 +86,7 @@ def make_asynchronous_steps(
     """Returns a function (iterator of batches, count) -> sum of the `count` mean losses.
 
     As `make_training_steps`, but each batch goes to one of the workers, and their updates reach the
-    servers in any order. A batch whose worker is lost goes to another one. The function returns
+    servers in any order. A batch whose worker is lost goes to another one (see above). It returns
     when all `count` batches are done, so that evaluations and checkpoints see whole steps.
     """
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
