@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -87,6 +87,15 @@ else:
         return weight
 
 
+def values_are_given(weights: Sequence[Any]) -> bool:
+    """Returns whether Keras 3's `stateless_call` has other values for some weights of a layer."""
+    if uses_legacy_keras():
+        return False
+    stateless = importlib.import_module("keras.src.backend.common.stateless_scope")
+    scope = stateless.get_stateless_scope()
+    return scope is not None and any(scope.get_current_value(w) is not None for w in weights)
+
+
 def only_shapes_are_wanted() -> bool:
     """Returns whether Keras 3 calls a layer on symbols, to learn the shapes of its outputs."""
     if uses_legacy_keras():
@@ -115,8 +124,20 @@ def calling_layers() -> list[Any]:
 @contextlib.contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
     """Layers that are made within compute in a type; their weights are float32."""
+    with under_policy(dtype if dtype == "float32" else f"mixed_{dtype}"):
+        yield
+
+
+def policy_of(layer: Any) -> Any:
+    """Returns the dtype policy of a layer."""
+    return layer.dtype_policy if hasattr(layer, "dtype_policy") else layer._dtype_policy
+
+
+@contextlib.contextmanager
+def under_policy(policy: Any) -> Iterator[None]:
+    """Layers that are made within have a dtype policy, which may be the name of one."""
     before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(dtype if dtype == "float32" else f"mixed_{dtype}")
+    keras.mixed_precision.set_global_policy(policy)
     try:
         yield
     finally:

@@ -18,7 +18,13 @@ from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record
-from tf_dlrm.keras_api import add_as_weight, calling_layers, keras, only_shapes_are_wanted
+from tf_dlrm.keras_api import (
+    add_as_weight,
+    calling_layers,
+    keras,
+    only_shapes_are_wanted,
+    values_are_given,
+)
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 
@@ -242,6 +248,11 @@ class EmbeddingCollection(keras.layers.Layer):
         training: bool | None = None,
     ) -> dict[str, tf.Tensor]:
         """Returns `{feature: [batch, dim]}`; see the class."""
+        if values_are_given(self.table_weights):
+            raise ValueError(
+                f"stateless_call cannot give other tables to layer '{self.name}', whose lookups "
+                "read its own. Call set_weights, and then the model."
+            )
         of_features = self._stored_bags(ids, weights or {})
         learns = training is not False and self.trainable
         trap = tf.convert_to_tensor(self.trap) if learns else None

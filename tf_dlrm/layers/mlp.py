@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, policy_of
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.kernels import pairs
 from tf_dlrm.layers.kernels.relu_dense import relu_dense
@@ -71,13 +71,14 @@ class MLP(keras.layers.Layer):
                 bias_initializer=keras.initializers.RandomNormal(
                     stddev=size**-0.5, seed=None if seed is None else seed + 3 * k + 1
                 ),
-                dtype=self.dtype_policy if hasattr(self, "dtype_policy") else self._dtype_policy,
+                dtype=policy_of(self),
                 name=f"dense_{k}",
             )
             setattr(self, f"dense_{k}", dense)
             if dropout and k < last:
                 drop_seed = random.randrange(1 << 31) if seed is None else seed + 3 * k + 2
-                setattr(self, f"dropout_{k}", ResumableDropout(dropout, seed=drop_seed))
+                drop = ResumableDropout(dropout, seed=drop_seed, dtype=policy_of(self))
+                setattr(self, f"dropout_{k}", drop)
 
     @property
     def dense_layers(self) -> list[Any]:
@@ -88,10 +89,12 @@ class MLP(keras.layers.Layer):
         """Creates the weights for inputs of the width `input_shape[-1]`."""
         shape = tuple(input_shape)
         for layer in self.dense_layers:
-            layer.build(shape)
+            with tf.name_scope(layer.name):  # Keras 2's .h5 files find weights by their names
+                layer.build(shape)
             shape = (*shape[:-1], layer.units)
         for k in range(len(self.units) - 1 if self.dropout else 0):
-            getattr(self, f"dropout_{k}").build()
+            with tf.name_scope(f"dropout_{k}"):
+                getattr(self, f"dropout_{k}").build()
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, policy_of
 from tf_dlrm.layers.mlp import MLP
 
 
@@ -46,7 +46,7 @@ class ProjectedInteraction(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.seed = seed
-        dtype = self.dtype_policy if hasattr(self, "dtype_policy") else self._dtype_policy
+        dtype = policy_of(self)
         seeds = (None, None) if seed is None else (seed, seed + 500)
         self.first = MLP(first, seed=seeds[0], dtype=dtype, name="first")
         self.second = MLP(second, seed=seeds[1], dtype=dtype, name="second")
@@ -55,7 +55,8 @@ class ProjectedInteraction(keras.layers.Layer):
         """Creates the weights for vectors of the shapes `input_shape`."""
         width = self._width(input_shape)
         for mlp in (self.first, self.second):
-            mlp.build((None, len(input_shape) * width))
+            with tf.name_scope(mlp.name):
+                mlp.build((None, len(input_shape) * width))
         self.built = True
 
     def call(self, vectors: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.placements.choice import AnyPlan
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel
@@ -71,6 +71,7 @@ class Ensemble(TableModel):
                 plan,
                 communication_dtype,
                 name=f"member_{k}",
+                dtype=policy_of(self),
             )
             setattr(self, f"member_{k}", member)
         self.built = True
@@ -97,6 +98,7 @@ class Ensemble(TableModel):
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
         """Returns logits; see the class."""
+        self._remember(inputs)
         logits = tf.concat([member(inputs, training=training) for member in self.members], 1)
         return logits if training else tf.reduce_mean(logits, 1, keepdims=True)
 
@@ -107,7 +109,7 @@ class Ensemble(TableModel):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""
         return {
-            "name": self.name,
+            **super().get_config(),
             "config": self.config.to_dict(),
             "size": self.size,
             "model": keras.saving.get_registered_name(type(self.members[0])),

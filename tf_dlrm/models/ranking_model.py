@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.placements.choice import AnyPlan
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, policy_of, under_policy
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP
@@ -157,11 +157,12 @@ class RankingModel(TableModel):
         self._dense_features = config.dense_features
         clamp = config.prediction_clamp
         self._most = math.log((1.0 - clamp) / clamp) if clamp else None
-        self.embeddings = EmbeddingCollection(
-            config.features, config.seed, plan, communication_dtype, name="embeddings"
-        )
-        self.embeddings.build()
-        self._build_layers(config)
+        with under_policy(policy_of(self)):
+            self.embeddings = EmbeddingCollection(
+                config.features, config.seed, plan, communication_dtype, name="embeddings"
+            )
+            self.embeddings.build()
+            self._build_layers(config)
         self.built = True
 
     def _build_layers(self, config: Any) -> None:
@@ -197,6 +198,7 @@ class RankingModel(TableModel):
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
         """Returns logits [batch, 1]; see the class."""
+        self._remember(inputs)
         ids = dict(inputs)
         dense = None
         if self._dense_features:
@@ -257,7 +259,7 @@ class RankingModel(TableModel):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""
-        return {"name": self.name, "config": json.loads(self._config_json)}
+        return {**super().get_config(), "config": json.loads(self._config_json)}
 
 
 def copy_dense_weights(source: Any, target: Any) -> None:

@@ -1,9 +1,11 @@
-"""TableModel: a Keras model whose tables follow the learning rate of its optimizer."""
+"""TableModel: what Keras's models do, for models that have tables and are made from a config."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tf_dlrm.keras_api import keras
+import tensorflow as tf
+
+from tf_dlrm.keras_api import keras, only_shapes_are_wanted, policy_of, uses_legacy_keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 
 # The key in a compiled model's config.
@@ -11,7 +13,13 @@ _REFERENCE_RATE = "tables_reference_rate"
 
 
 class TableModel(keras.Model):
-    """Tells its tables when it is compiled: see `EmbeddingCollection` for what they then follow."""
+    """Compiles, saves and exports as other models of Keras, tables and all.
+
+    It tells its tables when it is compiled: see `EmbeddingCollection` for what they then follow.
+    """
+
+    # The specs of the inputs of the first call, by name.
+    _remembered: tuple[tuple[str, Any], ...] = ()
 
     @property
     def collections(self) -> list[EmbeddingCollection]:
@@ -62,3 +70,91 @@ class TableModel(keras.Model):
                 )
                 break
         super()._maybe_symbolic_build(data_batch=data_batch)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns name, dtype policy, and which layers are frozen."""
+        frozen = [path for path, layer in _layers_of(self) if not layer.trainable]
+        policy = policy_of(self).name
+        return {"name": self.name, "dtype": policy, "trainable": self.trainable, "frozen": frozen}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
+        """Returns the model that `get_config` described, the same layers frozen."""
+        del custom_objects
+        config = dict(config)
+        trainable, frozen = config.pop("trainable", True), config.pop("frozen", [])
+        model = cls(**config)
+        if frozen or not trainable:
+            # What is set of a layer is set of the layers in it, which come after it here.
+            model.trainable = trainable
+            for path, layer in _layers_of(model):
+                layer.trainable = path not in frozen
+        return model
+
+    def _remember(self, inputs: Mapping[str, Any]) -> None:
+        """Keeps what the inputs of the first call look like, in batches of any size."""
+        if self._remembered or uses_legacy_keras() or only_shapes_are_wanted():
+            return
+        specs = []
+        for name, value in inputs.items():
+            if isinstance(value, tuple):  # ids and their weights
+                specs.append((name, tuple(map(_spec, value, (name, f"{name}_weights")))))
+            else:
+                specs.append((name, _spec(value, name)))
+        self._remembered = tuple(specs)
+
+    def _spec_of_inputs(self) -> dict[str, Any]:
+        for name, spec in self._remembered:
+            if not all(isinstance(part, tf.TensorSpec) for part in tf.nest.flatten(spec)):
+                raise ValueError(
+                    f"Keras 3 exports models of dense inputs only, but '{name}' of {self.name} was "
+                    f"given as {spec}. Write a tf.function of the model and give it to "
+                    "tf.saved_model.save as a signature."
+                )
+        if not self._remembered:
+            raise ValueError(
+                f"What inputs {self.name} has is not known: call it on a batch before it is "
+                "exported, or give export an input_signature."
+            )
+        return dict(self._remembered)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As Keras's; without a signature, for inputs like those of the first call.
+
+        Raises:
+            ValueError: If there is no signature and the model was not called, or on inputs that
+                Keras cannot export.
+        """
+        given = len(args) > 2 or kwargs.get("input_signature") is not None
+        if not uses_legacy_keras() and not given:
+            kwargs["input_signature"] = [self._spec_of_inputs()]
+        super().export(filepath, *args, **kwargs)
+
+    @property
+    def _default_save_signature(self) -> Any:
+        """The signature that tf.saved_model.save writes if it is given none."""
+        if uses_legacy_keras():
+            return super()._default_save_signature
+        if not self._remembered:
+            return None
+
+        @tf.function(input_signature=[self._spec_of_inputs()], autograph=False)
+        def serving_default(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            return self(inputs, training=False)
+
+        return serving_default
+
+
+def _spec(tensor: Any, name: str) -> Any:
+    if isinstance(tensor, tf.Tensor):
+        return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name)
+    return tf.type_spec_from_value(tensor)
+
+
+def _layers_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields all layers within a layer with their paths, each before the layers within it."""
+    for inner in layer._flatten_layers(recursive=False, include_self=False):
+        if not isinstance(inner, keras.metrics.Metric):
+            path = f"{prefix}{inner.name}"
+            yield path, inner
+            yield from _layers_of(inner, f"{path}/")
