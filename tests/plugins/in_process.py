@@ -36,7 +36,7 @@ def run_command(module: str, *arguments: str) -> Done:
     out, err = io.StringIO(), io.StringIO()
     code: object = 0
     with (
-        _own_flags(),
+        own_flags(),
         _own_loggers(),
         mock.patch.object(sys, "argv", [module, *map(str, arguments)]),
         mock.patch.dict(os.environ),
@@ -54,7 +54,7 @@ def run_command(module: str, *arguments: str) -> Done:
 
 
 @contextlib.contextmanager
-def _own_flags() -> Iterator[None]:
+def own_flags() -> Iterator[None]:
     """Only absl's own flags are defined; modules that define others are imported anew."""
     values = flags.FLAGS
     before, modules = dict(values.__dict__), dict(sys.modules)

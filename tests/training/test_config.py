@@ -8,11 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from in_process import own_flags
 
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
-from tf_dlrm.launch import LaunchOptions
-from tf_dlrm.plan import PlanOptions
 from tf_dlrm.training.checkpoints import check_run
 from tf_dlrm.training.config import (
     DataOptions,
@@ -24,6 +23,10 @@ from tf_dlrm.training.config import (
 )
 from tf_dlrm.training.export_options import ExportOptions
 from tfrecords.schema import CategoricalColumn, Schema
+
+with own_flags():  # theirs are those of other commands too
+    from tf_dlrm.launch import LaunchOptions
+    from tf_dlrm.plan import PlanOptions
 
 RANDOM = DataOptions(data="random")
 
