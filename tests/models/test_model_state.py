@@ -78,6 +78,7 @@ def test_an_export_after_a_call(parts, tmp_path):
     np.testing.assert_allclose(loaded.serve(few), expected[:2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_saved_model_save_has_the_inputs_of_the_call(parts, tmp_path):
     model = parts.randomized(DLRM(_config(parts)))
     inputs = {name: tf.constant(value) for name, value in parts.inputs(2, 2, rows=5).items()}
