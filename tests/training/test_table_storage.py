@@ -60,7 +60,7 @@ def test_a_run_in_two_halves_equals_one_at_once(tiny, tmp_path, copy_as_of, stor
     "storage",
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("quotient_remainder-concatenate", "weighted_rows")
+        if name in ("quotient_remainder-concatenate", "weighted_rows", "mixed_dimensions")
         else name
         for name in CASES
     ],

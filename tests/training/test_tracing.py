@@ -9,11 +9,14 @@ from tf_dlrm.training.run import train
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"distribution": "mirrored", "virtual_devices": 2},
-        {"distribution": "tpu", "tpu": "host"},
+        pytest.param({}, id="one_device"),
+        pytest.param(
+            {"distribution": "mirrored", "virtual_devices": 2},
+            id="mirrored",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"distribution": "tpu", "tpu": "host"}, id="tpu", marks=pytest.mark.slow),
     ],
-    ids=["one_device", "mirrored", "tpu"],
 )
 def test_autograph_rewrites_nothing_of_training_evaluation_and_export(
     tiny, tmp_path, monkeypatch, request, changes
