@@ -201,7 +201,11 @@ def test_with_a_smaller_instruction_set_the_operations_give_the_same():
         "np.savez(sys.argv[1], *arrays)\n"
     )
     output = f"{os.path.dirname(library(native._FOLDER))}/portable_{os.getpid()}.npz"
-    environment = os.environ | {"TF_DLRM_KERNEL_PATH": "portable", "TF_DLRM_KERNELS": "native"}
+    environment = os.environ | {
+        "TF_DLRM_KERNEL_PATH": "portable",
+        "TF_DLRM_KERNELS": "native",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     try:
         subprocess.run([sys.executable, "-c", code, output], env=environment, check=True)
         for array, other in zip(expected, np.load(output).values(), strict=True):
