@@ -98,7 +98,10 @@ def test_fields_of_the_log(scorer, raw_model, tensor_names):
         ({"item": np.zeros(2, np.float32)}, "to be int64 but float is provided"),
         ({"item": np.array([3, 40])}, "Feature item has the id 40 at row 1"),
         ({"item": np.array([3])}, "Input item has 1 rows, but must have 2"),
-        ({"words": np.zeros((2, 2), np.int64)}, "Input words has 2 columns, but must have 3"),
+        (
+            {"words": np.zeros((2, 2), np.int64)},
+            "[2,2] is not compatible with expected shape [?,3]",
+        ),
         ({"tags_row_lengths": np.array([9, 1])}, "tags_row_lengths must be whole numbers"),
         ({"tags_row_lengths": np.zeros(0, np.int64)}, "Input tags_row_lengths has 0 rows"),
         ({"dense": np.full((2, 3), np.nan, np.float32)}, "The dense features of the request"),
