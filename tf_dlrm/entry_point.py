@@ -96,7 +96,17 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
             sys.exit(128 + signal.SIGINT)
         print(json.dumps(result, allow_nan=False), flush=True)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse_flags)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the command line as absl does, with a sentence where a flag file is not text."""
+    try:
+        return list(app.parse_flags_with_usage(list(argv)))
+    except ValueError as error:
+        name = os.path.splitext(os.path.basename(argv[0]))[0]
+        print(f"{name}: --flagfile must name a file of flags as text: {error}.", file=sys.stderr)
+        sys.exit(2)
 
 
 def _log_to_standard_error() -> None:

@@ -166,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
         except UserError as error:
             _refuse(str(error))
 
-    app.run(run, argv=own)
+    app.run(run, argv=own, flags_parser=entry_point.parse_flags)
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -21,6 +21,7 @@ more throughput give each trainer (`shard_index`) a service of its own.
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,9 @@ from absl import app, flags
 from tfrecords.errors import DataError
 
 _ADDRESS = re.compile(r"grpc://([^\s/:]+):(\d{1,5})")
+# What a client of HTTP/2 sends first, with empty settings; a gRPC server answers with its own.
+_GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SECONDS = 10
 
 
 def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -76,7 +80,7 @@ def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
 
 def check_address(address: str) -> None:
-    """Checks that something listens at a dispatcher's address.
+    """Checks that a gRPC server answers at a dispatcher's address.
 
     TensorFlow itself would try for an hour without a word.
 
@@ -89,9 +93,14 @@ def check_address(address: str) -> None:
             f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
         )
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=10).close()
-    except (OSError, OverflowError) as error:
+        with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS) as connection:
+            connection.settimeout(_SECONDS)
+            connection.sendall(_GRPC_HELLO)
+            answer = connection.recv(1)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise DataError(f"No tf.data service answers at {address}: {error}.") from error
+    if not answer:
+        raise DataError(f"What listens at {address} is no tf.data service: it ends the connection.")
 
 
 def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
@@ -120,7 +129,14 @@ def start_worker(
 
 def _define_flags() -> None:
     # Not at import: trainers import this module and have flags of their own.
-    flags.DEFINE_integer("port", None, "Where to listen.", required=True, lower_bound=0)
+    flags.DEFINE_integer(
+        "port",
+        None,
+        "Where to listen; 0: any port that is free.",
+        required=True,
+        lower_bound=0,
+        upper_bound=65535,
+    )
     flags.DEFINE_string("dispatcher", None, "HOST:PORT of the dispatcher; a worker needs it.")
     flags.DEFINE_string(
         "address", None, "HOST:PORT under which trainers reach this worker; default: localhost."
@@ -131,16 +147,48 @@ def main(argv: Sequence[str]) -> None:
     """Runs the server that the command line names, until it is stopped."""
     if len(argv) != 2 or argv[1] not in ("dispatcher", "worker"):
         raise app.UsageError("Say which one: python -m tfrecords.data_service dispatcher|worker")
-    port = flags.FLAGS.port
-    server: Any
-    if argv[1] == "dispatcher":
-        server = start_dispatcher(port)
-    elif flags.FLAGS.dispatcher is None:
+    if argv[1] == "worker" and flags.FLAGS.dispatcher is None:
         raise app.UsageError("A worker needs --dispatcher=HOST:PORT.")
-    else:
-        server = start_worker(flags.FLAGS.dispatcher, port, flags.FLAGS.address)
+    try:
+        server, port = _start(argv[1])
+    except DataError as error:
+        print(f"data_service: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.stderr.write(f"The {argv[1]} of a tf.data service listens on port {port}.\n")
+    # Python's own handlers wait for the call below, which never returns.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     server.join()
+
+
+def _start(role: str) -> tuple[Any, int]:
+    """Starts the server of a role, and returns it with its port.
+
+    Raises:
+        DataError: If an address has another form, the dispatcher does not answer, or the port is
+            taken.
+    """
+    values = flags.FLAGS
+    if values.address is not None and not _ADDRESS.fullmatch(f"grpc://{values.address}"):
+        raise DataError(f"--address={values.address} must have the form HOST:PORT.")
+    if role == "worker":
+        try:
+            check_address(f"grpc://{values.dispatcher}")
+        except DataError as error:
+            raise DataError(f"--dispatcher={values.dispatcher}: {error}") from error
+    server: Any
+    try:
+        if role == "dispatcher":
+            server = start_dispatcher(values.port)
+            address = server.target
+        else:
+            server = start_worker(values.dispatcher, values.port, values.address)
+            address = server._address
+    except (tf.errors.OpError, RuntimeError) as error:  # whichever TensorFlow makes of it
+        raise DataError(
+            f"The {role} cannot listen on --port={values.port}, which another program may have "
+            f"taken: {error}."
+        ) from error
+    return server, values.port or int(address.rsplit(":", 1)[1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import socket
+import threading
 
 import pytest
 import tensorflow as tf
@@ -68,3 +69,41 @@ def test_nothing_answers():
         address = f"grpc://localhost:{taken.getsockname()[1]}"
         with pytest.raises(DataError, match=f"No tf.data service answers at {address}"):
             through_service(tf.data.Dataset.range(3), address)
+
+
+def test_something_else_answers():
+    with socket.create_server(("localhost", 0)) as other:
+        address = f"grpc://localhost:{other.getsockname()[1]}"
+
+        def hang_up():
+            other.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(DataError, match="(is no tf.data service|No tf.data service answers)"):
+            through_service(tf.data.Dataset.range(3), address)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("dispatcher", "--port=99999"), "--port"),
+        (("dispatcher", "--port=-1"), "--port"),
+        (("worker", "--port=0", "--dispatcher=garbage"), "--dispatcher=garbage: The address of a"),
+        (("worker", "--port=0", "--dispatcher=localhost:1"), "No tf.data service answers at grpc"),
+        (("dispatcher", "--port=0", "--address=here"), "--address=here must have the form HOST:P"),
+    ],
+)
+def test_a_command_that_cannot_start_says_why(run_command, arguments, sentence):
+    done = run_command("tfrecords.data_service", *arguments)
+    assert done.code != 0 and "Traceback" not in done.err
+    assert sentence in done.out + done.err
+
+
+def test_a_port_that_is_taken(run_command):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run_command("tfrecords.data_service", "dispatcher", f"--port={port}")
+    assert done.code == 2
+    assert f"The dispatcher cannot listen on --port={port}" in done.err

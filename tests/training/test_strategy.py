@@ -197,6 +197,22 @@ def test_one_of_several_processes_is_refused(monkeypatch):
     assert make_strategy(DistributionOptions()).num_replicas_in_sync == 1
 
 
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ({"type": "worker", "index": 9}, "the task worker 9, but its cluster has 2 of that"),
+        ({"type": "worker", "index": "0"}, "the task worker '0', but its cluster has 2"),
+        ({"type": "chief", "index": 0}, r"the task 'chief', but its cluster has \['worker'\]"),
+        ({}, "the task None"),
+    ],
+)
+def test_a_task_outside_its_cluster_is_refused(monkeypatch, task, sentence):
+    config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": task}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(UserError, match=sentence):
+        make_strategy(DistributionOptions("multi_worker_mirrored"))
+
+
 @pytest.mark.parametrize("text", ["", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}}'])
 def test_several_workers_need_a_cluster_of_workers(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)

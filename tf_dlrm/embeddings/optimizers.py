@@ -7,32 +7,13 @@ as a whole, because after a scatter TensorFlow's ReadVariableOp copies it.
 """
 
 import abc
-import contextlib
-import contextvars
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.schedules import LearningRateSchedule
-
-_scale: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("scale", default=None)
-
-
-@contextlib.contextmanager
-def rates_scaled(scale: tf.Tensor | None) -> Iterator[None]:
-    """Updates that are made within multiply their learning rates by `scale`, a float32 scalar."""
-    token = _scale.set(scale)
-    try:
-        yield
-    finally:
-        _scale.reset(token)
-
-
-def rates_are_scaled() -> bool:
-    """Returns whether a scale has to be regarded here."""
-    return _scale.get() is not None
+from tf_dlrm.embeddings.schedules import LearningRateSchedule, scale_of_rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +65,7 @@ class Optimizer(abc.ABC):
             rate = self.learning_rate(step)
         else:
             rate = tf.constant(self.learning_rate, tf.float32)
-        scale = _scale.get()
+        scale = scale_of_rates()
         return rate if scale is None else self._scaled(rate, scale)
 
     def _scaled(self, rate: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

@@ -1,10 +1,32 @@
-"""The learning rate as a function of the step: warm-up, constant, polynomial decay."""
+"""The learning rate as a function of the step: warm-up, constant, polynomial decay; and a scale.
 
+The scale is that of an optimizer outside, whose changes the rates of tables follow.
+"""
+
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
+
+_scale: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("scale", default=None)
+
+
+@contextlib.contextmanager
+def rates_scaled(scale: tf.Tensor | None) -> Iterator[None]:
+    """Updates that are made within multiply their learning rates by `scale`, a float32 scalar."""
+    token = _scale.set(scale)
+    try:
+        yield
+    finally:
+        _scale.reset(token)
+
+
+def scale_of_rates() -> tf.Tensor | None:
+    """Returns by what learning rates are multiplied here; None for not at all."""
+    return _scale.get()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,8 +44,9 @@ class EmbeddingCollection(keras.layers.Layer):
     gradients of each row are summed first. So several batches accumulate where one tape records
     all of them; each further tape, and each block under `tf.recompute_grad`, updates by itself. The
     rows of a feature whose vectors nobody used stay as they are. A second gradient through one
-    call, by a persistent or an outer tape, raises ValueError. Every gradient that passes by
-    updates, also one by inputs alone; take such a gradient on a tape with
+    call, by a persistent or an outer tape, raises ValueError. A tape that is opened within a
+    persistent one, which has recorded a call by then, updates nothing: open it before. Every
+    gradient that passes by updates, also one by inputs alone; take such a gradient on a tape with
     `watch_accessed_variables=False`. A `tf.function` that calls the layer and whose caller has the
     tape, and a loop or a branch within a graph, is an update each time it runs, and does not know
     which of its results were used.
@@ -200,7 +201,8 @@ class EmbeddingCollection(keras.layers.Layer):
                 trainable=name not in frozen,
             )
             setattr(self, f"projection_{k}", matrix)
-        logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
+        if not isinstance(self._plan.value, ServingPlan):
+            logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
         held = [add_as_weight(self, variable) for variable in self.tables.row_variables]
         self._table_weights = _Opaque(tuple(held))
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.

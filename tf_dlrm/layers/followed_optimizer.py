@@ -11,8 +11,8 @@ import tensorflow as tf
 from absl import logging
 
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.optimizers import FTRL, Frozen, rates_scaled
-from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.embeddings.optimizers import FTRL, Frozen
+from tf_dlrm.embeddings.schedules import LearningRateSchedule, rates_scaled
 from tf_dlrm.keras_api import keras
 
 # What Keras's optimizers do with gradients and weights besides their rule; tables have neither.

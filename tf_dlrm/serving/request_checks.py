@@ -22,9 +22,15 @@ ROW_LENGTHS = "_row_lengths"
 _ALWAYS_ALLOWED = 6
 
 
+def input_name(column: str) -> str:
+    """Returns the name of a column as an input, which TensorFlow wants to be an identifier."""
+    name = "".join(character if character.isalnum() else "_" for character in column)
+    return name if name[0].isalpha() else f"arg_{name}"
+
+
 def row_inputs(dense: str | None, columns: Sequence[CategoricalColumn]) -> list[str]:
     """Returns the names of the inputs whose first dimension is the rows of the request."""
-    names = [c.name + ROW_LENGTHS if c.hotness is None else c.name for c in columns]
+    names = [input_name(c.name) + (ROW_LENGTHS if c.hotness is None else "") for c in columns]
     return [dense, *names] if dense else names
 
 
@@ -79,17 +85,18 @@ def checked_ids(column: CategoricalColumn, inputs: Tensors) -> Any:
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if row lengths do not divide the ids.
     """
-    values = inputs[column.name]
+    name = input_name(column.name)
+    values = inputs[name]
     if column.hotness is not None:
         return values
-    lengths = inputs[column.name + ROW_LENGTHS]
+    lengths = inputs[name + ROW_LENGTHS]
     count = tf.size(values, tf.int64)
     # Lengths that are each possible cannot wrap their sum around.
     possible = tf.reduce_all((lengths >= 0) & (lengths <= count))
     fits = possible & tf.equal(tf.reduce_sum(lengths), count)
     message = (
-        f"{column.name}{ROW_LENGTHS} must be whole numbers of at least 0 whose sum is the number "
-        f"of ids in {column.name}."
+        f"{name}{ROW_LENGTHS} must be whole numbers of at least 0 whose sum is the number of ids "
+        f"in {name}."
     )
     with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
         lengths = tf.identity(lengths)

@@ -19,6 +19,7 @@ from tf_dlrm.serving.request_checks import (
     check_dense,
     checked_ids,
     checked_shapes,
+    input_name,
     largest_dense,
     row_inputs,
 )
@@ -156,7 +157,7 @@ class Signatures(tf.Module):
 
         def rank(inputs: Tensors) -> Tensors:
             inputs = checked_shapes(inputs, rows)
-            ids: dict[str, Any] = {c.name: inputs[c.name][tf.newaxis] for c in users}
+            ids: dict[str, Any] = {c.name: inputs[input_name(c.name)][tf.newaxis] for c in users}
             ids |= {column.name: checked_ids(column, inputs) for column in candidates}
             count = tf.shape(inputs[rows[0]])[0]
             parts = []
@@ -171,7 +172,8 @@ class Signatures(tf.Module):
         _add(specs, _dense_spec(_CANDIDATE_DENSE, [None, len(of_candidate)]))
         for column in users:
             shape = {None: [None], 1: []}.get(column.hotness, [column.hotness])
-            _add(specs, {column.name: tf.TensorSpec(shape, tf.int64, column.name)})
+            name = input_name(column.name)
+            _add(specs, {name: tf.TensorSpec(shape, tf.int64, name)})
         for column in candidates:
             _add(specs, _specs(column))
         return tf.function(traced_as_written(rank), input_signature=[specs])
@@ -270,7 +272,9 @@ def named_inputs(features: Mapping[str, Any]) -> Tensors:
     for name, value in features.items():
         if name == DENSE:
             inputs[name] = value
-        elif isinstance(value, tf.RaggedTensor):
+            continue
+        name = input_name(name)
+        if isinstance(value, tf.RaggedTensor):
             inputs[name] = tf.cast(value.values, tf.int64)
             inputs[name + ROW_LENGTHS] = tf.cast(value.row_lengths(), tf.int64)
         else:
@@ -300,7 +304,7 @@ def _specs(column: CategoricalColumn) -> dict[str, tf.TensorSpec]:
 
     Any number of ids a row: all ids of the batch, row after row, and the number of each row's.
     """
-    name = column.name
+    name = input_name(column.name)
     if column.hotness is None:
         lengths = name + ROW_LENGTHS
         return {
@@ -311,11 +315,27 @@ def _specs(column: CategoricalColumn) -> dict[str, tf.TensorSpec]:
     return {name: tf.TensorSpec(shape, tf.int64, name)}
 
 
+def check_inputs(schema: Schema) -> dict[str, str]:
+    """Checks that the columns of a schema can be the inputs of one signature.
+
+    Returns:
+        The names of those inputs that are not called as their column is, by column.
+
+    Raises:
+        UserError: If two would have one name.
+    """
+    specs = _dense_spec(DENSE, [None, len(schema.dense)])
+    for column in schema.categorical:
+        _add(specs, _specs(column))
+    names = {name: input_name(name) for name in schema.categorical_names}
+    return {column: name for column, name in names.items() if name != column}
+
+
 def _add(specs: dict[str, tf.TensorSpec], more: dict[str, tf.TensorSpec]) -> None:
     for name, spec in more.items():
         if name in specs:
             raise UserError(
                 f"A signature would have two inputs named {name!r}; rename the column of that name "
-                "to export the model."
+                "to export the model. What is neither letter nor digit becomes _ in inputs."
             )
         specs[name] = spec

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 # Steps run in compiled stretches of about this length: long enough that Python costs nothing, short
 # enough for a SIGTERM and for a loss that is no number to be noticed at once.
 _SECONDS_PER_STRETCH = 0.5
+_SECONDS_OF_PATIENCE = 5
 
 
 @dataclasses.dataclass
@@ -141,6 +143,7 @@ class Loop:
             )
             count = self.processes.least(count)
             with (
+                self._said_while_waiting(),
                 self._lost_process(),
                 readable_errors(self.source),
                 said_when_it_runs_out("A smaller --batch_size may help."),
@@ -215,6 +218,30 @@ class Loop:
         return self.processes.readable_errors(
             f"Start all of them again to go on: {self._last_good()}."
         )
+
+    @contextlib.contextmanager
+    def _said_while_waiting(self) -> Iterator[None]:
+        """Says that the tf.data service yields nothing: TensorFlow waits for it without a word."""
+        if not self.data_service:
+            yield
+            return
+        done = threading.Event()
+
+        def say() -> None:
+            while not done.wait(_SECONDS_OF_PATIENCE):
+                _LOG.warning(
+                    "waiting for the tf.data service at %s: no batch has come for %d seconds; has "
+                    "it a worker that runs?",
+                    *(self.data_service, _SECONDS_OF_PATIENCE),
+                )
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _evaluate(self, position: Position) -> None:
         if not rows_or_none(self.source, "evaluation"):

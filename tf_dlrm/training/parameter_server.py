@@ -12,6 +12,7 @@ twice. So the numbers then differ a little, also with one worker, from those of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.loss import CrossEntropy
@@ -54,13 +55,26 @@ def serve() -> None:
     # Python's own handlers wait for the call below, which never returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    server = tf.distribute.Server(
-        resolver.cluster_spec(),
-        job_name=resolver.task_type,
-        task_index=resolver.task_id,
-        protocol="grpc",
-    )
+    with port_taken_is_said():
+        server = tf.distribute.Server(
+            resolver.cluster_spec(),
+            job_name=resolver.task_type,
+            task_index=resolver.task_id,
+            protocol="grpc",
+        )
     server.join()
+
+
+@contextlib.contextmanager
+def port_taken_is_said() -> Iterator[None]:
+    """Turns the error of a server that cannot begin to listen into a sentence."""
+    try:
+        yield
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise UserError(
+            "This process cannot listen at its address in TF_CONFIG, whose port another program "
+            f"may have taken ({first_line(error)}): {os.environ.get('TF_CONFIG')}"
+        ) from error
 
 
 def make_parameter_server_strategy() -> tf.distribute.Strategy:

@@ -21,6 +21,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.signatures import check_inputs
 from tf_dlrm.training.build import (
     build_dense_optimizer,
     build_model,
@@ -50,7 +51,7 @@ from tf_dlrm.training.sources import (
     vocabulary_checksums,
 )
 from tf_dlrm.training.steps import make_training_steps
-from tf_dlrm.training.strategy import distribute, make_strategy
+from tf_dlrm.training.strategy import check_cluster, distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.lock import Lock, LockHeld
@@ -85,6 +86,7 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     options = config.run
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
+    check_cluster(config.distribution)
     asynchronous = config.distribution.distribution == "parameter_server"
     if asynchronous and is_server():
         serve()  # until a signal comes
@@ -92,6 +94,8 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
+    for column, name in check_inputs(source.schema).items():
+        _LOG.info("column %r is the input %r of an exported model", column, name)
     processes = Processes(strategy)
     processes.check_equal(_what_must_be_equal(config, source))
     # The first process has the lock for all.
@@ -103,7 +107,9 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
             native.check()
         except ValueError as error:
             raise UserError(str(error)) from error
-        return _train(config, source, strategy, processes)
+        # Before the first step too another process may end.
+        with processes.readable_errors("Start all of them again to go on."):
+            return _train(config, source, strategy, processes)
 
 
 def _train(

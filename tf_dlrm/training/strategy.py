@@ -12,7 +12,11 @@ from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import make_parameter_server_strategy
+from tf_dlrm.training.parameter_server import (
+    is_server,
+    make_parameter_server_strategy,
+    port_taken_is_said,
+)
 from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
 from tfrecords.tracing import traced_as_written
@@ -25,11 +29,12 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
         UserError: if there are no such devices, TensorFlow has started with others, or TF_CONFIG
             does not fit.
     """
-    _check_cluster(options)
+    check_cluster(options)
     if options.distribution == "parameter_server":
         return make_parameter_server_strategy()
     if options.distribution == "multi_worker_mirrored":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with port_taken_is_said():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     if options.distribution == "tpu" and options.tpu != "host":
         return make_tpu_strategy(options)
     if options.distribution in ("one_device", "tpu"):
@@ -62,12 +67,15 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
     )
 
 
-def _check_cluster(options: DistributionOptions) -> None:
+def check_cluster(options: DistributionOptions) -> None:
     """Refuses a cluster that does not fit: without it, each process would train by itself."""
     text = os.environ.get("TF_CONFIG", "")
     try:
-        cluster = json.loads(text).get("cluster", {}) if text else {}
+        config = json.loads(text) if text else {}
+        cluster = config.get("cluster", {})
         tasks = sum(len(addresses) for addresses in cluster.values())
+        task = config.get("task", {})
+        role, index = task.get("type"), task.get("index")
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
     if options.distribution == "multi_worker_mirrored":
@@ -77,14 +85,32 @@ def _check_cluster(options: DistributionOptions) -> None:
                 f"and nothing else; it has {sorted(cluster) or 'nothing'}. python -m "
                 "tf_dlrm.launch starts workers on this machine."
             )
+        _check_task(cluster, role, index)
         return
     if options.distribution == "parameter_server":
-        return  # see is_server
+        if is_server() or cluster:  # which checks the roles
+            _check_task(cluster, role, index)
+        return
     if tasks > 1:
         raise UserError(
             f"TF_CONFIG names a cluster of {tasks} processes, but "
             f"--distribution={options.distribution} runs in one; unset TF_CONFIG."
         )
+
+
+def _check_task(cluster: dict[str, list[str]], role: Any, index: Any) -> None:
+    addresses = cluster.get(role)
+    if addresses is None:
+        raise UserError(f"TF_CONFIG has the task {role!r}, but its cluster has {sorted(cluster)}.")
+    if type(index) is not int or not 0 <= index < len(addresses):
+        raise UserError(
+            f"TF_CONFIG has the task {role} {index!r}, but its cluster has {len(addresses)} of "
+            "that type; the first is 0."
+        )
+    for address in (entry for entries in cluster.values() for entry in entries):
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UserError(f"TF_CONFIG has the address {address!r}; each must be HOST:PORT.")
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.optimizers import LazyAdam, rates_are_scaled
+from tf_dlrm.embeddings.optimizers import LazyAdam
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
 from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
@@ -23,6 +23,7 @@ from tf_dlrm.embeddings.placements.tpu_engine import (
     in_range,
     ready_ids,
 )
+from tf_dlrm.embeddings.schedules import scale_of_rates
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.embeddings.tables import Table, TableSet, update_counter
 
@@ -261,7 +262,7 @@ class TpuPlacement:
             ValueError: If there are several lookups, or a feature of the embedding hardware was
                 not used and zeros would move its rows.
         """
-        if rates_are_scaled():
+        if scale_of_rates() is not None:
             raise ValueError(
                 "Tables on a TPU cannot follow the learning rate of a model's optimizer. Call "
                 "follow(None) on their layer, and they keep their own rates."
