@@ -59,7 +59,9 @@ class WholeFolder:
         self._remote = files.is_remote(path)
         if self._remote:
             parent = _own_temporary_folder()
-            name = hashlib.sha256(self._path.encode()).hexdigest()[:16]
+            # Stores that are not Amazon's may each have a bucket of this name.
+            place = f"{os.environ.get('S3_ENDPOINT', '')} {self._path}"
+            name = hashlib.sha256(place.encode()).hexdigest()[:16]
         else:
             parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")

@@ -212,6 +212,23 @@ def test_every_sharding_learns_what_one_device_learns(cases, world):
     assert [int(counter) for counter in both.sharded.tables.counters] == [3] * world
 
 
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_bags_that_are_all_empty(sharding):
+    table = TableConfig("t", 9, 4, optimizer=Adagrad(0.1), combiner="mean")
+    devices = _devices(sharding, 2, 1)
+    both = _Both([FeatureConfig("t", table)], Plan(2, {"t": TablePlan(sharding, devices)}))
+    before = both.local.tables.to_arrays()
+    ids = {"t": tf.RaggedTensor.from_row_lengths(tf.zeros([0], tf.int64), [0, 0, 0])}
+    for cuts in ([0, 1, 3], [0, 3, 3]):
+        vectors = both.step(ids, {}, {"t": tf.ones([3, 4])}, cuts)[0]
+        np.testing.assert_array_equal(vectors["t"], np.zeros([3, 4]))
+    both.assert_equal_tables(0)
+    after = both.sharded.tables.to_arrays()
+    assert len(after) == 3  # rows, slots and the count of updates, which alone goes on
+    for key, array in after.items():
+        np.testing.assert_array_equal(array, before[key] if array.ndim else 2, err_msg=key)
+
+
 @st.composite
 def _cases(draw, largest_world, most_tables):
     world = draw(st.integers(2, largest_world))

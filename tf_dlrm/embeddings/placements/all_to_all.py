@@ -37,8 +37,8 @@ class AllToAll(Protocol):
         """Hands out pieces and returns those received.
 
         Args:
-            pieces: Tensor [world, ...] of the same shape on every replica; piece `k` is for
-                replica `k`.
+            pieces: Tensor [world, ...] of the same shape on every replica, not empty; piece `k`
+                is for replica `k`.
 
         Returns:
             A tensor of that shape; piece `k` is from replica `k`.

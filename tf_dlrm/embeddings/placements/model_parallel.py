@@ -252,7 +252,9 @@ class ModelParallelPlacement:
         # What every replica sends to every other one: all learn the largest piece from it.
         counts = tf.stack([request.sent for request in requests], 1)
         matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
-        largest = tf.reduce_max(matrix, [0, 1])
+        # One at least, where all bags of all replicas are empty: TensorFlow's all-to-all within a
+        # process reads the memory of what it is given, and that of nothing kills the process.
+        largest = tf.maximum(tf.reduce_max(matrix, [0, 1]), 1)
         for k, request in enumerate(requests):
             request.size = largest[k]
             request.counts = matrix[:, replica, k]
