@@ -130,7 +130,6 @@ def search():
             max_examples=count,
             deadline=None,
             database=None,
-            derandomize=True,
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         settings(test)()
