@@ -6,15 +6,15 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 from tf_dlrm.errors import UserError
+from tfrecords import command
 from tfrecords.errors import DataError
 
 Options = TypeVar("Options")
@@ -91,22 +91,9 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
         except (UserError, DataError, OSError) as error:
             print(f"{name}: {_sentence(error)}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
-            print(f"{name}: stopped by SIGINT.", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
         print(json.dumps(result, allow_nan=False), flush=True)
 
-    app.run(guarded, flags_parser=parse_flags)
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line as absl does, with a sentence where a flag file is not text."""
-    try:
-        return list(app.parse_flags_with_usage(list(argv)))
-    except ValueError as error:
-        name = os.path.splitext(os.path.basename(argv[0]))[0]
-        print(f"{name}: --flagfile must name a file of flags as text: {error}.", file=sys.stderr)
-        sys.exit(2)
+    command.run(guarded)
 
 
 def _log_to_standard_error() -> None:

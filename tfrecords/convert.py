@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from tfrecords import command
 from tfrecords.conversion import command_line, description_file, table_flags
 from tfrecords.conversion.description_guess import guess
 from tfrecords.conversion.tabular import TabularFormat
@@ -63,4 +64,4 @@ def _format(piece_bytes: int) -> TabularFormat:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

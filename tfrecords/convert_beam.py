@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from tfrecords import command
 from tfrecords.conversion import command_line, criteo_flags, options, table_flags
 from tfrecords.conversion.criteo import day_files
 from tfrecords.conversion.formats import InputFormat
@@ -63,7 +64,8 @@ def main(argv: Sequence[str]) -> None:
     except DataError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: Interrupted; nothing was changed.")
+        print("error: Interrupted; nothing was changed.", file=sys.stderr)
+        sys.exit(command.INTERRUPTED)
     counts = ", ".join(f"{count:,} rows {name}" for name, count in rows.items())
     progress.say(f"Wrote {command_line.OUTPUT_DIR.value}: {counts}.")
 
@@ -140,4 +142,4 @@ def _known_flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_known_flags)
+    command.run(main, _known_flags)

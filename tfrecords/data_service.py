@@ -30,6 +30,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
+from tfrecords import command
 from tfrecords.errors import DataError
 
 _ADDRESS = re.compile(r"grpc://([^\s/:]+):(\d{1,5})")
@@ -193,4 +194,4 @@ def _start(role: str) -> tuple[Any, int]:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    command.run(main)

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords import block, json_values, odd_labels
+from tfrecords import block, command, json_values, odd_labels
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.file_kind import check_name
@@ -333,4 +333,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    command.run(main)

@@ -21,6 +21,9 @@ from typing import IO, Any
 from tfrecords.errors import DataError
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_TOKEN_BYTES = 4
+# What `write_bytes` is at work on.
+_INCOMPLETE = re.compile(rf".+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.incomplete")
 # An answer from an object store takes tens of milliseconds whatever it holds.
 _REQUESTS_AT_ONCE = 16
 
@@ -77,7 +80,7 @@ def write_bytes(path: str, data: bytes) -> None:
             file.write(data)
         return
     # A name of its own, so that two processes that write the same file do not mix their bytes.
-    target = f"{local(path)}.{secrets.token_hex(4)}.incomplete"
+    target = f"{local(path)}.{secrets.token_hex(_TOKEN_BYTES)}.incomplete"
     try:
         with open(target, "xb") as file:
             file.write(data)
@@ -89,6 +92,17 @@ def write_bytes(path: str, data: bytes) -> None:
             os.unlink(target)
         raise
     sync_folder(os.path.dirname(local(path)))
+
+
+def remove_incomplete(folder: str) -> None:
+    """Removes from a local folder what killed processes left in `write_bytes`.
+
+    Args:
+        folder: A folder in which no other process writes at this moment.
+    """
+    for name in os.listdir(local(folder)):
+        if _INCOMPLETE.fullmatch(name):
+            os.unlink(os.path.join(local(folder), name))
 
 
 def sync_folder(path: str) -> None:

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from absl import app, flags
 
-from tfrecords import block, files, verify
+from tfrecords import block, command, files, verify
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
@@ -120,4 +120,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.csv
 from absl import app, flags
 
+from tfrecords import command
 from tfrecords.conversion.vocabulary_files import write_vocabulary
 from tfrecords.errors import DataError
 from tfrecords.file_kind import check_name
@@ -271,4 +272,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    command.run(main)

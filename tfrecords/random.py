@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from tfrecords import command
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.hashing import hash_number
@@ -385,4 +386,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    command.run(main)

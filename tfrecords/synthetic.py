@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from tfrecords import block
+from tfrecords import block, command
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
@@ -316,4 +316,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    command.run(main)

@@ -118,14 +118,16 @@ def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):
 
 @pytest.fixture
 def _interruptible():
-    """Undoes what background jobs of a shell begin with: they ignore SIGINT."""
+    """Undoes what background jobs of a shell, and nohup, begin with: they ignore these."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.mark.usefixtures("_interruptible")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_signal_ends_the_run_after_a_checkpoint_of_the_next_steps(
     loop, events, monkeypatch, number, step

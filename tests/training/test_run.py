@@ -280,6 +280,17 @@ def test_only_one_process_trains_into_a_folder(finished):
     assert train(config)["step"] == 20
 
 
+def test_what_killed_processes_left_of_small_files_is_removed(tmp_path):
+    left = tmp_path / "metrics.jsonl.0a1b2c3d.incomplete"
+    # Of the user, or at another length of the token.
+    others = [tmp_path / name for name in ("notes.incomplete", "a.0a1b2c3.incomplete", "run.json")]
+    for path in (left, *others):
+        path.write_text("part of")
+    with training_run._only_process(str(tmp_path)):
+        assert not left.exists()
+        assert [path.read_text() for path in others] == ["part of"] * 3
+
+
 class _WithoutEvaluation:
     """A source that has training rows only."""
 

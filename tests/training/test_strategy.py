@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.parameter_server import is_server
 from tf_dlrm.training.run import train
-from tf_dlrm.training.strategy import distribute, load_plan, make_strategy
+from tf_dlrm.training.strategy import check_cluster, distribute, load_plan, make_strategy
 
 _NUMBERS = ("auc", "log_loss", "calibration")
 
@@ -204,6 +205,8 @@ def test_one_of_several_processes_is_refused(monkeypatch):
         ({"type": "worker", "index": "0"}, "the task worker '0', but its cluster has 2"),
         ({"type": "chief", "index": 0}, r"the task 'chief', but its cluster has \['worker'\]"),
         ({}, "the task None"),
+        ({"type": ["worker"], "index": 0}, r"the task \['worker'\]"),
+        ({"type": "worker", "index": True}, "the task worker True"),
     ],
 )
 def test_a_task_outside_its_cluster_is_refused(monkeypatch, task, sentence):
@@ -211,6 +214,53 @@ def test_a_task_outside_its_cluster_is_refused(monkeypatch, task, sentence):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(UserError, match=sentence):
         make_strategy(DistributionOptions("multi_worker_mirrored"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "b",
+        ":2",
+        "b:",
+        "b:0",
+        "b:65536",
+        "b:\u0663",
+        "grpc://b:2",
+        "b c:2",
+        "::1:2",
+        7,
+        ["b:2"],
+        None,
+    ],
+)
+def test_an_address_of_another_form_is_refused(monkeypatch, address):
+    config = {"cluster": {"worker": ["a:1", address]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(UserError, match=re.escape(f"the address {address!r}; each must be HOST:")):
+        check_cluster(DistributionOptions("multi_worker_mirrored"))
+
+
+def test_addresses_of_ipv6_and_of_the_last_port(monkeypatch):
+    cluster = {"worker": ["[::1]:1", "b-c.example:65535"]}
+    text = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})
+    monkeypatch.setenv("TF_CONFIG", text)
+    check_cluster(DistributionOptions("multi_worker_mirrored"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "sentence"),
+    [
+        (["a:1", "a:1"], "the address 'a:1' twice; each process needs one of its own"),
+        ("a:1", "the addresses of each type must be a list"),
+        ({"a:1": 0}, "the addresses of each type must be a list"),
+    ],
+)
+def test_processes_without_an_address_each_are_refused(monkeypatch, workers, sentence):
+    # Of one address both would wait for the other for ever.
+    config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(UserError, match=sentence):
+        check_cluster(DistributionOptions("multi_worker_mirrored"))
 
 
 @pytest.mark.parametrize("text", ["", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}}'])
@@ -227,6 +277,8 @@ def test_several_workers_need_a_cluster_of_workers(monkeypatch, text):
         ({"worker": ["a:1"]}, "worker"),
         ({"chief": ["a:1", "b:1"], "ps": ["c:1"], "worker": ["d:1"]}, "chief"),
         ({"chief": ["a:1"], "ps": ["c:1"], "worker": ["d:1"]}, "evaluator"),
+        ({"chief": ["a:1"], "ps": [], "worker": ["d:1"]}, "chief"),
+        ({"chief": ["a:1"], "ps": ["c:1"], "worker": []}, "chief"),
     ],
 )
 def test_parameter_servers_need_a_chief_servers_and_workers(monkeypatch, cluster, role):

@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 # enough for a SIGTERM and for a loss that is no number to be noticed at once.
 _SECONDS_PER_STRETCH = 0.5
 _SECONDS_OF_PATIENCE = 5
+# SIGHUP comes when the terminal is closed.
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclasses.dataclass
@@ -76,7 +78,8 @@ class Loop:
         Raises:
             UserError: if the loss or a weight is no longer finite, if the data can't be read, or if
                 a checkpoint can't be written.
-            SystemExit: with code 143 after SIGTERM, 130 after SIGINT, once a checkpoint is written.
+            SystemExit: with code 143 after SIGTERM, 130 after SIGINT, 129 after SIGHUP, once a
+                checkpoint is written.
         """
         total = self._total_steps(position)
         if not position.step and total < 1:
@@ -299,9 +302,9 @@ class Loop:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Gives the list of SIGTERM and SIGINT that have come; a second SIGINT interrupts."""
+    """Gives the list of stop signals that have come; a second SIGINT interrupts."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in _STOPS}
 
     def note(number: int, frame: object) -> None:
         received.append(number)

@@ -12,7 +12,6 @@ twice. So the numbers then differ a little, also with one worker, from those of 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -22,14 +21,15 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.training.connecting import connecting, listening
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.steps import make_step
 from tfrecords.tracing import traced_as_written
 
-_ROLES = {"chief", "worker", "ps"}
+_ROLES = ("chief", "worker", "ps")
 
 
 def is_server() -> bool:
@@ -40,10 +40,12 @@ def is_server() -> bool:
     """
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     cluster, role = config.get("cluster", {}), config.get("task", {}).get("type")
-    if set(cluster) != _ROLES or len(cluster["chief"]) != 1 or role not in _ROLES:
+    numbers = {name: len(addresses) for name, addresses in cluster.items()}
+    fits = set(numbers) == set(_ROLES) and all(numbers.values()) and numbers["chief"] == 1
+    if not fits or role not in _ROLES:
         raise UserError(
             "--distribution=parameter_server needs a TF_CONFIG whose cluster has one chief, and "
-            f"ps and workers; it has {sorted(cluster) or 'nothing'} and the task is {role!r}. "
+            f"ps and workers; it has {numbers or 'nothing'} and the task is {role!r}. "
             "python -m tf_dlrm.launch --parameter_servers=2 starts them on this machine."
         )
     return bool(role != "chief")
@@ -55,7 +57,7 @@ def serve() -> None:
     # Python's own handlers wait for the call below, which never returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    with port_taken_is_said():
+    with listening():
         server = tf.distribute.Server(
             resolver.cluster_spec(),
             job_name=resolver.task_type,
@@ -63,18 +65,6 @@ def serve() -> None:
             protocol="grpc",
         )
     server.join()
-
-
-@contextlib.contextmanager
-def port_taken_is_said() -> Iterator[None]:
-    """Turns the error of a server that cannot begin to listen into a sentence."""
-    try:
-        yield
-    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
-        raise UserError(
-            "This process cannot listen at its address in TF_CONFIG, whose port another program "
-            f"may have taken ({first_line(error)}): {os.environ.get('TF_CONFIG')}"
-        ) from error
 
 
 def make_parameter_server_strategy() -> tf.distribute.Strategy:
@@ -86,9 +76,10 @@ def make_parameter_server_strategy() -> tf.distribute.Strategy:
     if not uses_legacy_keras():
         raise UserError("--distribution=parameter_server needs Keras 2: set TF_USE_LEGACY_KERAS=1.")
     _prepare()
-    return tf.distribute.ParameterServerStrategy(
-        tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    )
+    with connecting():
+        return tf.distribute.ParameterServerStrategy(
+            tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        )
 
 
 def make_asynchronous_steps(

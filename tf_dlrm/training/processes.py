@@ -13,7 +13,7 @@ from tf_dlrm.errors import UserError, first_line
 from tfrecords.tracing import traced_as_written
 
 # What TensorFlow raises in the others when one process has ended.
-_LOST = (
+LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -99,7 +99,7 @@ class Processes:
         """
         try:
             yield
-        except _LOST as error:
+        except LOST as error:
             if isinstance(self._strategy, tf.distribute.ParameterServerStrategy):
                 raise UserError(
                     "The chief can no longer reach a parameter server, or no worker "

@@ -272,6 +272,7 @@ def _only_process(model_dir: str) -> Iterator[None]:
             "it has ended."
         ) from None
     try:
+        files.remove_incomplete(model_dir)
         yield
     finally:
         lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import tensorflow as tf
@@ -11,15 +12,18 @@ import tensorflow as tf
 from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.connecting import connecting
 from tf_dlrm.training.distribution_options import DistributionOptions
 from tf_dlrm.training.parameter_server import (
     is_server,
     make_parameter_server_strategy,
-    port_taken_is_said,
 )
 from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
 from tfrecords.tracing import traced_as_written
+
+# A host's name or number, those of IPv6 in brackets.
+_ADDRESS = re.compile(r"(?:\[[\da-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})", re.ASCII)
 
 
 def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
@@ -33,7 +37,7 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
     if options.distribution == "parameter_server":
         return make_parameter_server_strategy()
     if options.distribution == "multi_worker_mirrored":
-        with port_taken_is_said():
+        with connecting():
             return tf.distribute.MultiWorkerMirroredStrategy()
     if options.distribution == "tpu" and options.tpu != "host":
         return make_tpu_strategy(options)
@@ -76,6 +80,8 @@ def check_cluster(options: DistributionOptions) -> None:
         tasks = sum(len(addresses) for addresses in cluster.values())
         task = config.get("task", {})
         role, index = task.get("type"), task.get("index")
+        if not all(isinstance(addresses, list) for addresses in cluster.values()):
+            raise TypeError("the addresses of each type must be a list")
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
     if options.distribution == "multi_worker_mirrored":
@@ -99,18 +105,23 @@ def check_cluster(options: DistributionOptions) -> None:
 
 
 def _check_task(cluster: dict[str, list[str]], role: Any, index: Any) -> None:
-    addresses = cluster.get(role)
-    if addresses is None:
+    if not isinstance(role, str) or role not in cluster:
         raise UserError(f"TF_CONFIG has the task {role!r}, but its cluster has {sorted(cluster)}.")
-    if type(index) is not int or not 0 <= index < len(addresses):
+    if type(index) is not int or not 0 <= index < len(cluster[role]):
         raise UserError(
-            f"TF_CONFIG has the task {role} {index!r}, but its cluster has {len(addresses)} of "
+            f"TF_CONFIG has the task {role} {index!r}, but its cluster has {len(cluster[role])} of "
             "that type; the first is 0."
         )
+    seen = set()
     for address in (entry for entries in cluster.values() for entry in entries):
-        host, _, port = str(address).rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        if not match or not 0 < int(match[1]) < 65536:
             raise UserError(f"TF_CONFIG has the address {address!r}; each must be HOST:PORT.")
+        if address in seen:
+            raise UserError(
+                f"TF_CONFIG has the address {address!r} twice; each process needs one of its own."
+            )
+        seen.add(address)
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:

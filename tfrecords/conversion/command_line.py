@@ -9,6 +9,7 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrecords import odd_labels
+from tfrecords.command import INTERRUPTED
 from tfrecords.conversion import multi_hot, options
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.formats import InputFormat
@@ -164,8 +165,9 @@ def run(
     except OSError as error:
         sys.exit(f"error: {error}.")
     except KeyboardInterrupt:
-        sys.exit(
+        progress.say(
             "error: Interrupted. The same command goes on from here; with --fresh it begins anew."
         )
+        sys.exit(INTERRUPTED)
     counts = ", ".join(f"{split.rows:,} rows {name}" for name, split in info.splits.items())
     progress.say(f"Wrote {output_dir}: {counts}.")
