@@ -52,7 +52,7 @@ _TRAIN = (
 )
 # What has an index is whole for TensorFlow.
 _CHECKPOINT = re.compile(r"(out/checkpoints/checkpoint-\d*[05])\.index")
-_FINGERPRINT = re.compile(rb'"fingerprint.pb": "[0-9a-f]+"')
+_FINGERPRINT = re.compile(rb'"saved_model/fingerprint.pb": "[0-9a-f]+"')
 
 
 def _metrics(printed):
