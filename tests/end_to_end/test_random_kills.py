@@ -304,7 +304,7 @@ _COMMANDS = [
         marker="saved_model.pb",
         compared=_saved_model,
     ),
-    Command("evaluate", 2, ("tf_dlrm.evaluate", "--model_dir={}/run"), compared=dict),
+    Command("evaluate", 2, ("tf_dlrm.evaluate", "--model_dir={}/run"), compared=_run),
     Command(
         "compare",
         5,
