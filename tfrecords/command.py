@@ -14,7 +14,7 @@ INTERRUPTED = 128 + signal.SIGINT  # as shells give it
 
 def run(
     main: Callable[[Sequence[str]], None],
-    parse: Callable[[Sequence[str]], Sequence[str]] = app.parse_flags_with_usage,
+    parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
 ) -> None:
     """Runs `main` under absl; SIGINT ends it with a sentence and code 130.
 
@@ -35,11 +35,11 @@ def run(
 
 def parse_flags(
     argv: Sequence[str],
-    parse: Callable[[Sequence[str]], Sequence[str]] = app.parse_flags_with_usage,
+    parse: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
 ) -> list[str]:
     """Reads the flags, with a sentence where a flag file is not text, and returns what is left."""
     try:
-        return list(parse(list(argv)))
+        return parse(list(argv))
     except UnicodeDecodeError as error:
         name = _name(argv)
         print(f"{name}: --flagfile must name a file of flags as text: {error}.", file=sys.stderr)

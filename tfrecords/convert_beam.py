@@ -136,9 +136,9 @@ def _check_arguments(pipeline_options: Any, arguments: Sequence[str]) -> None:
         )
 
 
-def _known_flags(argv: Sequence[str]) -> list[str]:
+def _known_flags(argv: list[str]) -> list[str]:
     """Reads the flags of this program and leaves Beam's."""
-    return flags.FLAGS(list(argv), known_only=True)
+    return list(flags.FLAGS(argv, known_only=True))
 
 
 if __name__ == "__main__":

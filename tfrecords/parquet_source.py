@@ -18,7 +18,7 @@ from tfrecords import files
 from tfrecords.conversion.table_description import CategoricalColumn as Described
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
-from tfrecords.errors import DataError
+from tfrecords.errors import DataError, first_line
 from tfrecords.order import Features, ordered_batches
 from tfrecords.parquet_files import (
     ENDING,
@@ -192,10 +192,9 @@ class ParquetSource:
                 problem = self._problem(file)
                 if problem is not None:
                     return problem
-        first_line = (str(error).splitlines() or [repr(error)])[0]
         return (
             f"Reading {self._data_dir} failed, but its files are whole, so the cause is "
-            f"elsewhere: {first_line}"
+            f"elsewhere: {first_line(error)}."
         )
 
     def _files(self, split: str) -> list[ParquetFile]:

@@ -18,7 +18,7 @@ from absl import app, flags
 
 from tfrecords import command
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
-from tfrecords.errors import DataError
+from tfrecords.errors import DataError, first_line
 from tfrecords.hashing import hash_number
 from tfrecords.order import Features, ordered_batches
 from tfrecords.random_ids import IDS, IdDistribution, draw_bags, draw_ids
@@ -188,8 +188,7 @@ class RandomSource:
 
     def explain(self, error: BaseException) -> str:
         """As `RecordSource.explain`; there are no files here that could be at fault."""
-        first_line = (str(error).splitlines() or [repr(error)])[0]
-        return f"Generating random rows failed: {first_line}"
+        return f"Generating random rows failed: {first_line(error)}."
 
     def _block_seed(self, split: str, block: int) -> tuple[int, int]:
         name = int.from_bytes(hashlib.sha256(split.encode()).digest()[:8], "little")

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfrecords import block, files, verify
 from tfrecords.dataset_info import DatasetInfo, SplitInfo
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
-from tfrecords.errors import DataError
+from tfrecords.errors import DataError, first_line
 from tfrecords.order import Features, ordered_batches
 from tfrecords.remote_records import fetch_records
 from tfrecords.schema import CategoricalColumn, Schema
@@ -147,10 +147,9 @@ class RecordSource:
         problem = verify.first_problem(self._data_dir, self.info)
         if problem is not None:
             return problem
-        first_line = (str(error).splitlines() or [repr(error)])[0]
         return (
             f"Reading {self._data_dir} failed, but its files are whole, so the cause is "
-            f"elsewhere: {first_line}"
+            f"elsewhere: {first_line(error)}."
         )
 
     def _split(self, split: str) -> SplitInfo:

@@ -59,7 +59,7 @@ def main():
         steps(batches, tf.constant(_STRETCH))
         done += _STRETCH
         print(f"{done} batches", file=sys.stderr, flush=True)
-    tables = model.rows.tables.tables
+    tables = model.rows.tables
     counts = {name: (-tables[name].read_rows()[:done, 0]).numpy().tolist() for name in _TABLES}
     counts["weight"] = -float(model.weight[0])
     (folder / "counts.json").write_text(json.dumps(counts))

@@ -6,10 +6,14 @@ moments; the number of kills of each command stands beside it.
 
 import dataclasses
 import json
+import pathlib
 import random
 import re
+import tempfile
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from killing import Campaign, Command, contents, different
 from preloaded import Preloaded
 
@@ -46,7 +50,9 @@ _TRAIN = (
     "--keep_checkpoints=1000",
     "--eval_every_steps=60",
 )
-_FINGERPRINT = re.compile(rb'"fingerprint.pb": "[0-9a-f]+"')
+# What has an index is whole for TensorFlow.
+_CHECKPOINT = re.compile(r"(out/checkpoints/checkpoint-\d*[05])\.index")
+_FINGERPRINT = re.compile(rb'"saved_model/fingerprint.pb": "[0-9a-f]+"')
 
 
 def _metrics(printed):
@@ -55,15 +61,43 @@ def _metrics(printed):
 
 
 def _run(files):
-    """Of a run: its evaluations, the checkpoints that it was told to write, and its result."""
-    wanted = re.compile(
-        r"out/(metrics\.jsonl|checkpoints/checkpoint-\d*[05]\.(data-.*|index)|.*\.pb)"
-    )
-    found = {name: data for name, data in files.items() if wanted.fullmatch(name)}
+    """Of a run: its evaluations, some of its checkpoints, its export and its result."""
+    found = {name: data for name, data in files.items() if name == "out/metrics.jsonl"}
     found |= {n: d for n, d in files.items() if n.startswith("export/") and "fingerprint" not in n}
+    for name in files:
+        if match := _CHECKPOINT.fullmatch(name):
+            found |= _tensors(files, match[1])
     if "printed" in files:
         found["printed"] = _metrics(files["printed"])
     return found
+
+
+def _tensors(files, checkpoint):
+    """What a checkpoint holds, but for the count of checkpoints: after a signal it is one more."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            if name.startswith(f"{checkpoint}."):
+                (pathlib.Path(folder) / name.split("/")[-1]).write_bytes(data)
+        reader = tf.train.load_checkpoint(f"{folder}/{checkpoint.split('/')[-1]}")
+        names = [n for n in reader.get_variable_to_shape_map() if "save_counter" not in n]
+        return {
+            f"{checkpoint}: {name}": np.asarray(reader.get_tensor(name)).tobytes()
+            for name in names
+            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+        }
+
+
+def _comparison(files):
+    """Of a comparison: all evaluations, and the table but for speeds."""
+    found = {name: data for name, data in files.items() if name.endswith("metrics.jsonl")}
+    if "out/comparison.json" in files:
+        table = json.loads(files["out/comparison.json"], object_hook=_without_speeds)
+        found["table"] = json.dumps(table).encode()
+    return found
+
+
+def _without_speeds(entry):
+    return {name: value for name, value in entry.items() if "per_second" not in name}
 
 
 def _saved_model(files):
@@ -270,7 +304,7 @@ _COMMANDS = [
         marker="saved_model.pb",
         compared=_saved_model,
     ),
-    Command("evaluate", 2, ("tf_dlrm.evaluate", "--model_dir={}/run"), compared=dict),
+    Command("evaluate", 2, ("tf_dlrm.evaluate", "--model_dir={}/run"), compared=_run),
     Command(
         "compare",
         5,
@@ -283,7 +317,7 @@ _COMMANDS = [
             "--output_dir=out",
             *(flag for flag in _TRAIN if "model_dir" not in flag and "optimizer" not in flag),
         ),
-        compared=lambda f: f,
+        compared=_comparison,
     ),
 ]
 

@@ -248,22 +248,20 @@ class Campaign:
         return True
 
     def _check_nothing_is_half(self, folder: pathlib.Path, before: Files) -> None:
-        output, marker = self._command.output, self._command.marker
+        output = self._command.output
         there = contents(folder / output)
-        if marker is None:
-            # What has an index is whole for TensorFlow.
-            whole = {name.removesuffix(".index") for name in there if name.endswith(".index")}
-            for name, data in there.items():
-                path = f"{output}{os.sep}{name}"
-                if name.split(".data-")[0] in whole and path in self._expected:
-                    assert data == self._expected[path], name
-                    self.counts["checkpoints there"] += 1
-        elif there and there == before:
-            self.counts["earlier one there"] += 1
-        elif there:
-            found = {f"{output}{os.sep}{name}".rstrip(os.sep): data for name, data in there.items()}
-            expected = {k: v for k, v in self._expected.items() if k != "printed"}
-            assert different(self._command.compared(found), expected) == []
+        if there == before:
+            self.counts["earlier one there"] += bool(there)
+            return
+        named = {f"{output}{os.sep}{name}".rstrip(os.sep): data for name, data in there.items()}
+        found = self._command.compared(named)
+        expected = {k: v for k, v in self._expected.items() if k.split(os.sep)[0] == output}
+        if self._command.marker is None:  # a run's folder, in which its checkpoints are whole
+            checkpoints = [k for k in found.keys() & expected.keys() if "checkpoint" in k]
+            assert [k for k in checkpoints if found[k] != expected[k]] == []
+            self.counts["checkpoints there"] += len({k.split(":")[0] for k in checkpoints})
+        else:
+            assert different(found, expected) == []
             self.counts["new one there"] += 1
 
     def _compare(self, found: Files, folder: pathlib.Path) -> None:

@@ -173,7 +173,7 @@ def test_values_that_are_not_allowed_while_reading(unchecked, case):
 def test_an_error_from_elsewhere(numbered):
     source = RecordSource(numbered(100)[0])
     said = source.explain(ValueError("the network fell over\nand more"))
-    assert "its files are whole" in said and said.endswith("the network fell over")
+    assert "its files are whole" in said and said.endswith("the network fell over.")
 
 
 def test_verify_finds_a_file_with_another_checksum(numbered):

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from tfrecords.data_service import start_dispatcher, start_worker, through_service
 from tfrecords.errors import DataError
+from tfrecords.random import RandomSource
+from tfrecords.random_schema import random_schema
 from tfrecords.reader import RecordSource
 
 
@@ -54,6 +56,18 @@ def test_a_service_out_of_turn_stops_reading(monkeypatch):
     dispatcher = start_dispatcher(0)
     with pytest.raises(tf.errors.InvalidArgumentError, match="it has several"):
         list(through_service(tf.data.Dataset.range(5), dispatcher.target))
+
+
+def test_training_says_that_a_service_was_out_of_turn(monkeypatch):
+    service = tf.data.experimental.service
+    monkeypatch.setattr(service, "distribute", lambda **_: lambda dataset: dataset.skip(1))
+    dispatcher = start_dispatcher(0)
+    batches = iter(through_service(tf.data.Dataset.range(5), dispatcher.target))
+    source = RandomSource(random_schema([5], 1, 1), {"train": 5}, 0, label="random")
+    # As a step of training takes a batch.
+    with pytest.raises(tf.errors.InvalidArgumentError) as failed:
+        tf.function(lambda: next(batches))()
+    assert "or its worker was started again" in source.explain(failed.value)
 
 
 @pytest.mark.parametrize("address", ["localhost:5050", "grpc://host", "http://host:1", ""])

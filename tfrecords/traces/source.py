@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfrecords import block
 from tfrecords.epoch import Shard
-from tfrecords.errors import DataError
+from tfrecords.errors import DataError, first_line
 from tfrecords.order import Features
 from tfrecords.rebatching import no_rows, rebatch
 from tfrecords.schema import Schema
@@ -199,8 +199,7 @@ class SyntheticSource:
 
     def explain(self, error: BaseException) -> str:
         """As `RecordSource.explain`; there are no files of rows here that could be at fault."""
-        first_line = (str(error).splitlines() or [repr(error)])[0]
-        return f"Generating synthetic rows failed: {first_line}"
+        return f"Generating synthetic rows failed: {first_line(error)}."
 
     def _signature(self) -> dict[str, tf.TensorSpec]:
         signature = {}
