@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.eager import tape as tape_stack
-from tensorflow.python.ops import control_flow_util, gradients_util
+from tensorflow.python.ops import (
+    control_flow_util,
+    control_flow_v2_func_graphs,
+    gradients_util,
+)
 
 
 def tapes_that_record(tensor: tf.Tensor) -> int:
@@ -24,6 +28,18 @@ def xla_compiles_here() -> bool:
     In TensorFlow 2.17 to 2.21.
     """
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def is_in_branch_or_loop() -> bool:
+    """Returns whether what is traced now is in the graph of a branch or of the body of a loop.
+
+    In TensorFlow 2.17 to 2.21.
+    """
+    return isinstance(
+        tf.compat.v1.get_default_graph(),
+        control_flow_v2_func_graphs.CondBranchFuncGraph
+        | control_flow_v2_func_graphs.WhileBodyFuncGraph,
+    )
 
 
 class AskedGradient(NamedTuple):

@@ -180,3 +180,36 @@ def test_jacobians_are_by_other_things_only():
     with pytest.raises(NotImplementedError, match="The jacobian by the weights of layer"):
         tape.jacobian(target, [scale, *layer.trainable_variables])
     expected.check(layer)
+
+
+def test_branches_and_loops_of_graphs_are_a_sentence_unless_the_tape_is_in_them():
+    layer = make()
+    expected = Expected(layer)
+    one = tf.Variable(1.0)
+
+    def branch():
+        return tf.cond(one > 0.0, lambda: loss_of(layer, FIRST, 1), lambda: 0.0)
+
+    def loop():
+        return tf.reduce_sum(tf.map_fn(lambda x: x * loss_of(layer, FIRST, 1), tf.ones(2)))
+
+    for inside in (branch, loop):
+
+        def step(inside=inside):
+            with tf.GradientTape() as tape:
+                loss = inside()
+            tape.gradient(loss, layer.trainable_variables)
+
+        with pytest.raises(NotImplementedError, match="in a branch or a loop of a graph"):
+            run(step, graph=True)
+
+    def body(number):
+        with tf.GradientTape() as tape:
+            loss = loss_of(layer, FIRST, 1)
+        tape.gradient(loss, layer.trainable_variables)
+        return [number + 1]
+
+    run(lambda: tf.while_loop(lambda number: number < 2, body, [0]), graph=True)
+    expected.update((FIRST, factor(1, FIRST)))
+    expected.update((FIRST, factor(1, FIRST)))
+    expected.check(layer)

@@ -24,7 +24,13 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.placements.placement import Lookup, Placement, Pulled
-from tf_dlrm.internals import AskedGradient, asked_gradients, knows, tapes_that_record
+from tf_dlrm.internals import (
+    AskedGradient,
+    asked_gradients,
+    is_in_branch_or_loop,
+    knows,
+    tapes_that_record,
+)
 
 
 class FusedUpdate:
@@ -209,6 +215,15 @@ class _Anchor:
             with tf.control_dependencies([upstream]), self._rates():
                 self._placement.update(parts)
             return tf.zeros(())
+
+        if is_in_branch_or_loop():
+            raise NotImplementedError(
+                f"Layer '{self._name}' was called in a branch or a loop of a graph (tf.cond, "
+                "tf.while_loop, tf.map_fn, or an `if` or `for` that AutoGraph made one of), whose "
+                "gradient was taken outside, where tables cannot be updated. Call the layer before "
+                "the branch or loop, on all ids; or take the gradient within it; or call the layer "
+                "with training=False."
+            )
 
         # A function whose caller has the tape: nothing runs in the graph of its gradients but what
         # a gradient needs, in any order. In a function of its own the update is whole.

@@ -49,10 +49,10 @@ class EmbeddingCollection(keras.layers.Layer):
     all of them; each further tape, and each block under `tf.recompute_grad`, updates by itself. The
     rows of a feature whose vectors nobody used stay as they are. A second gradient by the weights
     through one call, by a persistent or an outer tape, raises ValueError, a jacobian by them
-    NotImplementedError. A `tf.function` that calls the layer and whose caller has the tape, and a
-    loop or a branch within a graph, is an update each time it runs, whatever the gradient is by,
-    and does not know which of its results were used. XLA compiles the layer only if all tables have
-    an out-of-vocabulary row.
+    NotImplementedError, as does one from outside a branch or a loop of a graph that the call is
+    in. A `tf.function` that calls the layer and whose caller has the tape is an update each time it
+    runs, whatever the gradient is by, and does not know which of its results were used. XLA
+    compiles the layer only if all tables have an out-of-vocabulary row.
 
     Where a gradient, or a weight of its bag, is a NaN, infinite, or so large that its square is,
     that backward pass updates no table on any replica; `tables.skipped_updates` counts it.
