@@ -121,6 +121,31 @@ def calling_layers() -> list[Any]:
     return found
 
 
+def built(layer: Any, *shape: Any) -> Any:
+    """Builds a layer, with the names of weights that a call would give them; returns it.
+
+    Keras 2's `.h5` files keep all weights of a model within a model by their names.
+    """
+    with tf.name_scope(layer.name):
+        layer.build(*shape)
+    return layer
+
+
+def writes_optimizer_to_h5() -> bool:
+    """Returns whether a model is being written to an `.h5` file, with its optimizer's state.
+
+    Layers are not told into which file their config goes, so the call stack has to tell. In both
+    Kerases the function has this name.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "save_model_to_hdf5":
+            names = frame.f_locals
+            return bool(names["include_optimizer"] and getattr(names["model"], "optimizer", None))
+        frame = frame.f_back
+    return False
+
+
 @contextlib.contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
     """Layers that are made within compute in a type; their weights are float32."""

@@ -105,6 +105,19 @@ def test_an_ensemble_and_a_loop_of_ones_own_follow():
     np.testing.assert_allclose(row(layer), 0.9, rtol=1e-6)
 
 
+def test_models_that_train_a_layer_by_turns_keep_their_rates():
+    layer = collection()
+    first, second = functional(layer)[0], functional(layer)[0]
+    first.compile(keras.optimizers.SGD(0.2), total, run_eagerly=True)
+    second.compile(keras.optimizers.SGD(0.4), total, run_eagerly=True)
+    moved = [1.0]
+    for model, rate in ((first, 0.2), (first, 0.1), (second, 0.4), (first, 0.1), (second, 0.1)):
+        model.optimizer.learning_rate.assign(rate)
+        model.fit(IDS, LABEL, verbose=0)
+        moved.append(row(layer)[0])
+    np.testing.assert_allclose(-np.diff(moved), [0.5, 0.25, 0.5, 0.25, 0.125], rtol=1e-5)
+
+
 def test_the_log_says_at_which_rate_a_functional_model_begins(caplog):
     model, _ = functional()
     model.compile(keras.optimizers.SGD(0.2), total, run_eagerly=True)

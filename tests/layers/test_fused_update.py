@@ -23,10 +23,11 @@ FIRST = {"user": [1, 2], "item": [5, 5], "other": [0, 3]}
 SECOND = {"user": [2, 4, 4], "item": [5, 6, 7], "other": [1, 1, 2]}
 
 
-def make(optimizer, **kwargs):
+def make(optimizer, out_of_vocabulary=None, **kwargs):
     """Two features in one table, and one in another that is in the same stack."""
-    shared = TableConfig("shared", ROWS, DIM, optimizer=optimizer)
-    other = TableConfig("other", 4, DIM, optimizer=optimizer)
+    options = {"optimizer": optimizer, "out_of_vocabulary": out_of_vocabulary}
+    shared = TableConfig("shared", ROWS, DIM, **options)
+    other = TableConfig("other", 4, DIM, **options)
     features = [
         FeatureConfig("user", shared),
         FeatureConfig("item", shared),
@@ -176,7 +177,7 @@ def test_a_second_gradient_of_one_call_is_refused():
     dense = tf.Variable(2.0)
     with tf.GradientTape(persistent=True) as tape:
         loss = dense * loss_of_two_calls(layer)
-    tape.gradient(loss, [dense])
+    tape.gradient(loss, [dense, *layer.trainable_variables])
     with pytest.raises(ValueError, match="have been updated by the backward pass.*Ask the"):
         tape.gradient(loss, layer.trainable_variables)
     ids, gradients = pulled_by_two_calls()
@@ -269,14 +270,19 @@ def test_a_tape_without_training_takes_the_kernels():
 
 
 def test_a_step_that_xla_compiles_does_without_kernels():
-    layer = make(SGD(0.5))
+    layer = make(SGD(0.5), out_of_vocabulary=0)
     expected = Expected(layer)
-    step = tf.function(
-        lambda: backward(layer, lambda layer: loss_of_two_calls(layer, training=True)),
-        autograph=False,
-        jit_compile=True,
-    )
-    step()
+
+    def step(layer):
+        backward(layer, lambda layer: loss_of_two_calls(layer, training=True))
+
+    compiled = tf.function(step, autograph=False, jit_compile=True)
+    # There an id outside its table is no error.
+    with pytest.raises(
+        ValueError, match=r"XLA cannot compile.*\['shared', 'other'\] an out_of_voc"
+    ):
+        compiled(make(SGD(0.5)))
+    compiled(layer)
     expected.update(*pulled_by_two_calls())
     expected.check(layer)
 

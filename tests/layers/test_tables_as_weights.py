@@ -142,7 +142,17 @@ def _by_state_tree(model, folder):
     return other
 
 
+def _by_pickled_layer(model, folder):
+    other = _model()
+    layer = pickle.loads(pickle.dumps(model.get_layer("tables")))
+    layer({name: tf.constant(ids) for name, ids in _IDS.items()})
+    other.get_layer("tables").set_weights(layer.get_weights())
+    other.get_layer("logit").set_weights(model.get_layer("logit").get_weights())
+    return other
+
+
 ROADS = [
+    _by_pickled_layer,
     _by_weights,
     _by_clone,
     _by_layers,
@@ -218,6 +228,21 @@ def test_a_checkpoint_holds_each_table_once(tmp_path):
     sizes = [int(np.prod(shape)) for shape in found.values() if len(shape) == 2]
     # Adagrad's accumulators of two tables, three tables, and the logit's kernel.
     assert sorted(sizes) == sorted([12, 8, 12, 8, 9, 7])
+
+
+def test_an_h5_file_with_the_optimizer_has_no_place_for_slots(tmp_path):
+    model = _model()
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError())
+    path = str(tmp_path / "model.h5")
+    model.save(path)  # nothing was trained
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model.get_layer("tables")(_IDS)["users"])
+    tape.gradient(loss, model.trainable_variables)
+    with pytest.raises(ValueError, match=r"no place for .* of tables \['users', 'items'\] in"):
+        model.save(path)
+    _fill(model.get_layer("tables"))
+    model.save(path, include_optimizer=False)
+    _check(keras.models.load_model(path).get_layer("tables"))
 
 
 def test_weights_of_another_layer_are_refused():

@@ -105,10 +105,14 @@ def test_stateless_calls_are_refused(parts):
 
 
 @pytest.mark.skipif(not uses_legacy_keras(), reason="Keras 3 writes weights as .weights.h5 only.")
-def test_old_files_of_weights(parts, tmp_path):
-    model = parts.randomized(DLRM(_config(parts)))
+@pytest.mark.parametrize("size", [None, 2])
+def test_old_files_of_weights(size, parts, tmp_path):
+    def make(seed):
+        config = _config(parts, seed)
+        return DLRM(config) if size is None else Ensemble(config, size)
+
+    model, other = parts.randomized(make(0)), make(1)
     model.save_weights(str(tmp_path / "weights.h5"))
-    other = DLRM(_config(parts, seed=1))
     other.load_weights(str(tmp_path / "weights.h5"))
     inputs = parts.inputs(2, 2, rows=5)
     np.testing.assert_array_equal(other(inputs), model(inputs))

@@ -5,6 +5,10 @@ gradient that comes back. All of these operations also hang on one scalar, the a
 as TensorFlow's gradients of graphs, asks for the gradient of a tensor once all of its uses have had
 theirs. So the anchor's gradient function runs last, and once: it makes the update. A feature that
 nobody used is never heard of and not updated.
+
+Where another tape may have been opened since the anchor was made, the next lookups hang on a tensor
+that is made of the anchor and of a new read of the scalar. A tape that knows the anchor asks for
+its gradient later; for one that does not, that tensor is the anchor.
 """
 
 from __future__ import annotations
@@ -20,7 +24,13 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.placements.placement import Lookup, Placement, Pulled
-from tf_dlrm.internals import tapes_that_record
+from tf_dlrm.internals import (
+    AskedGradient,
+    asked_gradients,
+    is_in_branch_or_loop,
+    knows,
+    tapes_that_record,
+)
 
 
 class FusedUpdate:
@@ -37,19 +47,25 @@ class FusedUpdate:
         # MirroredStrategy is a thread.
         self._newest: weakref.WeakValueDictionary[int, _Anchor] = weakref.WeakValueDictionary()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, as of the layer, begins without any lookup."""
+        return FusedUpdate, (self._name,)
+
     def lookup(
         self,
         placement: Placement,
         bags: Mapping[str, Bags],
         trap: tf.Tensor,
+        variable: Any,
         rates: Callable[[], AbstractContextManager[None]],
     ) -> dict[str, tf.Tensor]:
-        """Looks up bags, so that the next backward pass updates what was found.
+        """Looks up bags, so that the next gradient by the scalar weight updates what was found.
 
         Args:
             placement: The tables.
             bags: The bags of each feature by name.
             trap: A fresh read of the scalar weight that makes tapes record what depends on it.
+            variable: The weight. A tape that is asked for other gradients only updates nothing.
             rates: Returns the context of an update, which may change learning rates; that of the
                 first of several lookups counts.
 
@@ -59,9 +75,11 @@ class FusedUpdate:
         if tf.executing_eagerly() and not tapes_that_record(trap):
             return placement.lookup(bags).vectors
         anchor = self._newest.get(threading.get_ident())
-        if anchor is None or not anchor.serves(trap):
-            anchor = _Anchor(self._name, placement, trap, rates)
+        if anchor is None or not anchor.serves():
+            anchor = _Anchor(self._name, placement, trap, variable, rates)
             self._newest[threading.get_ident()] = anchor
+        else:
+            anchor.meet(trap)
         return anchor.join(placement.lookup(bags))
 
 
@@ -73,10 +91,12 @@ class _Anchor:
         name: str,
         placement: Placement,
         trap: tf.Tensor,
+        variable: Any,
         rates: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._name = name
         self._placement = placement
+        self._variable = variable
         self._rates = rates
         self._graph = weakref.ref(tf.compat.v1.get_default_graph())
         self._lookups: list[Lookup] = []
@@ -89,24 +109,46 @@ class _Anchor:
             def gradient(upstream: tf.Tensor) -> tf.Tensor:
                 if is_saving():
                     return _refused(self._name, [value])[0]
-                with tf.control_dependencies([upstream]):
-                    return self._update()
+                return self._update(upstream)
 
             return tf.identity(value), gradient
 
         self._tensor = anchored(trap)
 
-    def serves(self, trap: tf.Tensor) -> bool:
-        """Returns whether the tapes that record now would come by this anchor, for the first time.
+    def serves(self) -> bool:
+        """Returns whether a backward pass may still come by this anchor and by what is new."""
+        graph = tf.compat.v1.get_default_graph()
+        if self._graph() is not graph:
+            return False
+        if graph in self._passes and len(self._passes[graph].done) == len(self._lookups):
+            return False
+        # Who calls a graph may have a tape that cannot be seen here.
+        return not tf.executing_eagerly() or tapes_that_record(self._tensor) > 0
+
+    def meet(self, trap: tf.Tensor) -> None:
+        """Lets tapes that were opened since come by this anchor too.
 
         Args:
             trap: A fresh read of the scalar weight.
         """
-        return (
-            self._graph() is tf.compat.v1.get_default_graph()
-            and not any(entry.is_done for entry in self._passes.values())
-            and tapes_that_record(self._tensor) == tapes_that_record(trap)
-        )
+        before = self._tensor
+        if tapes_that_record(before) == tapes_that_record(trap) < 2:
+            return  # the same one, or none
+
+        @tf.custom_gradient
+        def anchored(before: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+                if is_saving():
+                    refused = _refused(self._name, [before, value])
+                    return refused[0], refused[1]
+                asked = asked_gradients()
+                if not asked or knows(asked[0].tape, before):
+                    return upstream, None
+                return upstream, self._update(upstream)
+
+            return tf.identity(before), gradient
+
+        self._tensor = anchored(before, trap)
 
     def join(self, lookup: Lookup) -> dict[str, tf.Tensor]:
         """Returns the vectors of a lookup, hanging on the anchor."""
@@ -159,25 +201,29 @@ class _Anchor:
             self._passes[graph] = _BackwardPass()
         return self._passes[graph]
 
-    def _update(self) -> tf.Tensor:
+    def _update(self, upstream: tf.Tensor) -> tf.Tensor:
         """Makes the update, and returns the anchor's gradient, 0, once it is made."""
         current = self._pass()
-        if current.is_done:
-            raise ValueError(
-                f"The tables of layer '{self._name}' have been updated by the backward pass "
-                "through this call already, and another one would update them again. Ask the tape "
-                "once, for the gradients of all variables, of the sum of the losses; or call the "
-                "layer again before the second gradient. Where a gradient is not to train tables, "
-                "as one by inputs, take it on a tape of its own with "
-                "watch_accessed_variables=False, or call the layer with training=False."
-            )
-        current.is_done = True
         pulled, current.pulled = current.pulled, {}
+        asked = asked_gradients()
+        if not all(_is_among(self._variable, entry.sources) for entry in asked):
+            return tf.zeros(())
+        self._check(asked, current, pulled)
+        current.done |= set(pulled)
         parts = [Pulled(self._lookups[number], pulled[number]) for number in sorted(pulled)]
         if tf.compat.v1.get_default_graph() is self._graph():
-            with self._rates():
+            with tf.control_dependencies([upstream]), self._rates():
                 self._placement.update(parts)
             return tf.zeros(())
+
+        if is_in_branch_or_loop():
+            raise NotImplementedError(
+                f"Layer '{self._name}' was called in a branch or a loop of a graph (tf.cond, "
+                "tf.while_loop, tf.map_fn, or an `if` or `for` that AutoGraph made one of), whose "
+                "gradient was taken outside, where tables cannot be updated. Call the layer before "
+                "the branch or loop, on all ids; or take the gradient within it; or call the layer "
+                "with training=False."
+            )
 
         # A function whose caller has the tape: nothing runs in the graph of its gradients but what
         # a gradient needs, in any order. In a function of its own the update is whole.
@@ -187,7 +233,31 @@ class _Anchor:
                 self._placement.update(parts)
             return tf.zeros(())
 
-        return update()
+        with tf.control_dependencies([upstream]):
+            return update()
+
+    def _check(
+        self,
+        asked: Sequence[AskedGradient],
+        current: _BackwardPass,
+        pulled: Mapping[int, Mapping[str, tf.Tensor]],
+    ) -> None:
+        """Refuses what would update the same rows several times."""
+        if any(entry.is_jacobian for entry in asked):
+            # Of a ValueError, TensorFlow makes one that tells nothing.
+            raise NotImplementedError(
+                f"The jacobian by the weights of layer '{self._name}' would update its tables once "
+                "for each element of the target. Take the jacobian by other things only, or call "
+                "the layer with training=False."
+            )
+        if current.done.intersection(pulled):
+            raise ValueError(
+                f"The tables of layer '{self._name}' have been updated by the backward pass "
+                "through this call already, and another one would update them again. Ask the tape "
+                "once, for the gradients of all variables, of the sum of the losses; or call the "
+                "layer again before the second gradient, or leave the layer's weights out of what "
+                "the second gradient is taken by."
+            )
 
 
 class _BackwardPass:
@@ -196,17 +266,25 @@ class _BackwardPass:
     Attributes:
         pulled: By number of the lookup, the gradient of each feature that was used.
         zero: The anchor's gradient.
-        is_done: Whether the update was made.
+        done: Numbers of the lookups that have had their update.
     """
 
     def __init__(self) -> None:
         self.pulled: dict[int, dict[str, tf.Tensor]] = {}
         self.zero = tf.zeros(())
-        self.is_done = False
+        self.done: set[int] = set()
 
     def gradients(self, number: int) -> dict[str, tf.Tensor]:
         """Returns the gradients of one lookup, to which others can be added."""
         return self.pulled.setdefault(number, {})
+
+
+def _is_among(variable: Any, sources: Sequence[Any]) -> bool:
+    """Returns whether a variable is one of the sources of a gradient, as a tape takes them."""
+    handle = getattr(variable, "handle", variable)
+    return any(
+        source is variable or getattr(source, "handle", source) is handle for source in sources
+    )
 
 
 def _refused(layer: str, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:

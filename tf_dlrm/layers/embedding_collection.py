@@ -15,41 +15,44 @@ from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.serving import ServingPlan
+from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
-from tf_dlrm.internals import tapes_that_record
+from tf_dlrm.internals import tapes_that_record, xla_compiles_here
 from tf_dlrm.keras_api import (
     add_as_weight,
     calling_layers,
     keras,
     only_shapes_are_wanted,
     values_are_given,
+    writes_optimizer_to_h5,
 )
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tf_dlrm.layers.refusals import check_for_h5, check_for_xla
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
 class EmbeddingCollection(keras.layers.Layer):
     """Looks up the ids of many features, and trains the tables during the backward pass.
 
-    The update of the tables is fused into the backward pass: whoever computes a gradient through
-    this layer (`fit`, or a `tf.GradientTape` of one's own) thereby updates the looked-up rows, each
-    with the optimizer of its table. To Keras the tables are therefore weights that are not trained,
-    and no optimizer of Keras sees them; a scalar weight `trap`, which stays 0, makes the gradient
-    come by. With `trainable = False`, or called with `training=False`, the tables stay as they are;
-    one whose optimizer is `Frozen()` always does.
+    The update of the tables is fused into the backward pass: whoever computes a gradient by this
+    layer's trainable weights (`fit`, or a `tf.GradientTape` of one's own) thereby updates the
+    looked-up rows, each with the optimizer of its table. To Keras the tables are therefore weights
+    that are not trained, and no optimizer of Keras sees them; a scalar weight `trap`, which stays
+    0, makes the gradient come by. A tape that is asked for other gradients only, as by inputs or
+    by another layer's weights, updates nothing. With `trainable = False`, or called with
+    `training=False`, the tables stay as they are; one whose optimizer is `Frozen()` always does.
 
     One backward pass is one update, however often the layer was called on the way to the loss: the
     gradients of each row are summed first. So several batches accumulate where one tape records
     all of them; each further tape, and each block under `tf.recompute_grad`, updates by itself. The
-    rows of a feature whose vectors nobody used stay as they are. A second gradient through one
-    call, by a persistent or an outer tape, raises ValueError. A tape that is opened within a
-    persistent one, which has recorded a call by then, updates nothing: open it before. Every
-    gradient that passes by updates, also one by inputs alone; take such a gradient on a tape with
-    `watch_accessed_variables=False`. A `tf.function` that calls the layer and whose caller has the
-    tape, and a loop or a branch within a graph, is an update each time it runs, and does not know
-    which of its results were used.
+    rows of a feature whose vectors nobody used stay as they are. A second gradient by the weights
+    through one call, by a persistent or an outer tape, raises ValueError, a jacobian by them
+    NotImplementedError, as does one from outside a branch or a loop of a graph that the call is
+    in. A `tf.function` that calls the layer and whose caller has the tape is an update each time it
+    runs, whatever the gradient is by, and does not know which of its results were used. XLA
+    compiles the layer only if all tables have an out-of-vocabulary row.
 
     Where a gradient, or a weight of its bag, is a NaN, infinite, or so large that its square is,
     that backward pass updates no table on any replica; `tables.skipped_updates` counts it.
@@ -76,9 +79,10 @@ class EmbeddingCollection(keras.layers.Layer):
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
     optimizer slots and the number of updates, whatever the placement. All that goes by weights
     (`get_weights` and `set_weights`, old `.h5` files, `EarlyStopping`'s best weights) carries the
-    tables without these, as it leaves out the state of Keras's optimizers, between equal layers in
-    equal places: tables of equal dim and optimizer are one weight. Under a strategy, each process
-    has the weights of its own devices, a copy on each of them.
+    tables without these, as it leaves out the state of Keras's optimizers (a whole model's `.h5`
+    file has that, so writing it is an error), between equal layers in equal places: tables of equal
+    dim and optimizer are one weight. Under a strategy, each process has the weights of its own
+    devices, a copy on each of them.
 
     Args:
         features: The features and their tables.
@@ -255,6 +259,8 @@ class EmbeddingCollection(keras.layers.Layer):
                 f"stateless_call cannot give other tables to layer '{self.name}', whose lookups "
                 "read its own. Call set_weights, and then the model."
             )
+        if xla_compiles_here() and not isinstance(self.placement, TpuPlacement):
+            check_for_xla(self.name, tables_of(self.features))  # on a TPU, the host checks ids
         of_features = self._stored_bags(ids, weights or {})
         learns = training is not False and self.trainable
         trap = tf.convert_to_tensor(self.trap) if learns else None
@@ -266,7 +272,9 @@ class EmbeddingCollection(keras.layers.Layer):
                 vectors = self.placement.lookup(of_features.bags).vectors
             else:
                 rates = functools.partial(self._rates.of_update, calling_layers(), self.trap)
-                vectors = self._updates.lookup(self.placement, of_features.bags, trap, rates)
+                vectors = self._updates.lookup(
+                    self.placement, of_features.bags, trap, self.trap, rates
+                )
         found = of_features.join(vectors, self._projections())
         return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
 
@@ -301,7 +309,14 @@ class EmbeddingCollection(keras.layers.Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal layer."""
+        """Returns the arguments that make an equal layer.
+
+        Raises:
+            ValueError: If it goes into an `.h5` file with the state of the model's optimizer, but
+                tables have been trained whose slots have no place there.
+        """
+        if self._placement is not None and writes_optimizer_to_h5() and int(self.tables.updates):
+            check_for_h5(self.name, tables_of(stored_features(self.features)))
         features = [feature.to_dict() for feature in self.features]
         return {**super().get_config(), "features": features, "seed": self._seed}
 

@@ -69,6 +69,8 @@ class TableRates:
         self._layer = layer
         self._tables = tuple(tables)
         self._follows_models = True
+        # One layer may be in several models, which train it by turns.
+        self._of_models: list[FollowedOptimizer] = []
 
     def follow(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
         """Follows an optimizer whatever models the layer is in, or none.
@@ -100,6 +102,8 @@ class TableRates:
         _check_no_loss_scale(optimizer, self._layer)
         if self._follows_models and not self._is_followed(optimizer):
             self.followed = self._checked(optimizer, reference_rate, trap)
+            if self.followed is not None:
+                self._of_models.append(self.followed)
 
     def of_update(self, callers: Sequence[Any], trap: Any) -> AbstractContextManager[None]:
         """Returns the context in which tables are updated.
@@ -122,6 +126,10 @@ class TableRates:
         return rates_scaled(None if self.followed is None else self.followed.scale())
 
     def _is_followed(self, optimizer: Any) -> bool:
+        """Returns whether the optimizer is the one to follow, which it is again if it ever was."""
+        if self._follows_models:
+            known = [entry for entry in self._of_models if entry.optimizer is optimizer]
+            self.followed = known[0] if known else self.followed
         return self.followed is not None and self.followed.optimizer is optimizer
 
     def _checked(

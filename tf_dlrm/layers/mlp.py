@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras, policy_of
+from tf_dlrm.keras_api import built, keras, policy_of
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.kernels import pairs
 from tf_dlrm.layers.kernels.relu_dense import relu_dense
@@ -89,12 +89,10 @@ class MLP(keras.layers.Layer):
         """Creates the weights for inputs of the width `input_shape[-1]`."""
         shape = tuple(input_shape)
         for layer in self.dense_layers:
-            with tf.name_scope(layer.name):  # Keras 2's .h5 files find weights by their names
-                layer.build(shape)
+            built(layer, shape)
             shape = (*shape[:-1], layer.units)
         for k in range(len(self.units) - 1 if self.dropout else 0):
-            with tf.name_scope(f"dropout_{k}"):
-                getattr(self, f"dropout_{k}").build()
+            built(getattr(self, f"dropout_{k}"))
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

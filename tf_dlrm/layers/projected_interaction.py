@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras, policy_of
+from tf_dlrm.keras_api import built, keras, policy_of
 from tf_dlrm.layers.mlp import MLP
 
 
@@ -55,8 +55,7 @@ class ProjectedInteraction(keras.layers.Layer):
         """Creates the weights for vectors of the shapes `input_shape`."""
         width = self._width(input_shape)
         for mlp in (self.first, self.second):
-            with tf.name_scope(mlp.name):
-                mlp.build((None, len(input_shape) * width))
+            built(mlp, (None, len(input_shape) * width))
         self.built = True
 
     def call(self, vectors: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:

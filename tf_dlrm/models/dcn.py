@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.vector_cross import VectorCross
 from tf_dlrm.models.ranking_model import (
     RankingConfig,
@@ -64,7 +64,7 @@ class DCN(RankingModel):
         self._cross_layers = config.cross_layers
         for k in range(config.cross_layers):
             cross = VectorCross(seed=layer_seed(config, 2 + k), name=f"cross_{k}")
-            cross.build((None, width))
+            built(cross, (None, width))
             setattr(self, f"cross_{k}", cross)
         self.cross_logit = built_logit_layer(width, layer_seed(config, 0), "cross_logit")
         self.top_mlp = built_top_mlp(config, width)

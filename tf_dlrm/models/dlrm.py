@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
 from tf_dlrm.layers.projected_interaction import ProjectedInteraction
 from tf_dlrm.models.ranking_model import (
@@ -128,7 +128,7 @@ class DLRM(RankingModel):
                     name="interaction",
                 )
             shapes = [(None, size) for size in widths]
-            self.interaction.build(shapes)
+            built(self.interaction, shapes)
             width = self.interaction.compute_output_shape(shapes)[1]
             width += widths[0] if config.bottom_mlp else 0
         self.top_mlp = built_top_mlp(config, width)

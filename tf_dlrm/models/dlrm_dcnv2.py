@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.low_rank_cross import LowRankCross
 from tf_dlrm.models.ranking_model import (
     RankingConfig,
@@ -75,7 +75,7 @@ class DLRMDCNv2(RankingModel):
         for k in range(config.cross_layers):
             seed = layer_seed(config, 2 + k)
             cross = LowRankCross(config.cross_rank, seed=seed, name=f"cross_{k}")
-            cross.build((None, width))
+            built(cross, (None, width))
             setattr(self, f"cross_{k}", cross)
         self.top_mlp = built_top_mlp(config, width)
 

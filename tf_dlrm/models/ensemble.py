@@ -66,14 +66,16 @@ class Ensemble(TableModel):
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):
             seed = first.seed + _SEED_STRIDE * k
-            member = make(
-                dataclasses.replace(first, seed=seed),
-                plan,
-                communication_dtype,
-                name=f"member_{k}",
-                dtype=policy_of(self),
-            )
-            setattr(self, f"member_{k}", member)
+            name = f"member_{k}"
+            with tf.name_scope(name):
+                member = make(
+                    dataclasses.replace(first, seed=seed),
+                    plan,
+                    communication_dtype,
+                    name=name,
+                    dtype=policy_of(self),
+                )
+            setattr(self, name, member)
         self.built = True
 
     @property

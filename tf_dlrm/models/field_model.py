@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.keras_api import built
 from tf_dlrm.layers.dense_vectors import DenseVectors
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, layer_seed
 
@@ -58,7 +59,7 @@ class FieldModel(RankingModel):
             self.dense_vectors = DenseVectors(
                 config.dim + 1, seed=layer_seed(config, 0), name="dense_vectors"
             )
-            self.dense_vectors.build((None, config.dense_features))
+            built(self.dense_vectors, (None, config.dense_features))
         self._build_interactions(config)
 
     def _build_interactions(self, config: Any) -> None:

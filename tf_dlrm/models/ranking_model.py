@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.placements.choice import AnyPlan
-from tf_dlrm.keras_api import keras, policy_of, under_policy
+from tf_dlrm.keras_api import built, keras, policy_of, under_policy
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP
@@ -289,15 +289,13 @@ def built_bottom_mlp(config: Any) -> MLP:
     mlp = MLP(
         config.bottom_mlp, final_activation="relu", seed=layer_seed(config, 0), name="bottom_mlp"
     )
-    mlp.build((None, config.dense_features))
-    return mlp
+    return built(mlp, (None, config.dense_features))
 
 
 def built_top_mlp(config: Any, width: int) -> MLP:
     """Returns the MLP from [batch, width] to a logit [batch, 1]."""
     mlp = MLP(config.top_mlp, dropout=config.dropout, seed=layer_seed(config, 1), name="top_mlp")
-    mlp.build((None, width))
-    return mlp
+    return built(mlp, (None, width))
 
 
 def built_logit_layer(width: int, seed: int, name: str) -> Any:
@@ -309,8 +307,7 @@ def built_logit_layer(width: int, seed: int, name: str) -> Any:
     layer = keras.layers.Dense(
         1, use_bias=False, kernel_initializer=normal_by_fans(seed), name=name
     )
-    layer.build((None, width))
-    return layer
+    return built(layer, (None, width))
 
 
 def flatten(dense: tf.Tensor | None, vectors: Sequence[tf.Tensor]) -> tf.Tensor:

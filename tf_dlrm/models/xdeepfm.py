@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.compressed_interaction import CompressedInteraction
 from tf_dlrm.models.field_model import FieldConfig, FieldModel
 from tf_dlrm.models.ranking_model import built_logit_layer, built_top_mlp, layer_seed
@@ -56,7 +56,7 @@ class XDeepFM(FieldModel):
         self.interaction = CompressedInteraction(
             config.interaction_units, seed=layer_seed(config, 2), name="interaction"
         )
-        self.interaction.build((None, config.fields, config.dim))
+        built(self.interaction, (None, config.fields, config.dim))
         self.interaction_logit = built_logit_layer(
             sum(config.interaction_units), layer_seed(config, 3), "interaction_logit"
         )
