@@ -213,6 +213,46 @@ def test_a_task_outside_its_cluster_is_refused(monkeypatch, task, sentence):
         make_strategy(DistributionOptions("multi_worker_mirrored"))
 
 
+_PAIR = {"worker": ["a:1", "b:2"]}
+
+
+@pytest.mark.parametrize("role", ["one_device", "multi_worker_mirrored", "parameter_server"])
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("[" * 100_000, "TF_CONFIG does not describe a cluster"),
+        ("9" * 5000, "TF_CONFIG does not describe a cluster"),
+        ("null", "it is no object"),
+        ({"cluster": None}, "cluster and task must be objects"),
+        ({"cluster": _PAIR, "task": 3}, "cluster and task must be objects"),
+        ({"cluster": _PAIR, "task": {"type": []}}, "the type of the task must be a text"),
+        ({"cluster": {"worker": "a:1"}}, "the addresses of 'worker' must be a list of texts"),
+        ({"cluster": {"worker": [1, 2]}}, "the addresses of 'worker' must be a list of texts"),
+    ],
+)
+def test_a_tf_config_of_another_form_is_refused(monkeypatch, role, config, sentence):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(UserError, match=sentence) as caught:
+        make_strategy(DistributionOptions(role))
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("addresses", "sentence"),
+    [
+        (["a:1", "a:1"], "names the address a:1 for two tasks"),
+        (["a:1", "b:" + "9" * 5000], "each must be HOST:PORT"),
+        (["a:1", "b:99999"], "'b:99999'; each must be HOST:PORT"),
+        (["a", "b"], "'a'; each must be HOST:PORT"),
+    ],
+)
+def test_addresses_that_cannot_be_are_refused(monkeypatch, addresses, sentence):
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(UserError, match=sentence):
+        make_strategy(DistributionOptions("multi_worker_mirrored"))
+
+
 @pytest.mark.parametrize("text", ["", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}}'])
 def test_several_workers_need_a_cluster_of_workers(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)

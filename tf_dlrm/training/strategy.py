@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
 import tensorflow as tf
@@ -17,8 +15,10 @@ from tf_dlrm.training.parameter_server import (
     make_parameter_server_strategy,
     port_taken_is_said,
 )
+from tf_dlrm.training.tf_config import read_tf_config
 from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
+from tfrecords.json_values import shown
 from tfrecords.tracing import traced_as_written
 
 
@@ -69,15 +69,8 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
 
 def check_cluster(options: DistributionOptions) -> None:
     """Refuses a cluster that does not fit: without it, each process would train by itself."""
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text) if text else {}
-        cluster = config.get("cluster", {})
-        tasks = sum(len(addresses) for addresses in cluster.values())
-        task = config.get("task", {})
-        role, index = task.get("type"), task.get("index")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
+    cluster, role, index = read_tf_config()
+    tasks = sum(len(addresses) for addresses in cluster.values())
     if options.distribution == "multi_worker_mirrored":
         if set(cluster) != {"worker"}:
             raise UserError(
@@ -104,13 +97,16 @@ def _check_task(cluster: dict[str, list[str]], role: Any, index: Any) -> None:
         raise UserError(f"TF_CONFIG has the task {role!r}, but its cluster has {sorted(cluster)}.")
     if type(index) is not int or not 0 <= index < len(addresses):
         raise UserError(
-            f"TF_CONFIG has the task {role} {index!r}, but its cluster has {len(addresses)} of "
-            "that type; the first is 0."
+            f"TF_CONFIG has the task {role} {shown(index)}, but its cluster has {len(addresses)} "
+            "of that type; the first is 0."
         )
-    for address in (entry for entries in cluster.values() for entry in entries):
-        host, _, port = str(address).rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise UserError(f"TF_CONFIG has the address {address!r}; each must be HOST:PORT.")
+    everybody = [entry for entries in cluster.values() for entry in entries]
+    for address in everybody:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
+            raise UserError(f"TF_CONFIG has the address {shown(address)}; each must be HOST:PORT.")
+        if everybody.count(address) > 1:
+            raise UserError(f"TF_CONFIG names the address {address} for two tasks.")
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:
