@@ -15,6 +15,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_dlrm.errors import UserError
+from tfrecords import entry_point as shared
 from tfrecords.errors import DataError
 
 Options = TypeVar("Options")
@@ -81,32 +82,24 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
     # What TensorFlow's C++ code logs as an error and matters is raised as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+    shared.prepare_streams()
+
     def guarded(argv: Sequence[str]) -> None:
         _log_to_standard_error()
         name = os.path.splitext(os.path.basename(argv[0]))[0]
         try:
             if argv[1:]:
                 raise UserError(f"Unexpected argument {argv[1]!r}: options look like --name=value.")
-            result = main()
+            sys.stdout.write(json.dumps(main(), allow_nan=False) + "\n")
+            shared.flush_output()
         except (UserError, DataError, OSError) as error:
-            print(f"{name}: {_sentence(error)}", file=sys.stderr)
+            print(f"{name}: {shared.sentence(error)}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(f"{name}: stopped by SIGINT.", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
-        print(json.dumps(result, allow_nan=False), flush=True)
 
-    app.run(guarded, flags_parser=parse_flags)
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line as absl does, with a sentence where a flag file is not text."""
-    try:
-        return list(app.parse_flags_with_usage(list(argv)))
-    except ValueError as error:
-        name = os.path.splitext(os.path.basename(argv[0]))[0]
-        print(f"{name}: --flagfile must name a file of flags as text: {error}.", file=sys.stderr)
-        sys.exit(2)
+    app.run(guarded, flags_parser=shared.parse_flags)
 
 
 def _log_to_standard_error() -> None:
@@ -119,9 +112,3 @@ def _log_to_standard_error() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    return str(error)

@@ -29,6 +29,7 @@ from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
 from tf_dlrm.training.option import check_values, option
+from tfrecords.entry_point import parse_flags
 
 # One machine; a slip of the finger must not fill it with processes.
 _MOST_PROCESSES = 64
@@ -166,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
         except UserError as error:
             _refuse(str(error))
 
-    app.run(run, argv=own, flags_parser=entry_point.parse_flags)
+    app.run(run, argv=own, flags_parser=parse_flags)
 
 
 def _refuse(sentence: str) -> NoReturn:

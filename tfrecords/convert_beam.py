@@ -20,8 +20,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from tfrecords import entry_point
 from tfrecords.conversion import command_line, criteo_flags, options, table_flags
 from tfrecords.conversion.criteo import day_files
 from tfrecords.conversion.formats import InputFormat
@@ -60,8 +61,6 @@ def main(argv: Sequence[str]) -> None:
     progress = Progress()
     try:
         rows = _convert(list(argv[1:]))
-    except DataError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("error: Interrupted; nothing was changed.")
     counts = ", ".join(f"{count:,} rows {name}" for name, count in rows.items())
@@ -134,10 +133,5 @@ def _check_arguments(pipeline_options: Any, arguments: Sequence[str]) -> None:
         )
 
 
-def _known_flags(argv: Sequence[str]) -> list[str]:
-    """Reads the flags of this program and leaves Beam's."""
-    return flags.FLAGS(list(argv), known_only=True)
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=_known_flags)
+    entry_point.run(main, known_only=True)  # the others are Beam's

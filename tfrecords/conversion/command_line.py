@@ -159,10 +159,6 @@ def run(
         source = make_format(Memory.of(MEMORY_GB.value, threads).piece_bytes)
         paths = inputs(named)
         info = convert(paths, output_dir, source, how, progress, threads, FRESH.value)
-    except DataError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}.")
     except KeyboardInterrupt:
         sys.exit(
             "error: Interrupted. The same command goes on from here; with --fresh it begins anew."
