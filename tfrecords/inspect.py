@@ -109,6 +109,7 @@ def main(argv: Sequence[str]) -> None:
         sys.exit("\n".join(f"error: {problem}" for problem in problems))
     lines = list(describe(data_dir, info, _ROWS.value))
     sys.stdout.write("\n".join(lines) + "\n")
+    entry_point.flush_output()  # before seconds of drawing
     if _HTML.value:
         _draw(_HTML.value, data_dir, info, lines)
     sys.stdout.write("All checksums, row counts and values are as they should be.\n")
