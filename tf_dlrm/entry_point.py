@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from absl import flags
+from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_dlrm.errors import UserError
-from tfrecords import command
+from tfrecords import entry_point as shared
 from tfrecords.errors import DataError
 
 Options = TypeVar("Options")
@@ -81,19 +81,23 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
     # What TensorFlow's C++ code logs as an error and matters is raised as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+    shared.prepare_streams()
+
     def guarded(argv: Sequence[str]) -> None:
         _log_to_standard_error()
         name = os.path.splitext(os.path.basename(argv[0]))[0]
         try:
             if argv[1:]:
                 raise UserError(f"Unexpected argument {argv[1]!r}: options look like --name=value.")
-            result = main()
+            sys.stdout.write(json.dumps(main(), allow_nan=False) + "\n")
+            shared.flush_output()
         except (UserError, DataError, OSError) as error:
-            print(f"{name}: {_sentence(error)}", file=sys.stderr)
+            print(f"{name}: {shared.sentence(error)}", file=sys.stderr)
             sys.exit(2)
-        print(json.dumps(result, allow_nan=False), flush=True)
+        except KeyboardInterrupt:
+            shared.end_interrupted(argv)
 
-    command.run(guarded)
+    app.run(guarded, flags_parser=shared.parse_flags)
 
 
 def _log_to_standard_error() -> None:
@@ -106,9 +110,3 @@ def _log_to_standard_error() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
-    return str(error)

@@ -29,7 +29,7 @@ from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
 from tf_dlrm.training.option import check_values, option
-from tfrecords.command import parse_flags
+from tfrecords.entry_point import parse_flags
 
 # One machine; a slip of the finger must not fill it with processes.
 _MOST_PROCESSES = 64

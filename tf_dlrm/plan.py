@@ -22,6 +22,7 @@ from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
 from tf_dlrm.training.option import check_values, commas, option
+from tfrecords import files
 
 if TYPE_CHECKING:
     from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
@@ -174,8 +175,7 @@ def _hardware(options: PlanOptions) -> planner.Hardware:
 
     hardware = calibrate()
     text = hardware.to_toml(describe(hardware))
-    with open(options.calibrate, "w", encoding="utf-8") as file:
-        file.write(text)
+    files.write_bytes(options.calibrate, text.encode())
     sys.stderr.write(text + "\n")
     return hardware
 
@@ -195,8 +195,7 @@ def _plan(
     plan = planner.plan_for(model, pins)
     sys.stderr.write(planner.report(model, plan))
     if options.output:
-        with open(options.output, "w", encoding="utf-8") as file:
-            file.write(plan.to_json())
+        files.write_bytes(options.output, plan.to_json().encode())
     estimate = model.estimate(plan)
     return {
         "devices": plan.devices,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.conversion import command_line, description_file, table_flags
 from tfrecords.conversion.description_guess import guess
 from tfrecords.conversion.tabular import TabularFormat
@@ -44,10 +44,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
     if _DESCRIBE.value:
-        try:
-            sys.stdout.write(guess(_DESCRIBE.value, _LABEL.value))
-        except DataError as error:
-            sys.exit(f"error: {error}")
+        sys.stdout.write(guess(_DESCRIBE.value, _LABEL.value))
         return
     command_line.run(_format)
 
@@ -64,4 +61,4 @@ def _format(piece_bytes: int) -> TabularFormat:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    entry_point.run(main)

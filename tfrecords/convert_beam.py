@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.conversion import command_line, criteo_flags, options, table_flags
 from tfrecords.conversion.criteo import day_files
 from tfrecords.conversion.formats import InputFormat
@@ -61,11 +61,9 @@ def main(argv: Sequence[str]) -> None:
     progress = Progress()
     try:
         rows = _convert(list(argv[1:]))
-    except DataError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("error: Interrupted; nothing was changed.", file=sys.stderr)
-        sys.exit(command.INTERRUPTED)
+        sys.exit(entry_point.INTERRUPTED)
     counts = ", ".join(f"{count:,} rows {name}" for name, count in rows.items())
     progress.say(f"Wrote {command_line.OUTPUT_DIR.value}: {counts}.")
 
@@ -136,10 +134,5 @@ def _check_arguments(pipeline_options: Any, arguments: Sequence[str]) -> None:
         )
 
 
-def _known_flags(argv: list[str]) -> list[str]:
-    """Reads the flags of this program and leaves Beam's."""
-    return list(flags.FLAGS(argv, known_only=True))
-
-
 if __name__ == "__main__":
-    command.run(main, _known_flags)
+    entry_point.run(main, known_only=True)  # the others are Beam's

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.conversion import command_line, criteo_flags
 
 # So that --help shows them too.
@@ -39,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    entry_point.run(main)

@@ -30,7 +30,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.errors import DataError
 
 _ADDRESS = re.compile(r"grpc://([^\s/:]+):(\d{1,5})")
@@ -150,11 +150,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("Say which one: python -m tfrecords.data_service dispatcher|worker")
     if argv[1] == "worker" and flags.FLAGS.dispatcher is None:
         raise app.UsageError("A worker needs --dispatcher=HOST:PORT.")
-    try:
-        server, port = _start(argv[1])
-    except DataError as error:
-        print(f"data_service: {error}", file=sys.stderr)
-        sys.exit(2)
+    server, port = _start(argv[1])
     sys.stderr.write(f"The {argv[1]} of a tf.data service listens on port {port}.\n")
     # Python's own handlers wait for the call below, which never returns.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -194,4 +190,4 @@ def _start(role: str) -> tuple[Any, int]:
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main)
+    entry_point.run(main)

@@ -19,7 +19,6 @@ import gzip
 import json
 import os
 import re
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -28,10 +27,10 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords import block, command, json_values, odd_labels
+from tfrecords import block, entry_point, json_values, odd_labels
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
-from tfrecords.file_kind import check_name
+from tfrecords.file_kind import check_file
 from tfrecords.folder import WholeFolder
 from tfrecords.reader import RecordSource
 from tfrecords.record_format import frame, read_records
@@ -61,7 +60,8 @@ def export_examples(
         compress: Whether to compress with gzip.
 
     Raises:
-        DataError: If `rows_per_file` is below 1, the folder cannot be used or the disk is full.
+        DataError: If `rows_per_file` is below 1, a file of the data set is damaged, the folder
+            cannot be used or the disk is full.
     """
     if rows_per_file < 1:
         raise DataError(f"rows_per_file must be at least 1, not {rows_per_file}.")
@@ -106,21 +106,16 @@ def read_examples(path: str, schema: Schema) -> Iterator[tuple[dict[str, Any], n
         raise
     except (ValueError, EOFError, zlib.error) as error:
         if not record:
-            check_name(path, _head(path))
+            check_file(path)
         raise DataError(f"Record {record} of {path} is broken: {error}.") from error
     except OSError as error:
         if not record:
-            check_name(path, _head(path))
+            check_file(path)
         raise DataError(
             f"The file {path} cannot be read after record {record}: {error}."
         ) from error
     if waiting:
         yield _columns(path, schema, waiting, record - len(waiting))
-
-
-def _head(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(16)
 
 
 def import_examples(
@@ -188,9 +183,16 @@ def _opened(path: str, mode: str) -> Iterator[IO[bytes]]:
         yield packed  # type: ignore[misc]
 
 
+def _batches(source: RecordSource, split: str) -> Iterator[Any]:
+    try:
+        yield from source.batches(split, _ROWS_AT_ONCE)
+    except tf.errors.OpError as error:
+        raise DataError(source.explain(error)) from error
+
+
 def _serialized_rows(source: RecordSource, split: str) -> Iterator[bytes]:
     schema = source.schema
-    for features, label in source.batches(split, _ROWS_AT_ONCE):
+    for features, label in _batches(source, split):
         lists = {schema.label: label.numpy().tolist()}
         if schema.dense:
             columns = features[block.DENSE].numpy().T.tolist()
@@ -320,17 +322,14 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) != 2 or argv[1] not in ("export", "import"):
         raise app.UsageError("Say which one: python -m tfrecords.examples export|import")
-    try:
-        if argv[1] == "export":
-            source = RecordSource(values.dataset)
-            export_examples(source, values.output_dir, values.rows_per_file, values.gzip)
-        else:
-            schema = load_schema(values.schema) if values.schema else None
-            import_examples(values.dataset, values.output_dir, schema, values.on_odd_labels)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    if argv[1] == "export":
+        source = RecordSource(values.dataset)
+        export_examples(source, values.output_dir, values.rows_per_file, values.gzip)
+    else:
+        schema = load_schema(values.schema) if values.schema else None
+        import_examples(values.dataset, values.output_dir, schema, values.on_odd_labels)
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main)
+    entry_point.run(main)

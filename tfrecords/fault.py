@@ -11,6 +11,8 @@ import json
 import os
 import signal
 
+from tfrecords.errors import DataError
+
 VARIABLE = "TF_DLRM_FAULT"
 
 
@@ -29,7 +31,7 @@ def fault_point(name: str, number: int) -> None:
         number: Which one it was.
 
     Raises:
-        ValueError: If the variable is set to anything else.
+        DataError: If the variable is set to anything else.
     """
     text = os.environ.get(VARIABLE)
     if not text:
@@ -41,7 +43,7 @@ def fault_point(name: str, number: int) -> None:
         if len(task) > 1:
             raise ValueError("too many parts")
     except (ValueError, KeyError) as error:
-        raise ValueError(
+        raise DataError(
             f"The environment variable {VARIABLE} is {text!r}, but must be NAME:NUMBER:SIGNAL or "
             "NAME:NUMBER:SIGNAL:TASK, as in checkpoint:20:SIGKILL:worker.1."
         ) from error

@@ -42,6 +42,20 @@ def check_name(path: str, head: bytes) -> None:
         )
 
 
+def check_file(path: str) -> None:
+    """`check_name` of a file's own first bytes.
+
+    Raises:
+        DataError: As `check_name`; or if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    check_name(path, head)
+
+
 def check_text(path: str, head: bytes) -> None:
     """Checks that bytes look like lines of text.
 
@@ -50,12 +64,19 @@ def check_text(path: str, head: bytes) -> None:
         head: The first ones, behind gzip's decompression.
 
     Raises:
-        DataError: If they are of a Parquet file, or compressed (once more), or their lines end in
-            carriage returns alone.
+        DataError: If they are of a Parquet file, or compressed (once more), mostly NUL bytes, or
+            their lines end in carriage returns alone.
     """
     _check_others(path, head)
     if head.startswith(GZIP):
         raise DataError(f"{path} is compressed with gzip twice. Decompress it with gunzip.")
+    line = head.partition(b"\n")[0]
+    # A stray one is a fault of its row; every other byte is one in UTF-16.
+    if line.count(0) * 4 > len(line) and not head.startswith(b"PAR1"):
+        raise DataError(
+            f"{path} is no UTF-8 text: its first line holds many NUL bytes, as texts in UTF-16 or "
+            "UTF-32 and files with holes have."
+        )
     if head.startswith(b"PAR1") and b"\0" in head:
         raise DataError(
             f"{path} is a Parquet file, and no text; a description with format = 'parquet' reads "

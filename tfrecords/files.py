@@ -72,26 +72,39 @@ def write_bytes(path: str, data: bytes) -> None:
 
     Raises:
         DataError: If a remote file cannot be written.
-        OSError: If a local one cannot be written.
+        OSError: If a local one cannot be written; it has the file's name.
     """
     if is_remote(path):
         # One PUT of an object store is whole or nothing by itself, and renaming is not.
         with explained(path), open_file(path, "wb") as file:
             file.write(data)
         return
+    try:
+        if os.path.exists(local(path)) and not os.path.isfile(local(path)):
+            # A device such as /dev/null, which a file must not take the place of; or a folder.
+            with open(local(path), "wb") as file:
+                file.write(data)
+            return
+        _replace(local(path), data)
+    except OSError as error:
+        # That of a full disk names no file.
+        raise OSError(error.errno, error.strerror, path) from error
+    sync_folder(os.path.dirname(local(path)))
+
+
+def _replace(path: str, data: bytes) -> None:
     # A name of its own, so that two processes that write the same file do not mix their bytes.
-    target = f"{local(path)}.{secrets.token_hex(_TOKEN_BYTES)}.incomplete"
+    target = f"{path}.{secrets.token_hex(_TOKEN_BYTES)}.incomplete"
     try:
         with open(target, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(target, local(path))
+        os.replace(target, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(target)
         raise
-    sync_folder(os.path.dirname(local(path)))
 
 
 def remove_incomplete(folder: str) -> None:
@@ -302,7 +315,7 @@ def _folder(path: str) -> str:
 def _gfile(path: str) -> Any:
     found = _SCHEME.match(path)
     scheme = found.group(1).lower() if found else ""
-    schemes = _remote_schemes(scheme)
+    schemes = with_tensorflow_io(f"The {scheme}:// path {path}")
     if scheme not in schemes:
         raise DataError(
             f"{path} has the scheme {scheme}://, which nothing here can read; "
@@ -313,9 +326,23 @@ def _gfile(path: str) -> Any:
     return tf.io.gfile
 
 
+def with_tensorflow_io(what: str) -> tuple[str, ...]:
+    """Loads tensorflow-io, and returns the schemes that TensorFlow knows then.
+
+    Args:
+        what: What needs it, for a message.
+
+    Raises:
+        DataError: If it is missing, or does not load.
+    """
+    try:
+        return _remote_schemes()
+    except DataError as error:
+        raise DataError(f"{what} needs tensorflow-io, which {error}") from error
+
+
 @functools.cache
-def _remote_schemes(wanted: str) -> tuple[str, ...]:
-    """The schemes that TensorFlow knows once tensorflow-io is there."""
+def _remote_schemes() -> tuple[str, ...]:
     import tensorflow as tf
 
     command = "`pip install 'tf-dlrm[io]'` installs it, with TensorFlow 2.17"
@@ -323,20 +350,18 @@ def _remote_schemes(wanted: str) -> tuple[str, ...]:
         import tensorflow_io  # noqa: F401  (registers the file systems)
     except ImportError as error:
         raise DataError(
-            f"A {wanted}:// path needs tensorflow-io, which is not installed: {command}, the "
-            "newest TensorFlow that it works with."
+            f"is not installed: {command}, the newest TensorFlow that it works with."
         ) from error
     except Exception as error:
         raise DataError(
-            f"A {wanted}:// path needs tensorflow-io, which does not load in TensorFlow "
+            "does not load in TensorFlow "
             f"{tf.__version__} ({str(error).splitlines()[0] if str(error) else error!r}): "
             f"{command}."
         ) from error
     schemes = {name for name in tf.io.gfile.get_registered_schemes() if name not in ("", "file")}
     if not {"s3", "az", "hdfs"} <= schemes:
         raise DataError(
-            f"A {wanted}:// path needs tensorflow-io, whose file systems do not load in TensorFlow "
-            f"{tf.__version__}: {command}."
+            f"does not load its file systems in TensorFlow {tf.__version__}: {command}."
         )
     _end_without_destructors()
     return tuple(sorted(schemes))

@@ -16,9 +16,8 @@ from typing import BinaryIO, cast
 import numpy as np
 from absl import app, flags
 
-from tfrecords import block, command, files, verify
+from tfrecords import block, entry_point, files, verify
 from tfrecords.dataset_info import DatasetInfo
-from tfrecords.errors import DataError
 from tfrecords.progress import Progress
 from tfrecords.record_format import read_records
 from tfrecords.schema import Schema
@@ -104,20 +103,17 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError("Name one data set folder: python -m tfrecords.inspect DIR")
     data_dir = argv[1]
-    try:
-        info = DatasetInfo.load_description(data_dir)
-        problems = list(verify.problems(data_dir, info))
-        if not problems:
-            lines = list(describe(data_dir, info, _ROWS.value))
-            sys.stdout.write("\n".join(lines) + "\n")
-            if _HTML.value:
-                _draw(_HTML.value, data_dir, info, lines)
-    except (DataError, OSError) as error:
-        sys.exit(f"error: {error}")
+    info = DatasetInfo.load_description(data_dir)
+    problems = list(verify.problems(data_dir, info))
     if problems:
         sys.exit("\n".join(f"error: {problem}" for problem in problems))
+    lines = list(describe(data_dir, info, _ROWS.value))
+    sys.stdout.write("\n".join(lines) + "\n")
+    entry_point.flush_output()  # before seconds of drawing
+    if _HTML.value:
+        _draw(_HTML.value, data_dir, info, lines)
     sys.stdout.write("All checksums, row counts and values are as they should be.\n")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    entry_point.run(main)

@@ -14,7 +14,6 @@ first, then items that the user never had; `tf_dlrm.evaluate --ranking_group_siz
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,10 +22,10 @@ import pyarrow as pa
 import pyarrow.csv
 from absl import app, flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.conversion.vocabulary_files import write_vocabulary
 from tfrecords.errors import DataError
-from tfrecords.file_kind import check_name
+from tfrecords.file_kind import check_file
 from tfrecords.folder import WholeFolder
 from tfrecords.progress import Progress
 from tfrecords.schema import CategoricalColumn, Schema
@@ -72,8 +71,7 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
     """
     before = FileState.of(path)
     if not path.endswith((".bz2", ".lz4", ".zst")):  # which pyarrow decompresses by their names
-        with open(path, "rb") as file:
-            check_name(path, file.read(16))
+        check_file(path)
     try:
         table = pa.csv.read_csv(
             path,
@@ -85,7 +83,7 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
         )
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(
-            f"{path} cannot be read as ratings: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as ratings: {str(error).splitlines()[0][:300]}"
         ) from error
     finally:
         check_unchanged([before])
@@ -263,13 +261,10 @@ def main(argv: Sequence[str]) -> None:
     options: dict[str, Any] = {name: values[name].value for name in names}
     columns = [values.user_column, values.item_column, values.time_column]
     made = {"source": "tfrecords.leave_one_out", "columns": columns, **options}
-    try:
-        data = read_ratings(values.input, *columns)
-        write(data, values.output_dir, **options, how_it_was_made=made)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    data = read_ratings(values.input, *columns)
+    write(data, values.output_dir, **options, how_it_was_made=made)
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main)
+    entry_point.run(main)

@@ -303,7 +303,7 @@ class ParquetSource:
 
 
 def _reading_operation() -> Any:
-    files.prepare("s3://")  # also says so where tensorflow-io is missing
+    files.with_tensorflow_io("Reading Parquet files without conversion")
     from tensorflow_io.python.ops import core_ops
 
     return core_ops.io_parquet_readable_read

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from tfrecords import command
+from tfrecords import entry_point
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
 from tfrecords.hashing import hash_number
@@ -347,10 +346,13 @@ def _define_flags() -> None:
 
 def _write(source: RandomSource, output_dir: str) -> None:
     with DatasetWriter(output_dir, source.schema, source.description(), ROWS_PER_RECORD) as writer:
-        for split in ("train", "evaluation"):
-            for features, label in source.batches(split, _BLOCK_ROWS):
-                arrays = {name: _arrays(column) for name, column in features.items()}
-                writer.write(split, arrays, label.numpy())
+        try:
+            for split in ("train", "evaluation"):
+                for features, label in source.batches(split, _BLOCK_ROWS):
+                    arrays = {name: _arrays(column) for name, column in features.items()}
+                    writer.write(split, arrays, label.numpy())
+        except tf.errors.OpError as error:  # above all too little memory
+            raise DataError(source.explain(error)) from error
 
 
 def _arrays(column: tf.Tensor | tf.RaggedTensor) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
@@ -365,24 +367,21 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; all options are flags.")
     values = flags.FLAGS
     hotness = values.indices_per_lookup if values.indices_per_lookup_fixed else None
-    try:
-        sizes = table_sizes([size.strip() for size in values.tables], values.max_vocabulary)
-        source = RandomSource(
-            random_schema(sizes, values.dense_features, hotness),
-            {"train": values.rows, "evaluation": values.evaluation_rows},
-            values.seed,
-            alpha=values.alpha,
-            label=values.label,
-            ids=values.ids,
-            repeats=values.repeats,
-            indices_per_lookup=values.indices_per_lookup,
-            dense=values.dense,
-        )
-        _write(source, values.output_dir)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    sizes = table_sizes([size.strip() for size in values.tables], values.max_vocabulary)
+    source = RandomSource(
+        random_schema(sizes, values.dense_features, hotness),
+        {"train": values.rows, "evaluation": values.evaluation_rows},
+        values.seed,
+        alpha=values.alpha,
+        label=values.label,
+        ids=values.ids,
+        repeats=values.repeats,
+        indices_per_lookup=values.indices_per_lookup,
+        dense=values.dense,
+    )
+    _write(source, values.output_dir)
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main)
+    entry_point.run(main)

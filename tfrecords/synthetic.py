@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from tfrecords import block, command
+from tfrecords import block, entry_point
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
@@ -308,12 +308,9 @@ def main(argv: Sequence[str]) -> None:
             f"Name one command of {', '.join(_COMMANDS)}: python -m tfrecords.synthetic profile "
             "--trace_file=FILE --distribution_file=FILE"
         )
-    try:
-        _COMMANDS[argv[1]](Progress())
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    _COMMANDS[argv[1]](Progress())
 
 
 if __name__ == "__main__":
     _define_flags()
-    command.run(main)
+    entry_point.run(main)

@@ -119,5 +119,5 @@ def test_a_port_that_is_taken(run_command):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_command("tfrecords.data_service", "dispatcher", f"--port={port}")
-    assert done.code == 2
+    assert done.code == 1
     assert f"The dispatcher cannot listen on --port={port}" in done.err

@@ -193,3 +193,15 @@ def test_a_truncated_compressed_file(numbered, tmp_path):
     schema = Schema.from_json(json.loads((tmp_path / "rows" / "schema.json").read_text()))
     with pytest.raises(DataError, match=f"of {path} is broken"):
         list(read_examples(str(path), schema))
+
+
+def test_a_damaged_data_set_is_not_exported(numbered, tmp_path):
+    path, _, _ = numbered(120)
+    source = RecordSource(path)
+    name = os.path.join(path, source.info.splits["train"].files[0].path)
+    with open(name, "r+b") as file:
+        file.seek(40)
+        file.write(b"\xff\xff")
+    with pytest.raises(DataError, match=f"Record 0 of {name} is broken: the checksum of its data"):
+        export_examples(source, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

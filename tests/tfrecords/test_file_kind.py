@@ -52,6 +52,9 @@ _FILES = {
     "zip": ("in.csv", _zipped(), "is a zip archive"),
     "parquet": ("in.csv", _parquet(), "is a Parquet file, and no text"),
     "utf-16": ("in.csv", _TEXT.decode().encode("utf-16"), "is text in UTF-16"),
+    "utf-16 without a mark": ("in.csv", _TEXT.decode().encode("utf-16-le"), "is no UTF-8 text"),
+    "utf-32": ("in.csv", _TEXT.decode().encode("utf-32-be"), "is no UTF-8 text: its first line"),
+    "zeros": ("in.csv", bytes(4000), "its first line holds many NUL bytes"),
     "cr": ("in.csv", _TEXT.replace(b"\n", b"\r"), "end in carriage returns alone.* tr "),
     "gz cr": ("in.csv.gz", gzip.compress(_TEXT.replace(b"\n", b"\r")), "carriage returns alone"),
 }

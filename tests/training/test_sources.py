@@ -179,3 +179,18 @@ def test_the_mean_hotness_is_that_of_the_rows():
     assert 1 < expected["C1"] < 5 and expected["C1"] != expected["C2"]
     fixed = dataclasses.replace(options, random_indices_per_lookup_fixed=True)
     assert mean_hotness(open_source(fixed)) == {"C1": 5.0, "C2": 5.0}
+
+
+def test_the_mean_hotness_of_a_damaged_data_set_is_an_error(tmp_path):
+    folder = tmp_path / "data"
+    schema = Schema((), (CategoricalColumn("bag", 9, hotness=None),))
+    with DatasetWriter(str(folder), schema) as writer:
+        writer.write("train", {"bag": ([1, 2, 3], [1, 2])}, [0.0, 1.0])
+    source = open_source(DataOptions(data_dir=str(folder)))
+    assert mean_hotness(source) == {"bag": 1.5}
+    (path,) = folder.glob("train-*")
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"Record 0 of {path} is broken"):
+        mean_hotness(source)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.training.processes import LOST
+from tf_dlrm.training.tf_config import read_tf_config
 
 _LOG = logging.getLogger(__name__)
 # Of the error of a server whose port is taken; TensorFlow has no kind of its own for it.
@@ -61,8 +60,7 @@ def connecting() -> Iterator[None]:
 
 def _addresses() -> tuple[str, list[str]]:
     """Returns the address of this process, and those of the others, as TF_CONFIG has them."""
-    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    cluster, task = config.get("cluster", {}), config.get("task", {})
-    own = cluster[task["type"]][task["index"]] if task else ""
+    cluster, role, index = read_tf_config()
+    own = cluster[role][index] if role else ""
     every = [address for addresses in cluster.values() for address in addresses]
     return own, [address for address in every if address != own]

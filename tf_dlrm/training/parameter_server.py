@@ -12,7 +12,6 @@ twice. So the numbers then differ a little, also with one worker, from those of 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.connecting import connecting, listening
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.steps import make_step
+from tf_dlrm.training.tf_config import read_tf_config
 from tfrecords.tracing import traced_as_written
 
 _ROLES = ("chief", "worker", "ps")
@@ -38,8 +38,7 @@ def is_server() -> bool:
     Raises:
         UserError: if its cluster does not have one chief, parameter servers and workers.
     """
-    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    cluster, role = config.get("cluster", {}), config.get("task", {}).get("type")
+    cluster, role, _ = read_tf_config()
     numbers = {name: len(addresses) for name, addresses in cluster.items()}
     fits = set(numbers) == set(_ROLES) and all(numbers.values()) and numbers["chief"] == 1
     if not fits or role not in _ROLES:

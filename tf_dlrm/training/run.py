@@ -96,6 +96,7 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     _check_splits(options, source)
     for column, name in check_inputs(source.schema).items():
         _LOG.info("column %r is the input %r of an exported model", column, name)
+    _LOG.info("%d rows to train on; first the model is made", rows_or_none(source, "train"))
     processes = Processes(strategy)
     processes.check_equal(_what_must_be_equal(config, source))
     # The first process has the lock for all.

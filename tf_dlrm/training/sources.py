@@ -79,16 +79,20 @@ def mean_hotness(source: Source) -> dict[str, float]:
     """Returns for each feature the mean number of ids in an example.
 
     Where the numbers differ, it is that of the first rows.
+
+    Raises:
+        UserError: If these cannot be read.
     """
     columns = source.schema.categorical
     hotness = {column.name: float(column.hotness) for column in columns if column.hotness}
     ragged = [column.name for column in columns if not column.hotness]
     if ragged:
         rows = min(_SAMPLE_ROWS, source.rows("train"))
-        for features, _ in source.batches("train", rows).take(1):
-            for name in ragged:
-                # A column without any id still has a table, which costs next to nothing.
-                hotness[name] = max(int(features[name].values.shape[0]), 1) / rows
+        with readable_errors(source):
+            for features, _ in source.batches("train", rows).take(1):
+                for name in ragged:
+                    # A column without any id still has a table, which costs next to nothing.
+                    hotness[name] = max(int(features[name].values.shape[0]), 1) / rows
     return hotness
 
 
@@ -173,5 +177,7 @@ def readable_errors(source: Source) -> Iterator[None]:
         tf.errors.InvalidArgumentError,
         tf.errors.NotFoundError,
         tf.errors.OutOfRangeError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.UnknownError,  # of a disk that fails
     ) as error:
         raise UserError(source.explain(error)) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from typing import Any
 
@@ -18,8 +16,10 @@ from tf_dlrm.training.parameter_server import (
     is_server,
     make_parameter_server_strategy,
 )
+from tf_dlrm.training.tf_config import read_tf_config
 from tf_dlrm.training.tpu import make_tpu_strategy
 from tfrecords import files
+from tfrecords.json_values import shown
 from tfrecords.tracing import traced_as_written
 
 # A host's name or number, those of IPv6 in brackets.
@@ -73,17 +73,8 @@ def make_strategy(options: DistributionOptions) -> tf.distribute.Strategy:
 
 def check_cluster(options: DistributionOptions) -> None:
     """Refuses a cluster that does not fit: without it, each process would train by itself."""
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text) if text else {}
-        cluster = config.get("cluster", {})
-        tasks = sum(len(addresses) for addresses in cluster.values())
-        task = config.get("task", {})
-        role, index = task.get("type"), task.get("index")
-        if not all(isinstance(addresses, list) for addresses in cluster.values()):
-            raise TypeError("the addresses of each type must be a list")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"TF_CONFIG does not describe a cluster ({error}): {text}") from error
+    cluster, role, index = read_tf_config()
+    tasks = sum(len(addresses) for addresses in cluster.values())
     if options.distribution == "multi_worker_mirrored":
         if set(cluster) != {"worker"}:
             raise UserError(
@@ -109,14 +100,14 @@ def _check_task(cluster: dict[str, list[str]], role: Any, index: Any) -> None:
         raise UserError(f"TF_CONFIG has the task {role!r}, but its cluster has {sorted(cluster)}.")
     if type(index) is not int or not 0 <= index < len(cluster[role]):
         raise UserError(
-            f"TF_CONFIG has the task {role} {index!r}, but its cluster has {len(cluster[role])} of "
-            "that type; the first is 0."
+            f"TF_CONFIG has the task {role} {shown(index)}, but its cluster has "
+            f"{len(cluster[role])} of that type; the first is 0."
         )
     seen = set()
     for address in (entry for entries in cluster.values() for entry in entries):
-        match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        match = _ADDRESS.fullmatch(address)
         if not match or not 0 < int(match[1]) < 65536:
-            raise UserError(f"TF_CONFIG has the address {address!r}; each must be HOST:PORT.")
+            raise UserError(f"TF_CONFIG has the address {shown(address)}; each must be HOST:PORT.")
         if address in seen:
             raise UserError(
                 f"TF_CONFIG has the address {address!r} twice; each process needs one of its own."

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from absl import flags
 
 from tfrecords import odd_labels
-from tfrecords.command import INTERRUPTED
 from tfrecords.conversion import multi_hot, options
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import Options
+from tfrecords.entry_point import INTERRUPTED
 from tfrecords.errors import DataError
 from tfrecords.progress import Progress
 from tfrecords.writer import ROWS_PER_RECORD
@@ -160,10 +160,6 @@ def run(
         source = make_format(Memory.of(MEMORY_GB.value, threads).piece_bytes)
         paths = inputs(named)
         info = convert(paths, output_dir, source, how, progress, threads, FRESH.value)
-    except DataError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error}.")
     except KeyboardInterrupt:
         progress.say(
             "error: Interrupted. The same command goes on from here; with --fresh it begins anew."

@@ -179,7 +179,8 @@ def _text(value: Any) -> str | None:
 
 def _label(path: str, samples: list[Sample], wanted: str | None) -> LabelColumn:
     by_name = {s.name.strip().lower(): s for s in reversed(samples) if not s.is_list}
-    columns = ", ".join(sample.name for sample in samples)
+    columns = ", ".join(sample.name[:60] for sample in samples[:30])
+    columns += ", ..." * (len(samples) > 30)
     if wanted is not None:
         sample = by_name.get(wanted.strip().lower())
         if sample is None:

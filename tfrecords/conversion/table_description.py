@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from typing import Any, TypeGuard
@@ -331,7 +332,7 @@ class TableDescription:
                 )
 
     def _check_columns(self) -> None:
-        twice = {name for name in self.columns if self.columns.count(name) > 1}
+        twice = {name for name, count in collections.Counter(self.columns).items() if count > 1}
         if twice:
             raise DataError(f"columns names {min(twice)!r} twice.")
         for name in self.ignore:

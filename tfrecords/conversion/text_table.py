@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv as python_csv
 import dataclasses
 import io
@@ -13,6 +14,7 @@ from tfrecords.conversion import text_input
 from tfrecords.conversion.formats import BadRow
 from tfrecords.conversion.table_description import UNIX, CategoricalColumn, TableDescription
 from tfrecords.errors import DataError
+from tfrecords.json_values import shown
 
 _MARK = b"\xef\xbb\xbf"
 _TEXT = pa.dictionary(pa.int32(), pa.binary())
@@ -63,7 +65,12 @@ def split_line(line: str, description: TableDescription) -> list[str]:
     """The fields of a line."""
     if not description.quoting:
         return line.split(str(description.delimiter))
-    return next(python_csv.reader([line], delimiter=str(description.delimiter)), [])
+    # Python refuses fields of 131,073 characters, which Arrow reads.
+    limit = python_csv.field_size_limit(len(line) + 1)
+    try:
+        return next(python_csv.reader([line], delimiter=str(description.delimiter)), [])
+    finally:
+        python_csv.field_size_limit(limit)
 
 
 def check_columns(path: str, columns: tuple[str, ...], description: TableDescription) -> None:
@@ -72,7 +79,7 @@ def check_columns(path: str, columns: tuple[str, ...], description: TableDescrip
     Raises:
         DataError: If one is missing, is there twice, or is not named in the description.
     """
-    listed = ", ".join(repr(name) for name in columns[:30]) + (", ..." if columns[30:] else "")
+    listed = ", ".join(map(shown, columns[:30])) + (", ..." if columns[30:] else "")
     for name in (*description.used, *description.ignore):
         if name not in columns:
             raise DataError(
@@ -96,8 +103,8 @@ def check_names_differ(path: str, columns: tuple[str, ...]) -> None:
     Raises:
         DataError: If two have.
     """
-    for name in columns:
-        if columns.count(name) > 1:
+    for name, count in collections.Counter(columns).items():
+        if count > 1:
             raise DataError(f"{path} has two columns called {name!r}; every name may occur once.")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfrecords import block
 from tfrecords.dataset_info import DatasetInfo
+from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.progress import Progress
 from tfrecords.schema import Schema
@@ -33,12 +34,19 @@ class ProfileOptions:
         padding: As for `Distribution.of_trace`.
         minimum_of_new: As for `Distribution.with_minimum_of_new`.
         length: Profile only so many accesses of each column, its first; 0: all.
+
+    Raises:
+        DataError: If `minimum_of_new` is out of range, which else is seen after all reading.
     """
 
     relabel: bool = True
     padding: bool = False
     minimum_of_new: float = 0.0
     length: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum_of_new < 1:
+            raise DataError(f"--minimum_of_new={self.minimum_of_new} must lie in [0, 1).")
 
 
 def profile_column(

@@ -219,3 +219,20 @@ def test_the_flag(tmp_path, run_command):
     flags = ["--label=b", "--schema=avazu", "--input=x", f"--output_dir={tmp_path / 'out'}"]
     done = run_command("tfrecords.convert", *flags)
     assert done.code == 1 and "--label is for --describe" in done.err
+
+
+def test_a_field_longer_than_pythons_limit(guessed):
+    description, _ = guessed({"y": [0, 1, 0, 1], "x": [1, 2, 3, 4], "text": ["a" * 200_000] * 4})
+    assert description.label == LabelColumn("y")
+
+
+def test_a_hundred_thousand_columns_are_refused_at_once(tmp_path):
+    path = tmp_path / "in.csv"
+    names = [f"c{number}" for number in range(100_000)]
+    path.write_text(f"{','.join(names)}\n{','.join(['7'] * len(names))}\n")
+    with pytest.raises(DataError, match="No column of .* looks like a label") as caught:
+        guess(str(path))
+    assert len(str(caught.value)) < 1000
+    path.write_text(f"{','.join([*names[:-1], 'c5'])}\n{','.join(['7'] * len(names))}\n")
+    with pytest.raises(DataError, match="two columns called 'c5'"):
+        guess(str(path))

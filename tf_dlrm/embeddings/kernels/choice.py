@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow.python.saved_model import save_context
 
 from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
+from tf_dlrm.errors import UserError
 from tf_dlrm.internals import xla_compiles_here
 
 _LOG = logging.getLogger(__name__)
@@ -41,9 +42,15 @@ def kernels_allowed(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kernels_chosen(kernels: str) -> Iterator[None]:
-    """Within, TF_DLRM_KERNELS is `kernels`, but "auto" leaves it as it is."""
+    """Within, TF_DLRM_KERNELS is `kernels`, but "auto" leaves it as it is.
+
+    Raises:
+        UserError: If it is set to another text.
+    """
     before = os.environ.get(_VARIABLE)
-    if kernels != "auto":
+    if kernels == "auto":
+        _wish()
+    else:
         os.environ[_VARIABLE] = kernels
     try:
         yield
@@ -70,6 +77,16 @@ def is_saving() -> bool:
     return bool(save_context.in_save_context())
 
 
+def _wish() -> str:
+    wish = os.environ.get(_VARIABLE) or "auto"
+    if wish not in KERNELS:
+        raise UserError(
+            f"The environment variable {_VARIABLE} must be one of {', '.join(KERNELS)}, not "
+            f"{wish!r}."
+        )
+    return wish
+
+
 def load(folder: pathlib.Path) -> Any:
     """Returns TensorFlow's module of the operations of a folder of sources, or None without.
 
@@ -79,9 +96,7 @@ def load(folder: pathlib.Path) -> Any:
     Raises:
         ValueError: If TF_DLRM_KERNELS is another text, or is "native" and they cannot be compiled.
     """
-    wish = os.environ.get(_VARIABLE) or "auto"
-    if wish not in KERNELS:
-        raise ValueError(f"{_VARIABLE} must be one of {KERNELS}, but is {wish!r}.")
+    wish = _wish()
     if wish == "tensorflow":
         return None
     operations, reason = _load(folder)

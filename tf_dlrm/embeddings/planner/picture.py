@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tf_dlrm.embeddings.planner.simulate import Scale
+from tfrecords import files
 
 
 def draw_scaling(scales: Sequence[Scale], title: str, path: str) -> None:
@@ -60,4 +62,6 @@ def draw_scaling(scales: Sequence[Scale], title: str, path: str) -> None:
     right.set(xlabel="devices", ylabel="milliseconds of a step")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 1e3:g}"))
     right.legend(frameon=False, fontsize=8)
-    figure.savefig(path, format="png")
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    files.write_bytes(path, content.getvalue())

@@ -1,4 +1,4 @@
-"""How commands end that are interrupted, or whose flag file holds no flags."""
+"""How commands end that are interrupted."""
 
 import pytest
 
@@ -33,14 +33,3 @@ def test_an_interrupt_ends_with_a_sentence(
     assert done.code == 130
     assert done.err.splitlines()[-1].endswith(": stopped by SIGINT.")
     assert "Traceback" not in done.err and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("module", ["tfrecords.random", "tf_dlrm.evaluate", "tf_dlrm.launch"])
-def test_a_flag_file_that_is_not_text(run_command, tmp_path, module):
-    path = tmp_path / "flags"
-    path.write_bytes(b"--output_dir=\xff\xfe\x00")
-    after = ["--"] if module == "tf_dlrm.launch" else []
-    done = run_command(module, f"--flagfile={path}", *after)
-    assert done.code == 2
-    assert "--flagfile must name a file of flags as text: 'utf-8' codec" in done.err
-    assert "Traceback" not in done.err
