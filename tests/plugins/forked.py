@@ -108,7 +108,7 @@ class Forking:
 
 def _serve() -> None:
     sys.path[0] = _ROOT  # as `python -m` has it
-    _import_what_defines_no_flags()
+    import_what_defines_no_flags()
     gc.collect()
     gc.freeze()  # no copy looks through what all share
     answers = os.dup(1)
@@ -128,7 +128,8 @@ def _serve() -> None:
         os.write(answers, answer.encode())
 
 
-def _import_what_defines_no_flags() -> None:
+def import_what_defines_no_flags() -> None:
+    """Imports TensorFlow, Keras, and what commands use; each command defines its own flags."""
     import tensorflow as tf
     from absl import flags
 

@@ -9,7 +9,6 @@ process id of the command, and at its end with its exit code, a line each.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import pathlib
@@ -21,16 +20,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-# What defines no flags, since each command defines its own.
-_IMPORTED = (
-    "tf_keras",
-    "tf_dlrm.comparing.runs",
-    "tf_dlrm.serving.increment",
-    "tf_dlrm.training.assessment",
-    "tf_dlrm.training.exporting",
-    "tfrecords.conversion.tabular",
-    "tfrecords.traces.source",
-)
+from forked import import_what_defines_no_flags
+
 _ROOT = str(pathlib.Path(__file__).parents[2])
 
 
@@ -71,8 +62,7 @@ class Preloaded:
 
 def _serve() -> None:
     sys.path[0] = _ROOT
-    for name in _IMPORTED:
-        importlib.import_module(name)
+    import_what_defines_no_flags()
     answers = os.dup(1)
     for text in sys.stdin:
         child = os.fork()
