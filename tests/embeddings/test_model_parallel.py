@@ -260,7 +260,7 @@ def test_some_plan_learns_what_one_device_learns(case):
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=10)
+@hypothesis.settings(max_examples=5)
 @hypothesis.given(_cases(4, 4))
 def test_any_plan_learns_what_one_device_learns(case):
     _assert_learns_the_same(*case)

@@ -155,7 +155,7 @@ def is_right(field, text):
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(100, marks=pytest.mark.slow),
+        pytest.param(50, marks=pytest.mark.slow),
         pytest.param(5_000, marks=pytest.mark.exhaustive),
     ],
 )

@@ -122,10 +122,14 @@ def test_there_are_no_files_to_shard_by():
 # `test_random_ids` has the distributions of all kinds of bags.
 @pytest.mark.parametrize(
     ("ids", "repeats"),
-    [("power_law", True), ("normal", False)]
-    + [
-        pytest.param(*pair, marks=pytest.mark.slow)
-        for pair in (("power_law", False), ("uniform", True), ("uniform", False), ("normal", True))
+    [
+        ("power_law", True),
+        pytest.param("normal", False, marks=pytest.mark.slow),
+        pytest.param("uniform", False, marks=pytest.mark.slow),
+        *(
+            pytest.param(*pair, marks=pytest.mark.exhaustive)
+            for pair in (("power_law", False), ("uniform", True), ("normal", True))
+        ),
     ],
 )
 def test_ragged_lookups_have_one_to_k_ids(read_all, ids, repeats):

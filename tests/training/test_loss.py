@@ -101,8 +101,10 @@ def test_a_run_weighs_its_loss_as_its_flags_say(tiny, finished):
 
 @pytest.mark.parametrize(
     "where",
-    [{"distribution": "mirrored", "virtual_devices": 2}, {"distribution": "tpu", "tpu": "host"}],
-    ids=["two_replicas", "tpu_host"],
+    [
+        pytest.param({"distribution": "mirrored", "virtual_devices": 2}, id="two_replicas"),
+        pytest.param({"distribution": "tpu", "tpu": "host"}, id="tpu_host", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_weighs_its_loss_alike_elsewhere(tiny, weighted, where):
     wanted, options = weighted

@@ -77,6 +77,7 @@ def test_training_evaluation_and_export(tiny, tmp_path, name):
         assert found["log_loss"] == pytest.approx(result["log_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deepfm", pytest.param("dcn", marks=pytest.mark.exhaustive)])
 def test_two_replicas_learn_as_one_device(tiny, tmp_path, name):
     common = {"bottom_mlp": BOTTOM, "model": name, "embedding_optimizer": "adagrad"}

@@ -47,7 +47,10 @@ def converted(ratings, run_command, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "model",
-    ["matrix_factorization", pytest.param("factorization_machine", marks=pytest.mark.slow)],
+    [
+        pytest.param("matrix_factorization", marks=pytest.mark.slow),
+        pytest.param("factorization_machine", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_models_learn_whose_films_are_whose(tiny, converted, model):
     schema = "movielens_pairs" if model == "matrix_factorization" else "movielens"

@@ -105,6 +105,7 @@ def test_a_run_that_came_to_its_end_is_given_more_epochs(tiny, tmp_path):
     assert {k: result[k] for k in METRICS} == {k: expected[k] for k in METRICS}
 
 
+@pytest.mark.slow
 def test_ragged_features_train_and_resume_like_others(tiny, tmp_path, copy_as_of):
     options = {
         "random_indices_per_lookup": 4,
@@ -229,6 +230,7 @@ def test_find_non_finite_names_table_or_weight_or_slot(tiny):
     assert slot.name in found()
 
 
+@pytest.mark.slow
 def test_an_ensemble_trains_and_exports_the_mean_of_its_members(tiny, tmp_path, finished):
     folder = str(tmp_path / "ensemble")
     config = tiny(ensemble_size=2, model_dir=folder, export_dir=str(tmp_path / "export"))

@@ -184,7 +184,7 @@ def test_tables_of_the_embedding_unit_move_only_when_they_must(transfers):
     [
         (SGD(LearningRateSchedule(0.4, warmup_steps=4)), "Sgd"),
         (Adagrad(0.1, 0.1), "Adagrad"),
-        (LazyAdam(0.1), "Adam"),
+        pytest.param(LazyAdam(0.1), "Adam", marks=pytest.mark.slow),
         (FTRL(0.1), "Ftrl"),
     ],
 )

@@ -59,7 +59,7 @@ def test_known_models_are_as_published():
         assert known.dense.bottom_mlp[-1] == known.dim
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_trillions_need_hundreds_of_devices():
     known = KNOWN_MODELS["trillions"]
     features = known.features(SGD(0.1))

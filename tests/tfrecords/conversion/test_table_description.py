@@ -99,7 +99,7 @@ def _descriptions(draw):
     return TableDescription(form, label, dense, categorical, ignore=ignore, **options)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(_descriptions())
 def test_any_description_round_trips(description):
     text = to_toml(description)

@@ -137,6 +137,7 @@ def test_shards_by_block_draw_streams_of_their_own_with_the_same_locality(twin_d
         assert compare(*distances).max_difference < 0.05
 
 
+@pytest.mark.slow
 def test_shards_by_block_have_equally_many_batches(twin_dir):
     source = SyntheticSource(twin_dir, {"train": 9001})
     mine = _text(_blocks(source, shard=Shard(1, 2, "block")))
