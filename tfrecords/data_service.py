@@ -179,6 +179,7 @@ def _start(role: str) -> tuple[Any, int]:
             address = server.target
         else:
             server = start_worker(values.dispatcher, values.port, values.address)
+            # Private, and the only place where TensorFlow says which port it took.
             address = server._address
     except (tf.errors.OpError, RuntimeError) as error:  # whichever TensorFlow makes of it
         raise DataError(

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,24 +54,6 @@ class FileInfo:
                     f"{offset} follows {before}."
                 )
             before = offset
-
-
-def frames(
-    infos: Sequence[FileInfo], file_of: np.ndarray, record_of: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where records begin in their files, and their sizes there, int64 `[records]`.
-
-    Args:
-        infos: The files.
-        file_of: Index of the file of each record, `[records]`.
-        record_of: Its number in that file, `[records]`.
-    """
-    none: np.ndarray = np.zeros(0, np.int64)
-    first: np.ndarray = np.cumsum([0] + [len(info.offsets) for info in infos])[:-1]
-    starts = np.concatenate([none] + [np.array(info.offsets) for info in infos])
-    ends = np.concatenate([none] + [np.append(i.offsets[1:], i.size) for i in infos])
-    place = (first[file_of] if len(infos) else file_of) + record_of
-    return starts[place].astype(np.int64), (ends - starts)[place].astype(np.int64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
 from tfrecords import block, files, verify
-from tfrecords.dataset_info import DatasetInfo, FileInfo, SplitInfo, frames
+from tfrecords.dataset_info import DatasetInfo, SplitInfo
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
 from tfrecords.order import Features, ordered_batches
-from tfrecords.record_format import FOOTER, HEADER
 from tfrecords.remote_records import fetch_records
 from tfrecords.schema import CategoricalColumn, Schema
-
-_LENGTH_BYTES = 8
 
 
 class RecordSource:
@@ -106,9 +101,11 @@ class RecordSource:
             turns them into a sentence.
 
         Raises:
-            DataError: If there is no such split or an argument is out of range.
+            DataError: If there is no such split, an argument is out of range, or a record has
+                another length than `dataset.json` says.
         """
         info = self._split(split)
+        verify.check_lengths(self._data_dir, info)
         file_of: np.ndarray = np.repeat(
             np.arange(len(info.files)), [len(file.offsets) for file in info.files]
         )
@@ -129,7 +126,7 @@ class RecordSource:
         def fetch(blocks: np.ndarray) -> tf.data.Dataset:
             if files.is_remote(self._data_dir):
                 return fetch_records(paths, info.files, file_of[blocks], record_of[blocks])
-            return _records(paths, info.files, file_of[blocks], record_of[blocks])
+            return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
             return _decode(self.schema, records, rows, info.rows_per_record)
@@ -164,40 +161,15 @@ class RecordSource:
             ) from None
 
 
-def _records(
-    paths: np.ndarray, infos: Sequence[FileInfo], file_of: np.ndarray, record_of: np.ndarray
-) -> tf.data.Dataset:
+def _records(paths: np.ndarray, file_of: np.ndarray, record_of: np.ndarray) -> tf.data.Dataset:
     """One serialized record per (file, record in the file), in order."""
     names = tf.constant(paths.tolist(), tf.string, shape=[len(paths)])
-    offsets, sizes = frames(infos, file_of, record_of)
-    of_files: np.ndarray = np.array([info.size for info in infos], np.int64)
-    behind = of_files[file_of] - offsets - _LENGTH_BYTES
 
-    def read(
-        file: tf.Tensor, record: tf.Tensor, offset: tf.Tensor, size: tf.Tensor, behind: tf.Tensor
-    ) -> tf.data.Dataset:
-        name = tf.gather(names, file)
+    def read(file: tf.Tensor, record: tf.Tensor) -> tf.data.Dataset:
+        # Unbuffered: skipping a record reads its length only, the wanted one comes in one piece.
+        return tf.data.TFRecordDataset(tf.gather(names, file), buffer_size=0).skip(record).take(1)
 
-        def checked(length: tf.Tensor) -> tf.data.Dataset:
-            wanted = size - HEADER - FOOTER
-            right = tf.equal(tf.io.decode_raw(length, tf.int64)[0], wanted)
-            said = ["A record of the data set has another length than dataset.json says."]
-            with tf.control_dependencies([tf.debugging.Assert(right, said)]):
-                path = tf.identity(name)
-            # Unbuffered: skipping a record reads its length only, the wanted one comes in one
-            # piece.
-            return tf.data.TFRecordDataset(path, buffer_size=0).skip(record).take(1)
-
-        # TensorFlow asks for as much memory as the length says, and dies where there is not so
-        # much; so the length is looked at first.
-        lengths = tf.data.FixedLengthRecordDataset(
-            name, _LENGTH_BYTES, offset, behind, buffer_size=_LENGTH_BYTES
-        )
-        return lengths.flat_map(checked)
-
-    places = tf.data.Dataset.from_tensor_slices(
-        (file_of.astype(np.int64), record_of, offsets, sizes, behind)
-    )
+    places = tf.data.Dataset.from_tensor_slices((file_of.astype(np.int64), record_of))
     return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 

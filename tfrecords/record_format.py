@@ -24,10 +24,15 @@ def masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def header_of(length: int) -> bytes:
+    """The 12 bytes before `length` bytes of data."""
+    packed = struct.pack("<Q", length)
+    return packed + struct.pack("<I", masked_crc(packed))
+
+
 def frame(data: bytes) -> tuple[bytes, bytes]:
     """What stands before and after `data` in the file: 12 and 4 bytes."""
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(data))
+    return header_of(len(data)), struct.pack("<I", masked_crc(data))
 
 
 class Readable(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords import files
-from tfrecords.dataset_info import FileInfo, frames
+from tfrecords.dataset_info import FileInfo
 from tfrecords.record_format import read_records
 
 # A request waits for its answer much longer than for its bytes.
@@ -43,7 +43,13 @@ def fetch_records(
     from tensorflow_io.python.ops import core_ops
 
     names = tf.constant(paths.tolist(), tf.string, shape=[len(paths)])
-    offsets, sizes = frames(infos, file_of, record_of)
+    first: np.ndarray = np.cumsum([0] + [len(info.offsets) for info in infos])[:-1]
+    starts = np.concatenate([np.zeros(0, np.int64)] + [np.array(i.offsets) for i in infos])
+    ends = np.concatenate(
+        [np.zeros(0, np.int64)] + [np.append(i.offsets[1:], i.size) for i in infos]
+    )
+    place = (first[file_of] if len(infos) else file_of) + record_of
+    offsets, sizes = starts[place].astype(np.int64), (ends - starts)[place].astype(np.int64)
 
     def read(file: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         framed = core_ops.io_file_read(tf.gather(names, file), offset, size, "")

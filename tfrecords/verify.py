@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import struct
 from collections.abc import Iterator
 from typing import IO
 
 import google_crc32c
 
 from tfrecords import block, files, json_values
-from tfrecords.dataset_info import DatasetInfo, FileInfo
+from tfrecords.dataset_info import DatasetInfo, FileInfo, SplitInfo
 from tfrecords.errors import DataError
-from tfrecords.record_format import read_records
+from tfrecords.record_format import FOOTER, HEADER, header_of, read_records
 
 _CHUNK = 1 << 24
+_AGAIN = "Convert the data again, or copy the file again."
 
 
 def problems(data_dir: str, info: DatasetInfo) -> Iterator[str]:
@@ -57,14 +61,45 @@ def first_problem(data_dir: str, info: DatasetInfo) -> str | None:
     return next(problems(data_dir, info), None)
 
 
+def check_lengths(data_dir: str, split: SplitInfo) -> None:
+    """Refuses local files whose records say another length than `dataset.json` leaves them.
+
+    TensorFlow asks for as much memory as a record says, and ends the process where there is not so
+    much. A length whose checksum is wrong, or a file that is missing or too short, is left to
+    TensorFlow, which says so.
+
+    Args:
+        data_dir: The folder.
+        split: The files and their records.
+
+    Raises:
+        DataError: If there is such a record.
+    """
+    if files.is_remote(data_dir):
+        return  # Whose records are read by the places in dataset.json.
+    for file in split.files:
+        path = files.join(data_dir, file.path)
+        ends = [*file.offsets[1:], file.size]
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as stream:
+            for record, (begin, end) in enumerate(zip(file.offsets, ends, strict=True)):
+                found = os.pread(stream.fileno(), HEADER, begin)
+                wanted = end - begin - HEADER - FOOTER
+                if len(found) < HEADER or found == header_of(wanted):
+                    continue
+                (length,) = struct.unpack("<Q", found[:8])
+                if found == header_of(length):
+                    raise DataError(
+                        f"Record {record} of {path} is broken: its length is {length} bytes, where "
+                        f"dataset.json leaves it {wanted}. {_AGAIN}"
+                    )
+
+
 def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo) -> str | None:
-    again = "Convert the data again, or copy the file again."
     try:
         size = files.size(path)
     except OSError as error:
-        return (
-            f"The file {path} cannot be read: {(error.strerror or str(error)).rstrip('.')}. {again}"
-        )
+        reason = (error.strerror or str(error)).rstrip(".")
+        return f"The file {path} cannot be read: {reason}. {_AGAIN}"
     record = 0
     with files.explained(path), files.open_file(path) as raw:
         stream = _Summed(raw)
@@ -73,7 +108,7 @@ def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo)
                 if record == len(file.offsets) or offset != file.offsets[record]:
                     return (
                         f"Record {record} of {path} begins at byte {offset}, where dataset.json "
-                        f"has none. {again}"
+                        f"has none. {_AGAIN}"
                     )
                 columns = block.decode(info.schema, data)
                 found = len(columns[info.schema.label])
@@ -86,15 +121,15 @@ def _file_problem(path: str, file: FileInfo, rows: list[int], info: DatasetInfo)
         except ValueError as error:
             return (
                 f"Record {record} of {path} is broken: {error} (the file has {size} bytes, "
-                f"dataset.json says {file.size}). {again}"
+                f"dataset.json says {file.size}). {_AGAIN}"
             )
     if record < len(file.offsets):
         return (
             f"The file {path} ends after record {record - 1}: it has {size} bytes and {record} "
-            f"records, where dataset.json says {file.size} and {len(file.offsets)}. {again}"
+            f"records, where dataset.json says {file.size} and {len(file.offsets)}. {_AGAIN}"
         )
     if f"{stream.crc:08x}" != file.crc32c:
-        return f"The checksum of {path} is not the one in dataset.json. {again}"
+        return f"The checksum of {path} is not the one in dataset.json. {_AGAIN}"
     return None
 
 

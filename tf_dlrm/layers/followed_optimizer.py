@@ -100,7 +100,7 @@ class TableRates:
             ValueError: As of `follow`.
         """
         _check_no_loss_scale(optimizer, self._layer)
-        if self._follows_models and not self._is_followed(optimizer):
+        if self._follows_models and not self._follows_again(optimizer):
             self.followed = self._checked(optimizer, reference_rate, trap)
             if self.followed is not None:
                 self._of_models.append(self.followed)
@@ -119,13 +119,13 @@ class TableRates:
         if optimizer is None:
             if self.followed is None:
                 _check_no_float16(callers, self._layer)
-        elif not self._is_followed(optimizer):
+        elif not self._follows_again(optimizer):
             self.follow_model(optimizer, None, trap)
-            if self._is_followed(optimizer):
+            if self._follows_again(optimizer):
                 logging.warning(_FIRST_STEP, self._layer, _kind(optimizer), _rate(optimizer))
         return rates_scaled(None if self.followed is None else self.followed.scale())
 
-    def _is_followed(self, optimizer: Any) -> bool:
+    def _follows_again(self, optimizer: Any) -> bool:
         """Returns whether the optimizer is the one to follow, which it is again if it ever was."""
         if self._follows_models:
             known = [entry for entry in self._of_models if entry.optimizer is optimizer]

@@ -85,8 +85,8 @@ def check_cluster(options: DistributionOptions) -> None:
         _check_task(cluster, role, index)
         return
     if options.distribution == "parameter_server":
-        if is_server() or cluster:  # which checks the roles
-            _check_task(cluster, role, index)
+        is_server()  # which checks the roles
+        _check_task(cluster, role, index)
         return
     if tasks > 1:
         raise UserError(
