@@ -92,6 +92,8 @@ def run(main: Callable[[], dict[str, Any]]) -> None:
             sys.stdout.write(json.dumps(main(), allow_nan=False) + "\n")
             shared.flush_output()
         except (UserError, DataError, OSError) as error:
+            # What it would say of objects that are dropped now, such as a half restored model.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
             print(f"{name}: {shared.sentence(error)}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:

@@ -45,8 +45,11 @@ def decode(schema: Schema, data: bytes) -> dict[str, np.ndarray]:
         example = tf.train.Example.FromString(data)
     except Exception as error:  # protobuf's DecodeError is not part of TensorFlow's interface
         raise ValueError(f"it is no tf.train.Example ({error})") from error
-    columns = {}
-    for name, dtype in feature_types(schema).items():
+    columns: dict[str, np.ndarray] = {}
+    types = feature_types(schema)
+    for name in sorted(set(example.features.feature) - set(types)):
+        raise ValueError(f"it has the column {name!r}, which the schema does not have")
+    for name, dtype in types.items():
         values = example.features.feature[name].bytes_list.value
         if len(values) != 1:
             raise ValueError(f"it has no column {name!r}")

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
@@ -49,7 +50,12 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
 
     A remote file that is written appears when it is closed. Use it within `explained`, since
     remote files are opened by their first read or write.
+
+    Raises:
+        DataError: If a local one to read is a pipe or a device: reading it may never end.
     """
+    if "r" in mode:
+        check_regular(path)
     if not is_remote(path):
         return open(local(path), mode, encoding=None if "b" in mode else "utf-8")
     return _gfile(path).GFile(path, mode)
@@ -65,6 +71,20 @@ def read_bytes(path: str) -> bytes:
     """
     with explained(path), open_file(path) as file:
         return file.read()
+
+
+def check_regular(path: str) -> None:
+    """Refuses a local path that is a pipe, a socket or a device: reading it may never end.
+
+    Raises:
+        DataError: If it is one. A missing file and a folder are left to whoever opens it.
+    """
+    if is_remote(path):
+        return
+    with contextlib.suppress(OSError):
+        mode = os.stat(local(path)).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{path} is a pipe, a socket or a device, where a file is needed.")
 
 
 def write_bytes(path: str, data: bytes) -> None:

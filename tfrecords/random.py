@@ -19,7 +19,9 @@ from tfrecords import entry_point
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
 from tfrecords.hashing import hash_number
+from tfrecords.machine import check_disk
 from tfrecords.order import Features, ordered_batches
+from tfrecords.progress import Progress
 from tfrecords.random_ids import IDS, IdDistribution, draw_bags, draw_ids
 from tfrecords.random_schema import CRITEO_KAGGLE, check_lookups, random_schema, table_sizes
 from tfrecords.schema import CategoricalColumn, Schema
@@ -344,13 +346,21 @@ def _define_flags() -> None:
     )
 
 
-def _write(source: RandomSource, output_dir: str) -> None:
+def _write(source: RandomSource, output_dir: str, progress: Progress) -> None:
+    rows = {split: source.rows(split) for split in ("train", "evaluation")}
+    total = sum(rows.values())
+    check_disk(f"A data set of {total} rows", output_dir, total * source.schema.row_bytes)
     with DatasetWriter(output_dir, source.schema, source.description(), ROWS_PER_RECORD) as writer:
         try:
-            for split in ("train", "evaluation"):
+            for split, count in rows.items():
+                progress.begin(f"Writing {split}", count)
+                done = 0
                 for features, label in source.batches(split, _BLOCK_ROWS):
                     arrays = {name: _arrays(column) for name, column in features.items()}
                     writer.write(split, arrays, label.numpy())
+                    done += len(label)
+                    progress.update(done, done)
+                progress.end(done)
         except tf.errors.OpError as error:  # above all too little memory
             raise DataError(source.explain(error)) from error
 
@@ -379,7 +389,7 @@ def main(argv: Sequence[str]) -> None:
         indices_per_lookup=values.indices_per_lookup,
         dense=values.dense,
     )
-    _write(source, values.output_dir)
+    _write(source, values.output_dir, Progress())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from tfrecords.errors import DataError
 from tfrecords.schema import CategoricalColumn, Schema
 
 CRITEO_KAGGLE = "criteo_kaggle"
+# Several operations each in the graphs that make rows and train on them.
+MOST_TABLES = 5000
 
 
 def table_sizes(tables: Sequence[str], max_vocabulary: int = 0) -> tuple[int, ...]:
@@ -32,6 +34,8 @@ def table_sizes(tables: Sequence[str], max_vocabulary: int = 0) -> tuple[int, ..
                     f"tables has {size!r}, but takes vocabulary sizes of 1 or more, or "
                     f"{CRITEO_KAGGLE}."
                 )
+        if len(tables) > MOST_TABLES:
+            raise DataError(f"tables has {len(tables)} sizes, but takes at most {MOST_TABLES}.")
         sizes = tuple(int(size) for size in tables)
     return tuple(min(size, max_vocabulary or size) for size in sizes)
 

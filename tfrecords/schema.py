@@ -111,6 +111,12 @@ class Schema:
         """Names of the categorical columns, in order."""
         return tuple(column.name for column in self.categorical)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the values of a row; of a column of any number of ids, those of one id."""
+        ids = sum((column.hotness or 1) * column.dtype.itemsize for column in self.categorical)
+        return 4 * (1 + len(self.dense)) + ids
+
     def to_json(self) -> dict[str, Any]:
         """The schema as values that `json.dumps` takes."""
         return {
@@ -127,6 +133,12 @@ class Schema:
             DataError: If a part is missing, is not known, or is not allowed.
         """
         try:
+            for part in ("dense", "categorical"):
+                # A text is a sequence of names too, each of one letter.
+                if not isinstance(value[part], (list, tuple)):
+                    raise DataError(
+                        f"{part!r} of a schema must be a list, not {value[part]!r:.80}."
+                    )
             return cls(
                 dense=tuple(value["dense"]),
                 categorical=tuple(CategoricalColumn(**column) for column in value["categorical"]),

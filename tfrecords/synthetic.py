@@ -27,6 +27,7 @@ from absl import app, flags
 from tfrecords import block, entry_point
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
+from tfrecords.machine import check_disk, check_memory
 from tfrecords.progress import Progress
 from tfrecords.traces.dataset_columns import read_ids
 from tfrecords.traces.distribution import Distribution
@@ -198,6 +199,8 @@ def _generate(progress: Progress) -> None:
         padding=values.padding,
         new_after_all=values.new_after_all,
     )
+    check_memory(f"--length={values.length}", 8 * values.length)
+    check_disk(f"--length={values.length}", values.synthetic_file, values.length)
     progress.begin("Generating", values.length)
     parts = []
     while generator.position < values.length:
@@ -269,6 +272,8 @@ def _write(progress: Progress) -> None:
         if count is not None:
             rows[split] = count
     source = SyntheticSource(values.distribution_dir, rows, values.seed)
+    total = sum(rows.values())
+    check_disk(f"A data set of {total} rows", values.output_dir, total * source.schema.row_bytes)
     with DatasetWriter(
         values.output_dir, source.schema, source.description(), ROWS_PER_RECORD
     ) as writer:

@@ -195,6 +195,15 @@ def test_an_error_from_elsewhere(numbered):
     assert "its files are whole" in said and said.endswith("the network fell over.")
 
 
+def test_verify_finds_a_column_that_the_description_lost(numbered):
+    path, _, _ = numbered(60)
+    info = DatasetInfo.load(path)
+    kept = dataclasses.replace(info.schema, categorical=info.schema.categorical[1:])
+    problem = verify.first_problem(path, dataclasses.replace(info, schema=kept))
+    lost = info.schema.categorical[0].name
+    assert f"it has the column {lost!r}, which the schema does not have" in problem
+
+
 def test_verify_finds_a_file_with_another_checksum(numbered):
     path, _, _ = numbered(100)
     info = DatasetInfo.load(path)

@@ -185,6 +185,15 @@ def test_a_broken_file_leaves_no_data_set(numbered, tmp_path):
         import_examples(str(tmp_path / "rows"), str(tmp_path / "back"))
 
 
+def test_files_without_a_record(numbered, tmp_path):
+    export_examples(RecordSource(numbered(60)[0]), str(tmp_path / "rows"))
+    for path in (tmp_path / "rows").glob("*.tfrecord"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=f"The files of {tmp_path / 'rows'} hold no record"):
+        import_examples(str(tmp_path / "rows"), str(tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
+
+
 def test_a_truncated_compressed_file(numbered, tmp_path):
     export_examples(RecordSource(numbered(60)[0]), str(tmp_path / "rows"), compress=True)
     path = tmp_path / "rows" / "train-00000-of-00001.tfrecord.gz"

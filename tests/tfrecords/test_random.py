@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -304,9 +305,23 @@ def test_the_program_writes_what_the_source_makes(tmp_path, run_command, read_bl
     np.testing.assert_array_equal(labels, label)
     np.testing.assert_array_equal(written["dense"], features["dense"])
     assert written["C1"] == features["C1"].to_list()
+    assert re.search(r"^Writing train: 500 rows, [\d,]+ rows/s", done.err, re.MULTILINE), done.err
     failed = run_command(*program, "--tables=40,2", "--indices_per_lookup=3", "--norepeats")
     assert failed.code == 1
     assert failed.err.splitlines()[-1].startswith("error: Column 'C2' takes 3 ids per lookup")
+
+
+def test_more_than_a_disk_has_is_refused_before_it_is_made(tmp_path, run_command):
+    program = ("tfrecords.random", f"--output_dir={tmp_path / 'out'}", "--rows=1000000000000")
+    done = run_command(*program, "--tables=9,9", "--dense_features=1", "--evaluation_rows=0")
+    assert done.code == 1
+    # A label, a number and two ids of four bytes each.
+    said = "error: A data set of 1000000000000 rows needs 16.0 TB of disk or more, but that of"
+    assert done.err.splitlines()[-1].startswith(said)
+    assert not (tmp_path / "out").exists()
+    done = run_command(*program[:2], f"--tables={','.join(['9'] * 5001)}")
+    assert done.code == 1
+    assert "tables has 5001 sizes, but takes at most 5000." in done.err
 
 
 @pytest.mark.process

@@ -26,6 +26,8 @@ def test_json_round_trip():
         (lambda: Schema((), (CategoricalColumn("dense", 5),)), "cannot be called 'dense'"),
         (lambda: Schema((), ()), "at least one dense or categorical column"),
         (lambda: Schema.from_json({"dense": []}), "schema cannot be read: KeyError"),
+        (lambda: Schema.from_json({"dense": "I1"}), "'dense' of a schema must be a list, not 'I1'"),
+        (lambda: Schema.from_json({"dense": [], "categorical": {}}), "must be a list, not {}"),
     ],
 )
 def test_what_is_not_allowed(make, message):
@@ -36,3 +38,5 @@ def test_what_is_not_allowed(make, message):
 def test_large_vocabularies_take_eight_bytes():
     assert CategoricalColumn("c", 2**31 - 1).dtype == "<i4"
     assert CategoricalColumn("c", 2**31).dtype == "<i8"
+    columns = (CategoricalColumn("c", 2**31, 3), CategoricalColumn("d", 9, None))
+    assert Schema(("a", "b"), columns).row_bytes == 3 * 4 + 3 * 8 + 4

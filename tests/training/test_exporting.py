@@ -190,6 +190,18 @@ def test_an_increment_makes_the_base_what_a_full_export_is(run, exports, tmp_pat
     assert compare(tmp_path / "folded", at(run, 60), max_difference=0.1)["rows"] == 700
 
 
+def test_a_run_whose_description_says_other_sizes(run, tmp_path):
+    edited = tmp_path / "run"
+    shutil.copytree(run, edited)
+    text = json.loads((edited / "run.json").read_text())
+    text["schema"]["categorical"][1]["vocabulary_size"] -= 1
+    (edited / "run.json").write_text(json.dumps(text))
+    said = r"has table 'C2' with the shape \(60, \d+\), where run.json says \(59, \d+\)"
+    with pytest.raises(UserError, match=said):
+        export_checkpoint(str(edited), "", str(tmp_path / "out"), ExportOptions())
+    assert not (tmp_path / "out").exists()
+
+
 def test_increments_follow_each_other(run, exports, tmp_path):
     export(run, 58, tmp_path / "back", exports("float32", 60))
     fold(str(exports("float32", 60)), str(tmp_path / "back"), str(tmp_path / "old"))

@@ -11,6 +11,7 @@ from tf_dlrm.training.build import build_model
 from tf_dlrm.training.config import OptimizerOptions
 from tf_dlrm.training.memory import available_bytes, said_when_it_runs_out
 from tf_dlrm.training.model_options import ModelOptions
+from tf_dlrm.training.run import train
 from tfrecords.schema import CategoricalColumn, Schema
 
 _MEMINFO = "MemTotal:  9000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\nSwapFree:  20 kB\n"
@@ -60,6 +61,18 @@ def test_a_model_larger_than_memory_says_what_it_needs(
     sentence = str(error.value)
     assert f"needs {needed} of memory or more, but this machine has 3.0 GB left" in sentence
     assert ("The largest table, many, has 100000000000000 rows" in sentence) == (size > 5)
+
+
+def test_a_batch_larger_than_memory_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * 10**9)
+    schema = Schema(("x",), (CategoricalColumn("few", 5, 3), CategoricalColumn("any", 7, None)))
+    memory.check_batch(125_000_000, schema, "batch_size")  # 24 bytes each
+    said = "--batch_size=125000001 is too many: a batch needs 3.0 GB of memory or more, but"
+    with pytest.raises(UserError, match=said):
+        memory.check_batch(125_000_001, schema, "batch_size")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 300)
+    with pytest.raises(UserError, match="--batch_size=64 is too many"):
+        train(tiny(batch_size=64))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position, checkpoint_folder
 from tf_dlrm.training.run import train
 from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
+from tfrecords.errors import DataError
 
 
 def newest(config):
@@ -86,6 +87,25 @@ def test_damaged_files_of_a_run_are_named(tiny, begun, name, content, sentence):
     with pytest.raises(UserError) as error:
         train(tiny())
     assert sentence in str(error.value)
+
+
+def test_a_description_of_other_columns_is_refused(tiny, begun):
+    path = pathlib.Path(begun.run.model_dir) / "run.json"
+    text = json.loads(path.read_text())
+    text["schema"]["categorical"][0]["vocabulary_size"] += 1
+    path.write_text(json.dumps(text))
+    with pytest.raises(UserError, match=f"{path} describes other columns than its own data has"):
+        train(tiny())
+
+
+@pytest.mark.parametrize("name", ["run.json", "checkpoint", "checkpoint-*.index"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tiny, begun, name):
+    folder = pathlib.Path(begun.run.model_dir)
+    (path,) = (folder if name == "run.json" else folder / "checkpoints").glob(name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=f"{path} is a pipe, a socket or a device"):
+        train(tiny())
 
 
 def test_leftovers_of_an_interrupted_save_are_removed(begun):

@@ -164,7 +164,7 @@ class Plan:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"The plan is not JSON: {error}.") from error
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise ValueError(f"The plan has no 'format': {_FORMAT}.")

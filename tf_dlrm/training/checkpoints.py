@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -106,6 +107,7 @@ class Checkpoints:
         path = path or self.latest
         if path is None:
             raise UserError(f"There is no checkpoint in {self.folder}.")
+        _check_regular(path)
         try:
             status = self._checkpoint.restore(path)
             status.assert_existing_objects_matched()
@@ -153,6 +155,7 @@ def newest_checkpoint(model_dir: str) -> str | None:
         UserError: if there are checkpoints, but the file that names the newest is gone or damaged.
     """
     folder = checkpoint_folder(model_dir)
+    files.check_regular(files.join(folder, "checkpoint"))
     try:
         newest = tf.train.latest_checkpoint(folder)
     except (ValueError, tf.errors.OpError):
@@ -164,6 +167,14 @@ def newest_checkpoint(model_dir: str) -> str | None:
             "which is the newest, is missing or damaged; restore it, or use another --model_dir."
         )
     return newest
+
+
+def _check_regular(prefix: str) -> None:
+    """Refuses a checkpoint of which a file is a pipe or a device, for which TensorFlow waits."""
+    folder, name = os.path.split(prefix)
+    for file in _checkpoint_files(folder):
+        if file.startswith(f"{name}."):
+            files.check_regular(files.join(folder, file))
 
 
 def _whole_checkpoints(folder: str) -> set[str]:

@@ -97,7 +97,7 @@ class History:
             try:
                 entry = json.loads(line)
                 int(entry["step"])
-            except (ValueError, LookupError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{self._path}, line {number}, is no evaluation ({error!r}); remove the "
                     "line to go on without it."

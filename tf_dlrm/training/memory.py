@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import pathlib
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -14,6 +13,8 @@ from tf_dlrm.embeddings import FeatureConfig, TableConfig, stored_features, tabl
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.training.model_options import ModelOptions
 from tf_dlrm.training.processes import Processes
+from tfrecords.machine import available_bytes, in_words
+from tfrecords.schema import Schema
 
 _FLOAT_BYTES = 4
 
@@ -61,9 +62,30 @@ def check_memory(
     raise UserError(
         f"The model needs {in_words(needed)} of memory or more, but this machine has "
         f"{in_words(available)} left.{of_largest} Take smaller sizes (--embedding_dim, "
-        "--hash_buckets, --top_mlp, --ensemble_size), or spread the tables over several machines "
-        "(--distribution=multi_worker_mirrored or parameter_server)."
+        "--hash_buckets, --top_mlp, --ensemble_size; of random data --random_tables), or spread "
+        "the tables over several machines (--distribution=multi_worker_mirrored or "
+        "parameter_server)."
     )
+
+
+def check_batch(rows: int, schema: Schema, option: str) -> None:
+    """Refuses batches of which one alone is larger than the memory of this machine.
+
+    Args:
+        rows: Rows of a batch.
+        schema: Their columns.
+        option: The option that says how many rows.
+
+    Raises:
+        UserError: If a batch needs more than there is.
+    """
+    needed = rows * schema.row_bytes
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise UserError(
+            f"--{option}={rows} is too many: a batch needs {in_words(needed)} of memory or "
+            f"more, but this machine has {in_words(available)} left."
+        )
 
 
 @contextlib.contextmanager
@@ -77,45 +99,6 @@ def said_when_it_runs_out(advice: str) -> Iterator[None]:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
         raise UserError(f"There is not enough memory ({first_line(error)}). {advice}") from error
-
-
-def available_bytes(root: str = "/") -> int | None:
-    """Returns how much memory this process may still take; None where Linux does not say.
-
-    It is the least of what the machine has left and what the limits of its control group, as those
-    of a container, leave.
-
-    Args:
-        root: Where the file system begins.
-    """
-    found = []
-    with contextlib.suppress(OSError, LookupError, ValueError):
-        lines = pathlib.Path(root, "proc/meminfo").read_text(encoding="ascii").splitlines()
-        kilobytes = {name: int(rest.split()[0]) for name, rest in (x.split(":") for x in lines)}
-        found.append(1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)))
-    groups = pathlib.Path(root, "sys/fs/cgroup")
-    for limit, used, details, cache in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        (
-            *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-            *("memory/memory.stat", "total_inactive_file"),
-        ),
-    ):
-        with contextlib.suppress(OSError, LookupError, ValueError):
-            most = int((groups / limit).read_text(encoding="ascii"))
-            taken = int((groups / used).read_text(encoding="ascii"))
-            stat = dict(x.split() for x in (groups / details).read_text("ascii").splitlines())
-            # The kernel takes the pages of files back before it refuses any.
-            found.append(max(0, most - taken + int(stat[cache])))
-    return min(found, default=None)
-
-
-def in_words(size: int) -> str:
-    """Returns a number of bytes for a sentence: 1.5 GB."""
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size:,} bytes"
 
 
 def _table_bytes(table: TableConfig) -> int:

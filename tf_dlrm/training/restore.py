@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.python.trackable import trackable_utils
 
+from tf_dlrm.embeddings import stored_features, tables_of
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.tables import ROWS
 from tf_dlrm.errors import UserError
@@ -100,13 +101,26 @@ def _checkpoint_rows(model: RankingModel | Ensemble, path: str) -> TableRows:
         path: Path prefix of the checkpoint.
     """
     reader = CheckpointRows(path)
-    owners = ["model/"]
+    owners, members = ["model/"], [model]
     if isinstance(model, Ensemble):
         owners = [f"model/member_{k}/" for k in range(model.size)]
+        members = model.members
+
+    def key(collection: int, table: str) -> str:
+        name = trackable_utils.escape_local_name(f"table:{table}")
+        return f"{owners[collection]}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{ROWS}"
+
+    for collection, member in enumerate(members):
+        for table in tables_of(stored_features(member.config.features)):
+            shape = reader.shapes.get(key(collection, table.name))
+            if shape != (table.vocabulary_size, table.dim):
+                raise UserError(
+                    f"The checkpoint {path} can't be restored: it is damaged or of another model "
+                    f"(it has table {table.name!r} with the shape {shape}, where run.json says "
+                    f"{(table.vocabulary_size, table.dim)})."
+                )
 
     def rows(collection: int, table: str, start: int, count: int) -> np.ndarray:
-        name = trackable_utils.escape_local_name(f"table:{table}")
-        key = f"{owners[collection]}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{ROWS}"
-        return reader.read(key, start, count)
+        return reader.read(key(collection, table), start, count)
 
     return rows

@@ -39,6 +39,7 @@ from tf_dlrm.training.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
+from tf_dlrm.training.memory import check_batch
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
 from tf_dlrm.training.placing import evaluated_logits, plan_tables
 from tf_dlrm.training.processes import Processes
@@ -94,6 +95,9 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
+    for split, option in (("train", "batch_size"), ("evaluation", "eval_batch_size")):
+        rows = min(getattr(options, option), rows_or_none(source, split))
+        check_batch(rows, source.schema, option)
     for column, name in check_inputs(source.schema).items():
         _LOG.info("column %r is the input %r of an exported model", column, name)
     _LOG.info("%d rows to train on; first the model is made", rows_or_none(source, "train"))
@@ -226,7 +230,12 @@ def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str
 def _check_splits(options: RunOptions, source: Source) -> None:
     """Refuses data that the run can't train on, or can't evaluate on where that is asked for."""
     if not rows_or_none(source, "train"):
-        raise UserError("The data has no training rows.")
+        raise UserError("The data has no training rows: its split 'train' is empty or missing.")
+    if not source.schema.categorical:
+        raise UserError(
+            "The data has no categorical column, but the models need one at least, for their "
+            "tables."
+        )
     _check_labels(options, source)
     if not rows_or_none(source, "evaluation"):
         for name in ("eval_every_steps", "eval_steps", "target_auc"):
@@ -346,6 +355,12 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
         raise UserError(
             f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
             f"{run['data_fingerprint']}); use the same data or another --model_dir."
+        )
+    # Equal data have equal columns, so this one was edited, or damaged.
+    if before["schema"] != run["schema"]:
+        raise UserError(
+            f"{files.join(model_dir, 'run.json')} describes other columns than its own data has; "
+            "restore it, or use another --model_dir."
         )
 
 

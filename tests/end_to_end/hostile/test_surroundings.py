@@ -200,7 +200,7 @@ _FLAG_FILES = {
     "an unknown flag": b"--no_such_flag=1\n",
     "no flag": b"batch_size=3\n",
     "utf-16": "--batch_size=3\n".encode("utf-16"),
-    "a value with a carriage return": b"--distribution=one_device\r\r\n",
+    "a value with a carriage return": b"--distribution=one\rdevice\n",
 }
 
 

@@ -113,7 +113,7 @@ def load_hardware(name_or_file: str) -> Hardware:
             )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}.") from error
     return _checked(path, values)
 
