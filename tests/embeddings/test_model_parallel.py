@@ -377,6 +377,19 @@ def test_a_checkpoint_knows_no_placement(trained, to_world, elements, monkeypatc
     assert [int(counter) for counter in other.tables.counters] == [1] * to_world
 
 
+def test_arrays_of_all_tables_are_taken_by_all_replicas():
+    both = _small()
+    arrays = {
+        key: np.full(array.shape, number, array.dtype)
+        for number, (key, array) in enumerate(both.sharded.tables.to_arrays().items(), 3)
+    }
+    both.sharded.tables.assign_arrays(arrays)
+    for key, array in both.sharded.tables.to_arrays().items():
+        np.testing.assert_array_equal(array, arrays[key], err_msg=key)
+    updates = int(arrays[":updates"])
+    assert [int(counter) for counter in both.sharded.tables.counters] == [updates] * 2
+
+
 @pytest.mark.slow
 def test_two_lookups_are_one_update_unless_one_replica_has_a_gradient_that_is_not_finite():
     optimizer = LazyAdam(0.1)
