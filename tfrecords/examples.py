@@ -150,10 +150,8 @@ def import_examples(
                     of_splits.setdefault(split, odd_labels.LabelRange()).add(label)
         finally:
             check_unchanged(before)
-        if not of_splits:
-            raise DataError(
-                f"The files of {input_dir} hold no record, so there is nothing to import."
-            )
+        for split in sorted({split for split, _ in paths} - set(of_splits)):
+            raise DataError(f"The files of the split {split!r} in {input_dir} hold no record.")
         if on_odd_labels == odd_labels.FAIL:
             for split, found in of_splits.items():
                 found.check(split)

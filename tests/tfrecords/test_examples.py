@@ -189,7 +189,7 @@ def test_files_without_a_record(numbered, tmp_path):
     export_examples(RecordSource(numbered(60)[0]), str(tmp_path / "rows"))
     for path in (tmp_path / "rows").glob("*.tfrecord"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=f"The files of {tmp_path / 'rows'} hold no record"):
+    with pytest.raises(DataError, match=f"of the split 'train' in {tmp_path / 'rows'} hold no"):
         import_examples(str(tmp_path / "rows"), str(tmp_path / "back"))
     assert not (tmp_path / "back").exists()
 

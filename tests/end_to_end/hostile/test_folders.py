@@ -123,7 +123,6 @@ def test_dataset_json(refused, place, edit, command):
         "another crc": "train-00000",
         "no train": "train",
         "no splits": "train" if command == TRAIN else "no row in any split",
-        "categorical": "column",
     }.get(edit, "dataset.json")
     refused(*shlex.split(command), words=words)
 
@@ -244,7 +243,9 @@ def test_run_json(refused, place, edit, command):
     )
     if command == RESUME:
         words = "run"
-    if edit in (
+    if command == EVALUATE and edit == "vocabulary":
+        words = "C1"  # of which it says that no memory holds it
+    elif edit in (
         "ensemble",
         "embedding_dim 10**15",
         "vocabulary",
@@ -303,7 +304,8 @@ _SAVED = {
 )
 @pytest.mark.parametrize("edit", [*_SAVED, "a folder", "unreadable", "a dangling link"])
 def test_a_saved_model(refused, place, edit, file, command):
-    path = sorted(pathlib.Path(place("{saved}")).glob(file))[0]
+    # Of several the last, which has rows of tables: the others an increment has itself.
+    path = sorted(pathlib.Path(place("{saved}")).glob(file))[-1]
     if edit in _SAVED:
         path.write_bytes(_SAVED[edit](path.read_bytes()))
     else:
