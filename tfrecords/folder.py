@@ -19,6 +19,31 @@ from tfrecords.lock import Lock, LockHeld
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def lock_folder(path: str, kind: str = "data set") -> Lock:
+    """Takes the lock that `WholeFolder` takes, for whoever writes a local folder in another way.
+
+    Raises:
+        DataError: If another process is making the same folder at this moment.
+    """
+    path = files.absolute(path)
+    return _lock(*os.path.split(path), f"{kind} {path}")
+
+
+def _lock(parent: str, name: str, what: str) -> Lock:
+    lock = os.path.join(parent, f".{name}.lock")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        return Lock(lock)
+    except LockHeld:
+        raise DataError(
+            f"Another process is writing the {what} at this moment; wait until it has ended."
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DataError(f"The lock file {lock} is a link; remove it.") from error
+        raise DataError(f"The folder {parent} cannot be written: {error.strerror}.") from error
+
+
 class WholeFolder:
     """Work on a folder beside the one that is wanted, which takes its place when it is complete.
 
@@ -66,19 +91,7 @@ class WholeFolder:
             parent, name = os.path.split(self._path)
         self._replaced = os.path.join(parent, f".{name}.replaced")
         self.work = os.path.join(parent, f".{name}.incomplete")
-        lock = os.path.join(parent, f".{name}.lock")
-        try:
-            os.makedirs(parent, exist_ok=True)
-            self._lock: Lock | None = Lock(lock)
-        except LockHeld:
-            raise DataError(
-                f"Another process is writing the {kind} {self._path} at this moment; "
-                "wait until it has ended."
-            ) from None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise DataError(f"The lock file {lock} is a link; remove it.") from error
-            raise DataError(f"The folder {parent} cannot be written: {error.strerror}.") from error
+        self._lock: Lock | None = _lock(parent, name, f"{kind} {self._path}")
         try:
             self._clear()
             self._check_target()

@@ -17,6 +17,7 @@ from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.options import Options
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
+from tfrecords.folder import lock_folder
 
 
 @pytest.mark.parametrize("workers", ["one", "threads"])
@@ -98,6 +99,17 @@ def test_rows_that_the_splits_cannot_share_are_refused(tmp_path, criteo_lines, c
         convert_with_beam(
             [tmp_path / "b.txt"], tmp_path / "out", CriteoFormat(), Options(on_bad_row="skip")
         )
+
+
+def test_two_that_write_one_folder(tmp_path, criteo_file, convert_with_beam):
+    lock = lock_folder(str(tmp_path / "out"))
+    with pytest.raises(DataError, match=f"Another process is writing the data set {tmp_path}/out"):
+        convert_with_beam([criteo_file], tmp_path / "out", CriteoFormat(), Options())
+    assert not (tmp_path / "out").exists()
+    lock.release()
+    convert_with_beam([criteo_file], tmp_path / "out", CriteoFormat(), Options())
+    assert DatasetInfo.load(str(tmp_path / "out")).splits["train"].rows
+    assert sorted(os.listdir(tmp_path)) == ["criteo.txt", "out"]
 
 
 def test_an_unknown_runner_is_named(tmp_path, criteo_file):

@@ -14,10 +14,11 @@ same rows in the same records as those of `tfrecords.conversion`, whatever the n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -25,7 +26,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsIter, AsSingleton
 
-from tfrecords import dataset_info, writer
+from tfrecords import dataset_info, files, writer
 from tfrecords.beam import counting, steps
 from tfrecords.beam.errors import sentence
 from tfrecords.beam.finish import Finish
@@ -39,6 +40,7 @@ from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
 from tfrecords.errors import DataError
+from tfrecords.folder import lock_folder
 from tfrecords.unchanged import FileState
 
 # Beam's own direct runner of this process. Its name "DirectRunner" would first try to fetch a
@@ -74,7 +76,8 @@ def convert(
         Rows of each split.
 
     Raises:
-        DataError: If input, output or options cannot be used; nothing is changed then.
+        DataError: If input, output or options cannot be used, or another process is writing the
+            same local folder; nothing is changed then.
     """
     pipeline_options = pipeline_options or PipelineOptions([f"--runner={DIRECT_RUNNER}"])
     FileSystems.set_options(pipeline_options)
@@ -84,26 +87,40 @@ def convert(
         raise DataError("There is no input file.")
     features.hotness(format, options)
     options.check_files(len(inputs))
-    conversion = Conversion(
-        tuple(inputs),
-        tuple(states(inputs)),
-        OutputFolder.open(output_dir, overwrite),
-        format,
-        options,
-        records_per_file or _records_per_file(format, options),
-        unit_bytes,
-    )
+    with _locked(output_dir):
+        conversion = Conversion(
+            tuple(inputs),
+            tuple(states(inputs)),
+            OutputFolder.open(output_dir, overwrite),
+            format,
+            options,
+            records_per_file or _records_per_file(format, options),
+            unit_bytes,
+        )
+        try:
+            with beam.Pipeline(options=pipeline_options) as pipeline:
+                conversion.expand(pipeline)
+        except BaseException as error:
+            _discard(conversion.folder)
+            if isinstance(error, Exception):
+                # What was found wrong may be what somebody is writing at this moment.
+                check_unchanged(conversion.states)
+                raise DataError(sentence(error)) from error
+            raise
+        return _rows(conversion.folder)
+
+
+@contextlib.contextmanager
+def _locked(output_dir: str) -> Iterator[None]:
+    """Keeps other processes from writing the same folder, where it is a local one."""
+    if files.is_remote(output_dir):
+        yield  # stores have no locks
+        return
+    lock = lock_folder(output_dir)
     try:
-        with beam.Pipeline(options=pipeline_options) as pipeline:
-            conversion.expand(pipeline)
-    except BaseException as error:
-        _discard(conversion.folder)
-        if isinstance(error, Exception):
-            # What was found wrong may be what somebody is writing at this moment.
-            check_unchanged(conversion.states)
-            raise DataError(sentence(error)) from error
-        raise
-    return _rows(conversion.folder)
+        yield
+    finally:
+        lock.release(remove=True)
 
 
 @dataclasses.dataclass(frozen=True)
