@@ -41,7 +41,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.10",
             "pytest>=8",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.7",
             "pyyaml>=6",
             "ruff>=0.6",
             "tensorflow-serving-api>=2.17,<2.22",
