@@ -21,6 +21,7 @@ with open({started!r}, "a") as file:
     file.write(folder.parent.parent.name + " " + flags["batch_size"] + "\\n")
 (folder / "checkpoints").mkdir(exist_ok=True)
 (folder / "checkpoints" / "checkpoint").touch()
+(folder / "metrics.jsonl").write_text(json.dumps(dict(step=20, auc=0.5, accuracy=0.5)) + "\\n")
 what = os.environ.get("BEHAVIOUR")
 if what == "die":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -29,7 +30,9 @@ if what == "fail":
     print("train: the loss became nan.", file=sys.stderr)
     sys.exit(2)
 print("a line before the result")
-print(json.dumps(dict(auc=0.25 + len(folder.parent.parent.name), step=20)))
+auc = len(folder.parent.parent.name) / 8
+rest = dict(log_loss=0.5, accuracy=0.75, parameters=9, examples_per_second=10.0)
+print(json.dumps(dict(auc=auc, step=20, **rest)))
 """
 
 
@@ -50,6 +53,11 @@ def runs(compare_options, common, tmp_path):
     return plan_runs(compare_options(tmp_path / "out", seeds=(0,), optimizers=("adagrad",)), common)
 
 
+def _result(auc):
+    rest = {"step": 20, "log_loss": 0.5, "accuracy": 0.75, "parameters": 9}
+    return {"auc": auc, "examples_per_second": 10.0, **rest}
+
+
 def _with_run(run, **changes):
     changed = dataclasses.replace(run.config.run, **changes)
     return dataclasses.replace(run, config=dataclasses.replace(run.config, run=changed))
@@ -61,10 +69,10 @@ def _checkpoints(runs):
 
 def test_what_is_finished_is_not_trained_again(program, runs, capfd):
     first = train_all(runs[:1], keep_models=True)
-    assert first == [{"auc": 4.25, "step": 20}]
+    assert first == [_result(4 / 8)]
     assert _checkpoints(runs) == [True, False]
     both = train_all(runs, keep_models=False)
-    assert both == [*first, {"auc": 3.25, "step": 20}]
+    assert both == [*first, _result(3 / 8)]
     assert program() == ["dlrm 100", "dcn 100"]
     assert _checkpoints(runs) == [False, False]
     assert "Run 2 of 2: dcn/adagrad/seed_0\n" in capfd.readouterr().err
@@ -117,6 +125,100 @@ def test_what_does_not_say_what_was_run_is_refused(program, runs, text, name):
     with pytest.raises(UserError, match=expected):
         train_all([run], keep_models=False)
     assert program() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"auc": "0.5"}, "auc must be a number from 0 to 1, not '0.5'."),
+        ({"auc": float("nan")}, "auc must be a number from 0 to 1, not nan."),
+        ({"auc": 1.5}, "auc must be a number from 0 to 1, not 1.5."),
+        ({"log_loss": float("inf")}, "log_loss must be a number from 0 to 4.61169e+18, not inf."),
+        ({"accuracy": True}, "accuracy must be a number from 0 to 1, not True."),
+        ({"parameters": 9.0}, "parameters must be a whole number of at least 1, not 9.0."),
+        ({"parameters": 10**400}, "parameters must be a whole number of at least 1, not 1"),
+        ({"examples_per_second": None}, "examples_per_second must be a number from 0 to"),
+        ({"examples_per_second": [1]}, "examples_per_second must be a number from 0 to"),
+        ({"step": -1}, "step must be a whole number of at least 0, not -1."),
+        ({"calibration": float("-inf")}, "calibration must be a finite number, not -inf."),
+    ],
+)
+def test_a_damaged_result_is_refused_before_any_is_trained(program, runs, changes, sentence):
+    first, second = runs
+    train_all([second], keep_models=False)
+    path = second.folder / "result.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps(before | {"result": before["result"] | changes}))
+    with pytest.raises(UserError) as error:
+        train_all([first, second], keep_models=False)
+    assert str(error.value).startswith(f"{path} was edited or is damaged: {sentence}")
+    assert str(error.value).endswith(" Remove the folder to train the run again.")
+    assert program() == ["dcn 100"]
+
+
+@pytest.mark.parametrize(
+    "name", ["auc", "log_loss", "accuracy", "parameters", "examples_per_second", "step"]
+)
+def test_a_result_without_a_part_is_refused(program, runs, name):
+    train_all(runs[:1], keep_models=False)
+    path = runs[0].folder / "result.json"
+    before = json.loads(path.read_text())
+    del before["result"][name]
+    path.write_text(json.dumps(before))
+    with pytest.raises(UserError, match=f"json was .*: The result has no '{name}'\\. Remove"):
+        train_all(runs[:1], keep_models=False)
+
+
+@pytest.mark.parametrize("result", [None, 3, "x", [], [["auc", 0.5]]])
+def test_a_result_that_is_none_is_refused(program, runs, result):
+    train_all(runs[:1], keep_models=False)
+    path = runs[0].folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"result": result}))
+    with pytest.raises(UserError, match="The result must be a JSON object, not "):
+        train_all(runs[:1], keep_models=False)
+
+
+@pytest.mark.parametrize("metric", ["auc", "log_loss", "accuracy"])
+def test_undefined_metrics_are_a_result(program, runs, metric):
+    train_all(runs[:1], keep_models=False)
+    path = runs[0].folder / "result.json"
+    before = json.loads(path.read_text())
+    before["result"][metric] = None
+    path.write_text(json.dumps(before))
+    assert train_all(runs[:1], keep_models=False) == [_result(0.5) | {metric: None}]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b"{", r"It is not JSON: .*"),
+        (b"[" * 100_000, r"It is nested too deeply\."),
+        (b"\xff", r"It is not JSON: .*"),
+        (b"7", r"It must be a JSON object, not 7\."),
+        (b'{"step": 30, "auc": 0.5}', r"It has no 'accuracy'\."),
+        (b'{"auc": 0.5, "accuracy": 0.5}', r"It has no 'step'\."),
+        (b'{"step": 1.5, "auc": 0.5, "accuracy": 0.5}', r"step must be a whole number of at .*"),
+        (b'{"step": 3, "auc": NaN, "accuracy": 0.5}', r"auc must be a number .* to 1, not nan\."),
+        (b'{"step": 3, "auc": 0.5, "accuracy": "x"}', r"accuracy must be a number .*, not 'x'\."),
+    ],
+)
+def test_damaged_evaluations_are_refused_before_any_is_trained(program, runs, line, sentence):
+    from tf_dlrm.comparing.curves import evaluations
+
+    first, second = runs
+    train_all([second], keep_models=False)
+    path = second.folder / "metrics.jsonl"
+    assert evaluations(second.folder, "auc") == {20: 0.5}
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    match = f"^{path}, line 2, is no evaluation: {sentence} Remove the folder to train the run"
+    with pytest.raises(UserError, match=match):
+        train_all([first, second], keep_models=False)
+    with pytest.raises(UserError, match=match):
+        evaluations(second.folder, "auc")
+    path.unlink()
+    with pytest.raises(UserError, match=f"^{path} can't be read \\(No such file or directory\\)"):
+        train_all([first, second], keep_models=False)
+    assert program() == ["dcn 100"]
 
 
 def test_a_failed_run_is_named_with_what_it_said(program, runs, monkeypatch):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tf_dlrm.comparing.options import CompareOptions
+from tf_dlrm.comparing.results import check_result, read_evaluations, read_json
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.child import tied_to_this_process
 from tf_dlrm.training.config import OptimizerOptions, TrainingConfig
@@ -103,12 +104,16 @@ def train_all(runs: Sequence[Run], keep_models: bool, data: str = "") -> list[di
         data: A text that differs where the examples differ.
 
     Raises:
-        UserError: If a run fails, or one was made with other options or data before.
+        UserError: If a run fails, or one was made with other options or data before, or what one
+            left cannot be read.
     """
     results: list[dict[str, Any]] = []
     waiting = [run for run in runs if _finished(run, data) is None]
-    for run in waiting:
-        _check_begun(run)
+    for run in runs:
+        if run in waiting:
+            _check_begun(run)
+        else:
+            read_evaluations(run.folder)  # else it would be found when all have been trained
     start = time.monotonic()
     for run in runs:
         result = _finished(run, data)
@@ -138,9 +143,9 @@ def _finished(run: Run, data: str) -> dict[str, Any] | None:
     if before is None:
         return None
     try:
-        flags, result = before["flags"], dict(before["result"])
+        flags, result = before["flags"], before["result"]
         before_data = before.get("data", data)
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         raise _unreadable(run, _RESULT) from None
     _check_same(run, flags, _RESULT)
     if before_data != data:
@@ -148,7 +153,7 @@ def _finished(run: Run, data: str) -> dict[str, Any] | None:
             f"{run.folder} holds a run on other data, which was converted anew since; use another "
             "--output_dir."
         )
-    return result
+    return check_result(result, run.folder / _RESULT)
 
 
 def _check_begun(run: Run) -> None:
@@ -173,9 +178,7 @@ def _check_same(run: Run, flags: Any, name: str) -> None:
 
 def _read(run: Run, name: str) -> Any:
     try:
-        return json.loads((run.folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        return read_json(run.folder / name)
     except ValueError:
         raise _unreadable(run, name) from None
 
