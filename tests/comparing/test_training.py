@@ -1,20 +1,28 @@
 """The runs as processes: what is trained, and what a second start makes of it."""
 
 import dataclasses
+import io
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 
 import pytest
 
+from tf_dlrm.comparing import runs as runs_module
 from tf_dlrm.comparing.runs import plan_runs, train_all
 from tf_dlrm.errors import UserError
 
 # In place of `python -m tf_dlrm.train`: notes its start, and leaves what a training run leaves.
 _PROGRAM = """#!{python} -IS
-import json, os, pathlib, signal, sys
+import json, os, pathlib, signal, sys, time
 if sys.argv[1] == "-IS":  # what ties it to the process that starts it
+    os.environ["TIED"] = sys.argv[2]
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 assert sys.argv[1:3] == ["-m", "tf_dlrm.train"], sys.argv
+assert os.environ.get("TIED", "").endswith("tied.py"), "it was not started by tied.py"
 flags = dict(flag[2:].split("=", 1) for flag in sys.argv[3:])
 folder = pathlib.Path(flags["model_dir"])
 with open({started!r}, "a") as file:
@@ -25,6 +33,16 @@ with open({started!r}, "a") as file:
 what = os.environ.get("BEHAVIOUR")
 if what == "die":
     os.kill(os.getpid(), signal.SIGKILL)
+if what == "slow":  # waits until it has been told how far it is
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit((folder / "stopped").touch()))
+    for n in range(3):
+        for _ in range(1000):
+            if (folder / ("said_" + str(n))).exists():
+                break
+            time.sleep(0.01)
+        else:
+            sys.exit("for ten seconds nothing was said")
+        print("", "step " + str(n), "\\x1b[2J\\n", file=sys.stderr, flush=True)
 print("resuming" if what == "again" else "beginning", file=sys.stderr)
 if what == "fail":
     print("train: the loss became nan.", file=sys.stderr)
@@ -219,6 +237,79 @@ def test_damaged_evaluations_are_refused_before_any_is_trained(program, runs, li
     with pytest.raises(UserError, match=f"^{path} can't be read \\(No such file or directory\\)"):
         train_all([first, second], keep_models=False)
     assert program() == ["dcn 100"]
+
+
+class _Said(io.StringIO):
+    """Standard error; what is said of a run lets the program go on, or stops the comparison."""
+
+    def __init__(self, folder, stop_at=""):
+        super().__init__()
+        self._folder, self._stop_at = folder, stop_at
+
+    def write(self, text):
+        for number, sign in enumerate(("it is starting", "step 0", "step 1")):
+            if sign in text:
+                (self._folder / f"said_{number}").touch()
+        written = super().write(text)
+        if self._stop_at and self._stop_at in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return written
+
+
+@pytest.fixture
+def slow(program, runs, monkeypatch):
+    """A run whose program goes on when it has been said how far it is."""
+    (run,) = runs[:1]
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text("of an earlier start\n")
+    monkeypatch.setenv("BEHAVIOUR", "slow")
+    monkeypatch.setattr(runs_module, "_SAY_SECONDS", 0.05)
+    return run
+
+
+def test_while_a_run_trains_it_is_said_how_far_it_is(slow, monkeypatch):
+    said = _Said(slow.folder)
+    monkeypatch.setattr(sys, "stderr", said)
+    assert train_all([slow], keep_models=False) == [_result(0.5)]
+    first, *lines = said.getvalue().splitlines()
+    assert first == "Run 1 of 1: dlrm/adagrad/seed_0"
+    shapes = [re.sub(r", \d+ s: ", ", N s: ", line) for line in lines]
+    # The last ones too, if the program takes so long to end.
+    states = ["it is starting", "step 0 ?[2J", "step 1 ?[2J", "step 2 ?[2J", "beginning"]
+    wanted = [f"{slow.name}, N s: {state}" for state in states]
+    assert list(dict.fromkeys(shapes)) in (wanted[:3], wanted[:4], wanted)
+
+
+def test_no_silence_is_as_long_as_five_seconds():
+    assert 0 < runs_module._SAY_SECONDS <= 4.5
+
+
+def test_a_comparison_that_is_ended_while_it_waits_ends_its_run(slow, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", _Said(slow.folder, stop_at="step 0"))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        train_all([slow], keep_models=False)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (slow.folder / "stopped").exists()
+    assert not (slow.folder / "result.json").exists()
+
+
+_FORKS: list[str] = []
+# For good: Python has no way to take it back. It is called for `os.fork` and all that uses it, and
+# for a `preexec_fn` of subprocess; not where a program follows in the same step.
+os.register_at_fork(before=lambda: _FORKS.append("fork"))
+
+
+def test_no_python_code_runs_between_fork_and_exec(program, runs):
+    """It might wait for ever for a lock that one of TensorFlow's threads held at the fork."""
+    _FORKS.clear()
+    train_all(runs[:1], keep_models=False)
+    assert program() == ["dlrm 100"]
+    assert _FORKS == []
+    # That it would be seen.
+    subprocess.run(["true"], preexec_fn=lambda: None)
+    assert _FORKS == ["fork"]
 
 
 def test_a_failed_run_is_named_with_what_it_said(program, runs, monkeypatch):

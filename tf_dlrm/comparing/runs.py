@@ -26,6 +26,10 @@ from tfrecords import files
 _BEGUN, _RESULT, _LOG = "begun.json", "result.json", "log.txt"
 # That a run has to write a checkpoint when the comparison is stopped.
 _GRACE_SECONDS = 60.0
+# Between two lines on how far a run is.
+_SAY_SECONDS = 4.0
+# The end of a log in which its last line is looked for, and how much of that is shown.
+_TAIL_BYTES, _SHOWN = 4096, 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +203,8 @@ def _train(run: Run) -> dict[str, Any]:
     log = run.folder / _LOG
     command = [sys.executable, "-m", "tf_dlrm.train", *run.config.to_flags()]
     with open(log, "ab") as errors, _termination_as_exit():
+        begin = os.fstat(errors.fileno()).st_size
+        start = time.monotonic()
         process = subprocess.Popen(
             tied_to_this_process(command),
             stdin=subprocess.DEVNULL,
@@ -208,7 +214,14 @@ def _train(run: Run) -> dict[str, Any]:
             start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
         )
         try:
-            output, _ = process.communicate()
+            output = None
+            while output is None:
+                try:
+                    output, _ = process.communicate(timeout=_SAY_SECONDS)
+                except subprocess.TimeoutExpired:  # what has come so far is not lost
+                    seconds = time.monotonic() - start
+                    last = _last_line(log, begin) or "it is starting"
+                    sys.stderr.write(f"{run.name}, {seconds:.0f} s: {last}\n")
         except BaseException:
             process.terminate()  # it writes a checkpoint
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -222,6 +235,15 @@ def _train(run: Run) -> dict[str, Any]:
         last = lines[-1] if lines else f"it ended with code {process.returncode}"
         raise UserError(f"The run {run.name} failed: {last} All it said is in {log}.")
     return dict(json.loads(output.splitlines()[-1]))
+
+
+def _last_line(log: pathlib.Path, begin: int) -> str:
+    """Returns the last line, without what would move a terminal's cursor, of a log from a byte."""
+    with open(log, "rb") as file:
+        file.seek(max(begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(c if c.isprintable() else "?" for c in lines[-1][:_SHOWN]) if lines else ""
 
 
 @contextlib.contextmanager
