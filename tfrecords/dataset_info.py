@@ -119,7 +119,7 @@ class DatasetInfo:
         schema: The columns.
         splits: "train" and "evaluation" (or others) to their rows.
         how_it_was_made: Every option, the input files, and what was done to the values, for people
-            to read.
+            and for `tfrecords.conversion.meanings` to read.
         vocabularies: The values of those categorical columns that have a vocabulary.
     """
 

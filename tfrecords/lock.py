@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
+
+try:
+    import fcntl
+except ImportError:  # of systems other than POSIX ones
+    fcntl = None  # type: ignore[assignment]
 
 _LOG = logging.getLogger(__name__)
 # What `flock` answers where a file system has no locks, or its lock server does not answer: NFS,
@@ -21,8 +25,8 @@ class LockHeld(Exception):
 class Lock:
     """Takes a lock, which a file stands for.
 
-    On a file system without locks this warns and goes on: there, the user has to see to it that no
-    other process does the same.
+    On a file system or a system without locks this warns and goes on: there, the user has to see to
+    it that no other process does the same.
 
     Args:
         path: The file. It is made where it is missing; what it holds is left alone.
@@ -35,8 +39,9 @@ class Lock:
     def __init__(self, path: str) -> None:
         self._path = path
         while True:
-            # No link is followed, which somebody else could have put there.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            # No link is followed, which somebody else could have put there. Systems without fcntl
+            # have no such flag either.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             self._descriptor = os.open(path, flags, 0o666)
             try:
                 self._lock()
@@ -50,6 +55,9 @@ class Lock:
             os.close(self._descriptor)
 
     def _lock(self) -> None:
+        if fcntl is None:
+            self._warn(f"This system has no locks for {self._path} (Python's module fcntl)")
+            return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -57,12 +65,12 @@ class Lock:
                 raise LockHeld(self._path) from None
             if error.errno not in _NO_LOCKS:
                 raise
-            _LOG.warning(
-                "The file system of %s has no locks (%s), so make sure that no other process "
-                "writes the same folder meanwhile.",
-                self._path,
-                error.strerror,
-            )
+            self._warn(f"The file system of {self._path} has no locks ({error.strerror})")
+
+    def _warn(self, why: str) -> None:
+        _LOG.warning(
+            "%s, so make sure that no other process writes the same folder meanwhile.", why
+        )
 
     def _is_there(self) -> bool:
         try:

@@ -57,6 +57,7 @@ class ParquetSource:
 
     Attributes:
         schema: The columns.
+        table: The description.
         fingerprint: A string that changes when the description changes, or a file's size or footer,
             which holds the position and (as most programs write it) the range of every column.
 
@@ -74,7 +75,7 @@ class ParquetSource:
         if shuffle_window_rows < 1:
             raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
         self._data_dir = data_dir
-        self._description = description
+        self.table = description
         self._shuffle_window_rows = shuffle_window_rows
         self._read = _reading_operation()
         self.schema = _schema(description)
@@ -148,7 +149,7 @@ class ParquetSource:
 
             def columns(types: tuple[str, ...]) -> tuple[tf.Tensor, ...]:
                 raw = {}
-                for name, dtype in zip(self._description.used, types, strict=True):
+                for name, dtype in zip(self.table.used, types, strict=True):
                     raw[name] = self._read(
                         input=paths[file],
                         shared=tf.strings.join([shared[file], tf.strings.as_string(reader)], "-"),
@@ -208,7 +209,7 @@ class ParquetSource:
 
     def _features(self, raw: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """Label, dense columns and ids of rows, in the order of the schema."""
-        label = self._description.label
+        label = self.table.label
         values = raw[label.column]
         if label.positive_from is not None:
             values = tf.cast(values, tf.float64)
@@ -216,15 +217,15 @@ class ParquetSource:
             # NaN stays NaN, to be found.
             values = tf.where(tf.math.is_nan(values), values, above)
         made = [tf.cast(values, tf.float32)]
-        for dense in self._description.dense:
+        for dense in self.table.dense:
             number = tf.cast(raw[dense.column], tf.float32)
             # NaN stays NaN, to be found: tf.maximum hands it on.
             made.append(
                 tf.math.log1p(tf.maximum(number, 0.0)) if dense.transform == "log1p" else number
             )
-        for described in self._description.categorical:
+        for described in self.table.categorical:
             values = raw[described.column]
-            made.append(_ids(described, values, self._description.null_values))
+            made.append(_ids(described, values, self.table.null_values))
         return tuple(made)
 
     def _join(
@@ -266,7 +267,7 @@ class ParquetSource:
         names = [self.schema.label, *self.schema.dense, *self.schema.categorical_names]
         for start, stop in blocks(file.group_rows):
             raw = {}
-            for column, dtype in zip(self._description.used, file.types, strict=True):
+            for column, dtype in zip(self.table.used, file.types, strict=True):
                 try:
                     raw[column] = self._read(
                         input=file.path,

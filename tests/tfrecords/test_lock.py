@@ -1,8 +1,10 @@
 """One process at a time: also where the lock's file is removed, and where there are no locks."""
 
 import errno
+import importlib.util
 import os
 import stat
+import sys
 import tempfile
 
 import pytest
@@ -80,6 +82,25 @@ def test_a_lock_that_is_held(tmp_path, monkeypatch, code):
     monkeypatch.setattr(lock.fcntl, "flock", flock)
     with pytest.raises(LockHeld):
         Lock(str(tmp_path / "lock"))
+
+
+def test_a_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # to import it is an ImportError
+    spec = importlib.util.find_spec(lock.__name__)
+    without = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(without)
+    monkeypatch.setattr(folder_module, "Lock", without.Lock)
+    monkeypatch.delattr(os, "O_NOFOLLOW")
+    with WholeFolder(str(tmp_path / "set")) as folder:
+        (tmp_path / ".set.incomplete" / "dataset.json").write_text("new")
+        folder.commit()
+    assert (tmp_path / "set" / "dataset.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["set"]
+    (said,) = [record.getMessage() for record in caplog.records]
+    path = tmp_path / ".set.lock"
+    assert said.startswith(
+        f"This system has no locks for {path} (Python's module fcntl), so make s"
+    )
 
 
 def test_a_lock_that_is_a_link_empties_no_file(tmp_path):

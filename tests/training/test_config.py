@@ -232,6 +232,7 @@ def test_a_run_json_that_was_edited_is_refused_or_still_one_of_a_model():
         "schema": Schema(("x",), (CategoricalColumn("a", 5),)).to_json(),
         "data_fingerprint": "f",
         "vocabularies": {"a": "1234abcd from id 0"},
+        "meanings": {"Feature a": {"words": "w", "column": "c", "written": "", "part": ""}},
     }
     run = json.loads(json.dumps(run))
     check_run(run, "run.json")

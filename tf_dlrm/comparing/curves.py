@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from tf_dlrm.comparing.results import read_evaluations
 from tf_dlrm.comparing.runs import Run
 
 _LOSS = "train/loss"
@@ -34,9 +34,12 @@ def training_loss(folder: pathlib.Path) -> Curve:
 
 
 def evaluations(folder: pathlib.Path, metric: str) -> Curve:
-    """Returns a metric by step of a run's evaluations."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in lines]
+    """Returns a metric by step of a run's evaluations.
+
+    Raises:
+        UserError: If they can't be read.
+    """
+    entries = read_evaluations(folder)
     return {entry["step"]: entry[metric] for entry in entries if entry[metric] is not None}
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tf_dlrm.comparing.options import CompareOptions
+from tf_dlrm.comparing.results import check_result, read_evaluations, read_json
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.child import tied_to_this_process
 from tf_dlrm.training.config import OptimizerOptions, TrainingConfig
@@ -25,6 +26,10 @@ from tfrecords import files
 _BEGUN, _RESULT, _LOG = "begun.json", "result.json", "log.txt"
 # That a run has to write a checkpoint when the comparison is stopped.
 _GRACE_SECONDS = 60.0
+# Between two lines on how far a run is.
+_SAY_SECONDS = 4.0
+# The end of a log in which its last line is looked for, and how much of that is shown.
+_TAIL_BYTES, _SHOWN = 4096, 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +108,16 @@ def train_all(runs: Sequence[Run], keep_models: bool, data: str = "") -> list[di
         data: A text that differs where the examples differ.
 
     Raises:
-        UserError: If a run fails, or one was made with other options or data before.
+        UserError: If a run fails, or one was made with other options or data before, or what one
+            left cannot be read.
     """
     results: list[dict[str, Any]] = []
     waiting = [run for run in runs if _finished(run, data) is None]
-    for run in waiting:
-        _check_begun(run)
+    for run in runs:
+        if run in waiting:
+            _check_begun(run)
+        else:
+            read_evaluations(run.folder)  # else it would be found when all have been trained
     start = time.monotonic()
     for run in runs:
         result = _finished(run, data)
@@ -138,9 +147,9 @@ def _finished(run: Run, data: str) -> dict[str, Any] | None:
     if before is None:
         return None
     try:
-        flags, result = before["flags"], dict(before["result"])
+        flags, result = before["flags"], before["result"]
         before_data = before.get("data", data)
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):
         raise _unreadable(run, _RESULT) from None
     _check_same(run, flags, _RESULT)
     if before_data != data:
@@ -148,7 +157,7 @@ def _finished(run: Run, data: str) -> dict[str, Any] | None:
             f"{run.folder} holds a run on other data, which was converted anew since; use another "
             "--output_dir."
         )
-    return result
+    return check_result(result, run.folder / _RESULT)
 
 
 def _check_begun(run: Run) -> None:
@@ -173,9 +182,7 @@ def _check_same(run: Run, flags: Any, name: str) -> None:
 
 def _read(run: Run, name: str) -> Any:
     try:
-        return json.loads((run.folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        return read_json(run.folder / name)
     except ValueError:
         raise _unreadable(run, name) from None
 
@@ -196,6 +203,8 @@ def _train(run: Run) -> dict[str, Any]:
     log = run.folder / _LOG
     command = [sys.executable, "-m", "tf_dlrm.train", *run.config.to_flags()]
     with open(log, "ab") as errors, _termination_as_exit():
+        begin = os.fstat(errors.fileno()).st_size
+        start = time.monotonic()
         process = subprocess.Popen(
             tied_to_this_process(command),
             stdin=subprocess.DEVNULL,
@@ -205,7 +214,14 @@ def _train(run: Run) -> dict[str, Any]:
             start_new_session=True,  # a terminal's Ctrl-C reaches it through us alone
         )
         try:
-            output, _ = process.communicate()
+            output = None
+            while output is None:
+                try:
+                    output, _ = process.communicate(timeout=_SAY_SECONDS)
+                except subprocess.TimeoutExpired:  # what has come so far is not lost
+                    seconds = time.monotonic() - start
+                    last = _last_line(log, begin) or "it is starting"
+                    sys.stderr.write(f"{run.name}, {seconds:.0f} s: {last}\n")
         except BaseException:
             process.terminate()  # it writes a checkpoint
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -219,6 +235,15 @@ def _train(run: Run) -> dict[str, Any]:
         last = lines[-1] if lines else f"it ended with code {process.returncode}"
         raise UserError(f"The run {run.name} failed: {last} All it said is in {log}.")
     return dict(json.loads(output.splitlines()[-1]))
+
+
+def _last_line(log: pathlib.Path, begin: int) -> str:
+    """Returns the last line, without what would move a terminal's cursor, of a log from a byte."""
+    with open(log, "rb") as file:
+        file.seek(max(begin, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(c if c.isprintable() else "?" for c in lines[-1][:_SHOWN]) if lines else ""
 
 
 @contextlib.contextmanager

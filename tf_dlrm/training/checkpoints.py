@@ -16,6 +16,7 @@ from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
 from tfrecords import files
+from tfrecords.conversion.meanings import Meaning
 from tfrecords.fault import fault_point
 from tfrecords.schema import Schema
 
@@ -245,6 +246,8 @@ def check_run(run: Any, path: str) -> None:
         Schema.from_json(run["schema"])
         _check_texts({"data_fingerprint": run["data_fingerprint"]})
         _check_texts(run.get("vocabularies", {}))
+        for meaning in run.get("meanings", {}).values():
+            Meaning(**meaning)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else repr(error)
         raise UserError(

@@ -46,6 +46,7 @@ from tf_dlrm.training.processes import Processes
 from tf_dlrm.training.restore import restore_for_serving
 from tf_dlrm.training.sources import (
     Source,
+    meanings,
     only_label,
     open_source,
     rows_or_none,
@@ -298,6 +299,7 @@ def describe_run(config: TrainingConfig, source: Source) -> dict[str, Any]:
         "schema": source.schema.to_json(),
         "data_fingerprint": source.fingerprint,
         "vocabularies": vocabulary_checksums(source),
+        "meanings": {name: dataclasses.asdict(said) for name, said in meanings(source).items()},
     }
 
 

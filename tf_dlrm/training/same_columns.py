@@ -1,15 +1,34 @@
-"""Whether a model and data mean the same by their columns: names, sizes and ids."""
+"""Whether a model and data mean the same by their columns: names, sizes, ids and values."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.sources import Source, vocabulary_checksums
+from tf_dlrm.training.sources import Source, meanings, vocabulary_checksums
+from tfrecords.conversion.meanings import Meaning
 from tfrecords.schema import CategoricalColumn, Schema
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Side(NamedTuple):
+    """What a model remembers of its data, or data says of itself.
+
+    Attributes:
+        name: What a message calls it.
+        schema: The columns.
+        fingerprint: A text that differs where the examples differ.
+        vocabularies: See `vocabulary_checksums`; empty where none is known.
+        meanings: See `meanings`; empty where nothing is known.
+    """
+
+    name: str
+    schema: Schema
+    fingerprint: str
+    vocabularies: dict[str, str]
+    meanings: dict[str, Meaning]
 
 
 def check_columns(run: dict[str, Any], source: Source) -> None:
@@ -20,20 +39,12 @@ def check_columns(run: dict[str, Any], source: Source) -> None:
         source: The data.
 
     Raises:
-        UserError: If a column has another name or size, or ids that stand for other values.
+        UserError: If a column has another name or size, ids that stand for other values, or values
+            that were made in another way.
     """
-    _check_schemas(Schema.from_json(run["schema"]), source.schema)
-    if source.fingerprint == run["data_fingerprint"]:
-        return
-    ours, theirs = run.get("vocabularies", {}), vocabulary_checksums(source)
-    if ours and theirs:
-        _check_vocabularies(ours, theirs, "the data")
-    else:
-        _LOG.warning(
-            "the data is not that of the training run, and whether its ids mean the same cannot be "
-            "told: %s",
-            "it has no vocabulary" if ours else "the model remembers no vocabulary",
-        )
+    checksums = vocabulary_checksums(source)
+    data = _Side("the data", source.schema, source.fingerprint, checksums, meanings(source))
+    _check(_side("the model", run), data)
 
 
 def check_same_run(run: dict[str, Any], other: dict[str, Any], what: str) -> None:
@@ -47,11 +58,72 @@ def check_same_run(run: dict[str, Any], other: dict[str, Any], what: str) -> Non
     Raises:
         UserError: As `check_columns`.
     """
-    _check_schemas(Schema.from_json(run["schema"]), Schema.from_json(other["schema"]), what)
-    if other["data_fingerprint"] != run["data_fingerprint"]:
-        ours, theirs = run.get("vocabularies", {}), other.get("vocabularies", {})
-        if ours and theirs:
-            _check_vocabularies(ours, theirs, what)
+    _check(_side("the model", run), _side(what, other))
+
+
+def _side(name: str, run: dict[str, Any]) -> _Side:
+    remembered = {key: Meaning(**value) for key, value in run.get("meanings", {}).items()}
+    return _Side(
+        name,
+        Schema.from_json(run["schema"]),
+        run["data_fingerprint"],
+        run.get("vocabularies", {}),
+        remembered,
+    )
+
+
+def _check(model: _Side, other: _Side) -> None:
+    _check_schemas(model.schema, other.schema, other.name)
+    if model.fingerprint == other.fingerprint:
+        return
+    told = bool(model.meanings) and model.meanings.keys() == other.meanings.keys()
+    if told:
+        _check_meanings(model.meanings, other.meanings, other.name)
+    else:
+        _warn("its values mean", model.meanings, other, "says nothing of how values were made")
+    if model.vocabularies and other.vocabularies:
+        _check_vocabularies(model.vocabularies, other.vocabularies, other.name)
+    elif not told or model.vocabularies or other.vocabularies:  # else no column is counted
+        _warn("its ids mean", model.vocabularies, other, "has no vocabulary")
+
+
+def _warn(what: str, remembered: dict[str, Any], other: _Side, lacks: str) -> None:
+    _LOG.warning(
+        "%s is not that of the training run, and whether %s the same cannot be told: %s",
+        "the data" if other.name == "the data" else f"the data of {other.name}",
+        what,
+        f"{other.name} {lacks}" if remembered else f"the model {lacks}",
+    )
+
+
+def _check_meanings(model: dict[str, Meaning], other: dict[str, Meaning], what: str) -> None:
+    # A column that the other one has too, for something else, was not renamed.
+    columns = {meaning.column for meaning in other.values()}
+    differ = []
+    for name, ours in model.items():
+        theirs = other[name]
+        another_column = bool(theirs.column) and ours.column not in ("", theirs.column)
+        if ours.contradicts(theirs) or (another_column and ours.column in columns):
+            differ.append(name)
+        elif another_column or ours.written != theirs.written:
+            _LOG.warning(
+                "%s is %s in the data of the model, and %s in %s: it is taken for the same",
+                *(name, _in_full(ours), _in_full(theirs), what),
+            )
+    if differ:
+        first, *others = differ
+        too = f" The same goes for {', '.join(others)}." if others else ""
+        raise UserError(
+            f"{first} is {_in_full(model[first])} in the data that the model was trained on, but "
+            f"{_in_full(other[first])} in {what}.{too} Use data that was converted as the model's "
+            "was, or train a model on this data."
+        )
+
+
+def _in_full(meaning: Meaning) -> str:
+    column = f", of the column {meaning.column!r}" if meaning.column else ""
+    written = f", written as {meaning.written!r}" if meaning.written else ""
+    return f"({meaning.words}{column}{written})"
 
 
 def _check_vocabularies(model: dict[str, str], data: dict[str, str], what: str) -> None:
@@ -64,7 +136,7 @@ def _check_vocabularies(model: dict[str, str], data: dict[str, str], what: str) 
         )
 
 
-def _check_schemas(model: Schema, data: Schema, what: str = "the data") -> None:
+def _check_schemas(model: Schema, data: Schema, what: str) -> None:
     if model.dense != data.dense:
         raise UserError(
             f"The model was trained on the {len(model.dense)} dense columns "

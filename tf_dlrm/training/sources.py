@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DataOptions
+from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema, table_sizes
@@ -104,6 +106,18 @@ def vocabulary_checksums(source: Source) -> dict[str, str]:
         name: f"{vocabulary.crc32c} from id {vocabulary.reserved}"
         for name, vocabulary in source.info.vocabularies.items()
     }
+
+
+def meanings(source: Source) -> dict[str, Meaning]:
+    """Returns what the values of label and features mean; nothing where the data does not say it.
+
+    See `tfrecords.conversion.meanings`.
+    """
+    if isinstance(source, RecordSource):
+        return of_data_set(source.info.how_it_was_made)
+    # Of Parquet files, whose source is not imported for others.
+    table = getattr(source, "table", None)
+    return of_table(table) if isinstance(table, TableDescription) else {}
 
 
 def only_label(source: Source, split: str) -> float | None:

@@ -122,6 +122,6 @@ class InputFormat(Protocol):
         """Name and options, as values that `json.dumps` takes.
 
         They go into `dataset.json`, and a conversion that was stopped is taken up again only where
-        they are the same.
+        they are the same. What of them gives values their meaning is known to `meanings`.
         """
         ...

@@ -1,4 +1,4 @@
-"""What `dataset.json` says about the conversion, for people to read."""
+"""What `dataset.json` says about the conversion, for people and for `meanings` to read."""
 
 from __future__ import annotations
 

@@ -1,0 +1,243 @@
+"""What the values of a data set mean, in words: equal words are equal meanings.
+
+Two conversions of one table by different descriptions can have the same columns, of the same sizes;
+a model of the one sees nonsense in the other. Which files, rows and splits there are, and how rows
+are shuffled, has no part in the meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tfrecords.conversion import description_file
+from tfrecords.conversion.table_description import (
+    ISO,
+    UNIX,
+    CategoricalColumn,
+    DenseColumn,
+    LabelColumn,
+    TableDescription,
+)
+from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
+from tfrecords.errors import DataError
+
+LABEL = "The label"
+_NUMBER = "the number as it stands"
+_LOG = "log(1 + max(x, 0))"
+# What `CriteoFormat.describe` says, and what that is of a table.
+_CRITEO_DENSE = {f"{_LOG}, 0 where blank": f"{_LOG}, 0 where missing"}
+_CRITEO_BITS = 32
+_DATE_PARTS = {
+    "hour_of_day": lambda date: date.hour,
+    "weekday": lambda date: date.weekday(),
+    "day_of_month": lambda date: date.day,
+    "month": lambda date: date.month,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What the values of a column mean.
+
+    Attributes:
+        words: What a value is; as the rest of a sentence, "Feature price is ...".
+        column: The column of the table that it is made of; empty where nothing says it.
+        written: How the file writes it, where it may be written in many ways: the format of dates,
+            or what stands between the values of a row.
+        part: The part of a date that it is, or empty.
+
+    Raises:
+        DataError: If one of them is no text.
+    """
+
+    words: str
+    column: str = ""
+    written: str = ""
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, str):
+                raise DataError(f"The {field.name} of a meaning must be a text, not {value!r}.")
+
+    def contradicts(self, other: Meaning) -> bool:
+        """Whether a value that both can read is not the same to both."""
+        if self.words != other.words:
+            return True
+        return bool(self.part) and (
+            _reads_otherwise(self.written, other.written, self.part)
+            or _reads_otherwise(other.written, self.written, self.part)
+        )
+
+
+def feature(name: str) -> str:
+    """What `of_data_set` and `of_table` call a feature."""
+    return f"Feature {name}"
+
+
+def of_data_set(how_it_was_made: Any) -> dict[str, Meaning]:
+    """What the values of a data set mean, by `LABEL` or `feature`.
+
+    Args:
+        how_it_was_made: What `dataset.json` says of it.
+
+    Returns:
+        Nothing where it does not say it, as of random data.
+    """
+    # Foreign files may hold anything here; what is not understood says nothing.
+    try:
+        if how_it_was_made.get("source") == "tfrecords.leave_one_out":
+            return _of_interactions(how_it_was_made)
+        made, options = how_it_was_made["format"], how_it_was_made["options"]
+        if "description" in made:
+            table = description_file.from_toml(made["description"], "the description")
+            found = of_table(table)
+            names = [column.name for column in table.categorical]
+        else:
+            found, names = _of_criteo(made)
+        return _with_further_ids(found, names, options)
+    except (AttributeError, LookupError, TypeError, ValueError, DataError):
+        return {}
+
+
+def of_table(table: TableDescription) -> dict[str, Meaning]:
+    """What the values of a table mean, by `LABEL` or `feature`."""
+    found = {LABEL: Meaning(_label(table.label), table.label.column)}
+    for dense in table.dense:
+        found[feature(dense.name)] = Meaning(_dense(dense, table.null_values), dense.column)
+    for column in table.categorical:
+        found[feature(column.name)] = Meaning(
+            _categorical(column, table.null_values),
+            column.column,
+            column.datetime_format or column.separator or "",
+            column.part or "",
+        )
+    return found
+
+
+def _of_criteo(made: Mapping[str, Any]) -> tuple[dict[str, Meaning], list[str]]:
+    dense = _CRITEO_DENSE.get(made["dense"], str(made["dense"]))
+    value = "a counted hexadecimal value"
+    # The values have 32 bits, so that no larger range changes any.
+    if 0 < int(made["max_index_range"]) < 1 << _CRITEO_BITS:
+        value += f" modulo {int(made['max_index_range'])}"
+    if made["blank_categories"] == "as 0":
+        value += ", 0 where blank"
+    words = {name: dense for name in DENSE_NAMES} | {name: value for name in CATEGORICAL_NAMES}
+    names = list(CATEGORICAL_NAMES)
+    if made["bucketize_dense"]:
+        for name in DENSE_NAMES:
+            words[f"{name}_bucket"] = "the number x up to 2, else floor(ln(x)^2)"
+            names.append(f"{name}_bucket")
+    found = {feature(name): Meaning(text) for name, text in words.items()}
+    return {LABEL: Meaning(_NUMBER)} | found, names
+
+
+def _of_interactions(made: Mapping[str, Any]) -> dict[str, Meaning]:
+    from tfrecords.leave_one_out import ITEM, USER
+
+    user, item, _ = made["columns"]
+    return {
+        LABEL: Meaning("1 where the user had the item, 0 where it was drawn"),
+        feature(USER): Meaning("a counted integer value", user),
+        feature(ITEM): Meaning("a counted integer value", item),
+    }
+
+
+def _with_further_ids(
+    found: dict[str, Meaning], names: list[str], options: Mapping[str, Any]
+) -> dict[str, Meaning]:
+    """Adds what `--multi_hot` made of columns of one id: it depends on the seed."""
+    found = dict(found)
+    for place, (name, ids) in enumerate(zip(names, options.get("multi_hot") or (), strict=False)):
+        if ids > 1:
+            before = found[feature(name)]
+            drawn = (
+                f", with further ids drawn by --seed={int(options['seed'])}, "
+                f"--multi_hot_distribution={options['multi_hot_distribution']} and the place "
+                f"{place} of the column"
+            )
+            found[feature(name)] = dataclasses.replace(before, words=before.words + drawn)
+    return found
+
+
+def _label(label: LabelColumn) -> str:
+    if label.positive_from is not None:
+        return f"1 where the number is at least {_short(label.positive_from)}, 0 else"
+    if not label.positive_values:
+        return _NUMBER
+    negative = f"where the text is {_either(label.negative_values)}"
+    return (
+        f"1 where the text is {_either(label.positive_values)}, 0 "
+        f"{negative if label.negative_values else 'else'}"
+    )
+
+
+def _dense(column: DenseColumn, null_values: tuple[str, ...]) -> str:
+    words, missing = _NUMBER, column.missing
+    if column.transform == "log1p":
+        words = _LOG
+        # They are one number after the transform.
+        missing = None if missing is None else max(missing, 0.0)
+    elif column.transform != "none":
+        words = column.transform
+    return words if missing is None else f"{words}, {_short(missing)} {_where(null_values)}"
+
+
+def _categorical(column: CategoricalColumn, null_values: tuple[str, ...]) -> str:
+    if column.ids is not None:
+        words = "an id as it stands" if column.part is None else f"the {column.part} of a date"
+        if column.missing is None:
+            return words
+        return f"{words}, {column.missing} {_where(null_values)}"
+    if column.hash_buckets is not None:
+        words = f"the hash of {column.kind}"
+    else:
+        words = f"a counted {column.kind} value"
+    # A missing value is one of its own, whatever it is called but for the empty text.
+    named = sorted(set(null_values) - {""})
+    return f"{words}, missing where the file says {_either(named)}" if named else words
+
+
+def _where(null_values: tuple[str, ...]) -> str:
+    named = sorted(set(null_values) - {""})
+    return f"where missing (or {_either(named)})" if named else "where missing"
+
+
+def _either(texts: Any) -> str:
+    return " or ".join(repr(text) for text in sorted(set(texts)))
+
+
+def _short(number: float) -> str:
+    # Of all digits, and -0 as 0.
+    return repr(float(number) + 0.0).removesuffix(".0")
+
+
+def _reads_otherwise(written: str, how: str, part: str) -> bool:
+    """Whether a date that one format has written is another one's, but another date.
+
+    Only of formats with directives: what they write is often no date at all to the other, and then
+    they are two ways to write the same.
+    """
+    if written == how or {written, how} & {ISO, UNIX} or not (written and how):
+        return False
+    of = _DATE_PARTS.get(part)
+    if of is None:
+        return False
+    first = datetime.datetime(2023, 1, 1)
+    for hours in range(0, 24 * 366, 37):  # so that hours, days and months vary
+        date = first + datetime.timedelta(hours=hours)
+        try:
+            text = date.strftime(written)
+            if of(datetime.datetime.strptime(text, how)) != of(
+                datetime.datetime.strptime(text, written)
+            ):
+                return True
+        except (ValueError, re.error):  # the latter of a directive that comes twice
+            continue
+    return False
