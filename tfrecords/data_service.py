@@ -20,10 +20,12 @@ more throughput give each trainer (`shard_index`) a service of its own.
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +38,11 @@ from tfrecords.errors import DataError
 _ADDRESS = re.compile(r"grpc://([^\s/:]+):(\d{1,5})")
 # What a client of HTTP/2 sends first, with empty settings; a gRPC server answers with its own.
 _GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_SECONDS = 10
+# For a connection, and for the answer after it.
+_SECONDS = 10.0
+# Until somebody who waits is told what for.
+_SECONDS_OF_PATIENCE = 4.0
+_LOG = logging.getLogger(__name__)
 
 
 def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
@@ -83,7 +89,8 @@ def through_service(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 def check_address(address: str) -> None:
     """Checks that a gRPC server answers at a dispatcher's address.
 
-    TensorFlow itself would try for an hour without a word.
+    TensorFlow itself would try for an hour without a word. Here a warning says after a few seconds
+    what is waited for.
 
     Raises:
         DataError: If the address has another form than "grpc://HOST:PORT", or nothing answers.
@@ -93,6 +100,13 @@ def check_address(address: str) -> None:
         raise DataError(
             f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
         )
+    waiting = threading.Timer(
+        _SECONDS_OF_PATIENCE,
+        _LOG.warning,
+        ("waiting for the tf.data service at %s, which has not answered yet", address),
+    )
+    waiting.daemon = True
+    waiting.start()
     try:
         with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS) as connection:
             connection.settimeout(_SECONDS)
@@ -100,6 +114,8 @@ def check_address(address: str) -> None:
             answer = connection.recv(1)
     except (OSError, OverflowError, UnicodeError) as error:
         raise DataError(f"No tf.data service answers at {address}: {error}.") from error
+    finally:
+        waiting.cancel()
     if not answer:
         raise DataError(f"What listens at {address} is no tf.data service: it ends the connection.")
 

@@ -36,6 +36,11 @@ class LabelRange:
         self.low = min(self.low, float(label.min(initial=math.inf)))
         self.high = max(self.high, float(label.max(initial=-math.inf)))
 
+    def add_range(self, other: LabelRange) -> None:
+        """Adds the labels of other rows."""
+        self.rows += other.rows
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
     @property
     def differ(self) -> bool:
         """Whether there are two different labels."""

@@ -41,6 +41,8 @@ class ParquetFile:
         group_rows: Number of rows of each row group.
         types: Parquet's type of each column that is used.
         checksum: Of its size and footer.
+        label_bounds: The smallest and the largest value of the label's column in each row group
+            whose statistics say so.
     """
 
     path: str
@@ -49,6 +51,7 @@ class ParquetFile:
     group_rows: tuple[int, ...]
     types: tuple[str, ...]
     checksum: str
+    label_bounds: tuple[float, ...]
 
 
 def split_files(data_dir: str) -> dict[str, list[str]]:
@@ -90,6 +93,7 @@ def open_file(path: str, name: str, description: TableDescription) -> ParquetFil
     metadata, checksum = metadata_and_checksum(path)
     found = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
     types = []
+    label_bounds: list[float] = []
     for wanted in description.used:
         if wanted not in found:
             raise DataError(_no_such_column(path, wanted, found))
@@ -100,6 +104,8 @@ def open_file(path: str, name: str, description: TableDescription) -> ParquetFil
             statistics = metadata.row_group(group).column(found[wanted]).statistics
             if statistics is not None and statistics.null_count:
                 raise DataError(_null_sentence(path, wanted))
+            if wanted == description.label.column and statistics and statistics.has_min_max:
+                label_bounds += [float(statistics.min), float(statistics.max)]
             # tensorflow-io ends the process at a missing value, so there must be none.
             if column.max_definition_level and not (statistics and statistics.has_null_count):
                 raise DataError(
@@ -116,6 +122,7 @@ def open_file(path: str, name: str, description: TableDescription) -> ParquetFil
         group_rows=tuple(metadata.row_group(group).num_rows for group in groups),
         types=tuple(types),
         checksum=checksum,
+        label_bounds=tuple(label_bounds),
     )
 
 

@@ -19,6 +19,7 @@ from tfrecords.conversion.table_description import CategoricalColumn as Describe
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
+from tfrecords.odd_labels import LabelRange
 from tfrecords.order import Features, ordered_batches
 from tfrecords.parquet_files import (
     ENDING,
@@ -178,6 +179,33 @@ class ParquetSource:
 
         return ordered_batches(order, fetch, self._join, batch_size, drop_remainder)
 
+    def only_label(self, split: str) -> float | None:
+        """The label that all rows of a split have; None where they differ.
+
+        Also None where one of them is not allowed, which reading says. Statistics of the files
+        mostly show that labels differ. Where they don't, the column is read until two do: files
+        need no statistics, and those of a column with NaN in it are silent on that.
+
+        Raises:
+            DataError: If there is no such split.
+            tf.errors.OpError: If the column cannot be read; see `explain`.
+        """
+        said, read = LabelRange(), LabelRange()
+        for file in self._files(split):
+            said.add(self._label(tf.constant(file.label_bounds, tf.float64)).numpy())
+        if said.differ:
+            return None
+        for file in self._files(split):
+            for start, stop in blocks(file.group_rows):
+                column = self.table.label.column
+                labels = self._label(self._values(file, column, start, stop)).numpy()
+                if not np.all((labels >= 0) & (labels <= 1)):  # a NaN is not
+                    return None
+                read.add(labels)
+                if read.differ:
+                    return None
+        return read.low
+
     def explain(self, error: BaseException) -> str:
         """Finds out what is wrong with the files after an error while reading.
 
@@ -209,14 +237,7 @@ class ParquetSource:
 
     def _features(self, raw: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         """Label, dense columns and ids of rows, in the order of the schema."""
-        label = self.table.label
-        values = raw[label.column]
-        if label.positive_from is not None:
-            values = tf.cast(values, tf.float64)
-            above = tf.cast(values >= label.positive_from, tf.float64)
-            # NaN stays NaN, to be found.
-            values = tf.where(tf.math.is_nan(values), values, above)
-        made = [tf.cast(values, tf.float32)]
+        made = [self._label(raw[self.table.label.column])]
         for dense in self.table.dense:
             number = tf.cast(raw[dense.column], tf.float32)
             # NaN stays NaN, to be found: tf.maximum hands it on.
@@ -227,6 +248,16 @@ class ParquetSource:
             values = raw[described.column]
             made.append(_ids(described, values, self.table.null_values))
         return tuple(made)
+
+    def _label(self, values: tf.Tensor) -> tf.Tensor:
+        """Labels, float32, of values of their column."""
+        threshold = self.table.label.positive_from
+        if threshold is not None:
+            values = tf.cast(values, tf.float64)
+            above = tf.cast(values >= threshold, tf.float64)
+            # NaN stays NaN, to be found.
+            values = tf.where(tf.math.is_nan(values), values, above)
+        return tf.cast(values, tf.float32)
 
     def _join(
         self, blocks: tuple[tf.RaggedTensor, ...], rows: tf.Tensor
@@ -267,18 +298,9 @@ class ParquetSource:
         names = [self.schema.label, *self.schema.dense, *self.schema.categorical_names]
         for start, stop in blocks(file.group_rows):
             raw = {}
-            for column, dtype in zip(self.table.used, file.types, strict=True):
+            for column in self.table.used:
                 try:
-                    raw[column] = self._read(
-                        input=file.path,
-                        shared=f"{file.checksum}-{file.path}",
-                        component=column,
-                        shape=[file.rows],
-                        start=[start],
-                        stop=[stop],
-                        dtype=TYPES[dtype],
-                        container=_CONTAINER,
-                    )
+                    raw[column] = self._values(file, column, start, stop)
                 except tf.errors.OpError as error:
                     return (
                         f"The column {column!r} of {file.path} cannot be read in rows {start} to "
@@ -293,6 +315,19 @@ class ParquetSource:
                         f"{value.numpy()[row]}; {allowed}."
                     )
         return None
+
+    def _values(self, file: ParquetFile, column: str, start: int, stop: int) -> tf.Tensor:
+        """The values of some rows of a column, at once."""
+        return self._read(
+            input=file.path,
+            shared=f"{file.checksum}-{file.path}",
+            component=column,
+            shape=[file.rows],
+            start=[start],
+            stop=[stop],
+            dtype=TYPES[file.types[self.table.used.index(column)]],
+            container=_CONTAINER,
+        )
 
     def _wrong(self, name: str, value: np.ndarray) -> tuple[np.ndarray, str]:
         if name == self.schema.label:

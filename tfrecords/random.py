@@ -187,6 +187,10 @@ class RandomSource:
             return tf.fill([_row_count(features)], 0.5)
         return self._teacher.probability(features)
 
+    def only_label(self, split: str) -> float | None:
+        """None: every label is drawn for itself, so that both occur in all but a few rows."""
+        return None
+
     def explain(self, error: BaseException) -> str:
         """As `RecordSource.explain`; there are no files here that could be at fault."""
         return f"Generating random rows failed: {first_line(error)}."

@@ -133,6 +133,15 @@ class RecordSource:
 
         return ordered_batches(order, fetch, load, batch_size, drop_remainder)
 
+    def only_label(self, split: str) -> float | None:
+        """The label, 0 or 1, that all rows of a split have; None where they differ.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        info = self._split(split)
+        return info.label_sum / info.rows if info.label_sum in (0, info.rows) else None
+
     def explain(self, error: BaseException) -> str:
         """Finds out what is wrong with the files after an error while reading.
 

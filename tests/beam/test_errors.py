@@ -1,6 +1,8 @@
 """What cannot be done is said in a sentence, and leaves nothing behind."""
 
+import dataclasses
 import gzip
+import io
 import os
 
 import pytest
@@ -13,11 +15,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from tfrecords.beam import pipeline
 from tfrecords.beam.errors import sentence
+from tfrecords.conversion.convert import convert
 from tfrecords.conversion.criteo import CriteoFormat
+from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.options import Options
+from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import lock_folder
+from tfrecords.progress import Progress
 
 
 @pytest.mark.parametrize("workers", ["one", "threads"])
@@ -110,6 +116,64 @@ def test_two_that_write_one_folder(tmp_path, criteo_file, convert_with_beam):
     convert_with_beam([criteo_file], tmp_path / "out", CriteoFormat(), Options())
     assert DatasetInfo.load(str(tmp_path / "out")).splits["train"].rows
     assert sorted(os.listdir(tmp_path)) == ["criteo.txt", "out"]
+
+
+def refusal(convert, *arguments, **options):
+    """What a conversion that is refused says."""
+    with pytest.raises(DataError) as refused:
+        convert(*arguments, **options)
+    return str(refused.value)
+
+
+def converted_here(inputs, output_dir, format, options):
+    inputs = [str(path) for path in inputs]
+    convert(inputs, str(output_dir), format, options, Progress(io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("0" * 140, "All 120 rows of the split 'train' have the label 0, so nothing can be"),
+        ("01" * 60 + "1" * 20, "All 20 rows of the split 'evaluation' have the label 1, so"),
+    ],
+    ids=["train", "evaluation"],
+)
+def test_labels_that_are_alike_are_refused_unless_accepted(
+    tmp_path, criteo_lines, convert_with_beam, labels, said
+):
+    path = tmp_path / "a.txt"
+    lines = [label + line[1:] for label, line in zip(labels, criteo_lines(140), strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    small = {"records_per_file": 2}  # so that a split is several files, each of them alike
+    options = Options(rows_per_record=8)
+    given = [path], tmp_path / "out", CriteoFormat()
+    found = refusal(convert_with_beam, *given, options, **small)
+    assert said in found
+    assert found == refusal(converted_here, *given, options)
+    assert not (tmp_path / "out").exists()
+    accepted = dataclasses.replace(options, on_odd_labels="accept")
+    assert convert_with_beam(*given, accepted, **small) == {"train": 120, "evaluation": 20}
+
+
+def test_the_label_of_a_row_by_itself_is_no_odd_one(tmp_path, criteo_lines, convert_with_beam):
+    path = tmp_path / "a.txt"
+    lines = [label + line[1:] for label, line in zip("0101010", criteo_lines(7), strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    rows = {"train": 6, "evaluation": 1}
+    assert convert_with_beam([path], tmp_path / "out", CriteoFormat(), Options()) == rows
+
+
+def test_a_described_text_that_never_occurs_is_refused_unless_accepted(tmp_path, convert_with_beam):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["y,x", *(f"{'yes' if n % 3 else 'no'},{n}" for n in range(70))]))
+    toml = 'format = "csv"\n[label]\ncolumn = "y"\npositive_values = ["yes", "Yes"]\n'
+    format = TabularFormat(from_toml(f'{toml}[dense]\nx = "none"\n', "t.toml"))
+    given = [path], tmp_path / "out", format
+    found = refusal(convert_with_beam, *given, Options())
+    assert "The text 'Yes' of the description's label stands in no row" in found
+    assert found == refusal(converted_here, *given, Options())
+    rows = {"train": 60, "evaluation": 10}
+    assert convert_with_beam(*given, Options(on_odd_labels="accept")) == rows
 
 
 def test_an_unknown_runner_is_named(tmp_path, criteo_file):

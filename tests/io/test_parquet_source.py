@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from tf_dlrm.errors import UserError
+from tf_dlrm.training.config import DataOptions, TrainingConfig
+from tf_dlrm.training.run import train
 from tfrecords import files
 from tfrecords.conversion.description_file import from_toml
 from tfrecords.errors import DataError
@@ -209,3 +212,84 @@ def test_shards_are_together_all_rows(parquet, by):
         assert np.array_equal(np.stack(shards, axis=1).reshape(-1), whole)
     if by == "file":
         assert {tuple(np.unique(ids // 16000)) for ids in shards} == {(0,), (1,)}
+
+
+def labels(*values, dtype=np.int32):
+    """A table of two row groups of 50 rows, whose labels come one after the other again."""
+    return table(100) | {"click": np.resize(np.array(values, dtype), 100)}
+
+
+ALIKE = {
+    "zeros": (labels(0), {}, "", 0),
+    "ones": (labels(1), {}, "", 1),
+    "true": (labels(True, dtype=bool), {}, "", 1),
+    "halves": (labels(0.5, dtype=float), {}, "", 0.5),
+    "above a threshold": (labels(3, 4, 5), {}, "positive_from = 3", 1),
+    "below a threshold": (labels(3, 4, 5), {}, "positive_from = 6", 0),
+    "without statistics": (labels(1), {"write_statistics": False}, "", 1),
+}
+DIFFERENT = {
+    "both": (labels(0, 1), {}, ""),
+    "true and false": (labels(True, False, dtype=bool), {}, ""),
+    "on both sides of a threshold": (labels(3, 4, 5), {}, "positive_from = 4"),
+    "without statistics": (labels(0, 0, 0, 1), {"write_statistics": False}, ""),
+    # The statistics know neither NaN nor what is allowed; reading names the row.
+    "NaN": (labels(1, np.nan, dtype=float), {}, ""),
+    "NaN at a threshold": (labels(1, np.nan, dtype=float), {}, "positive_from = 1"),
+    "nothing that is allowed": (labels(2), {}, ""),
+}
+
+
+def opened(parquet, columns, options, label):
+    """The source of a table, no column of which may have missing values."""
+    made = pa.table(columns)
+    required = pa.schema([field.with_nullable(False) for field in made.schema])
+    folder = parquet(made.cast(required), rows=50, **options)
+    return ParquetSource(folder, description(TOML.replace("[dense]", f"{label}\n[dense]")))
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_labels_that_are_alike(parquet, case):
+    *made, label = ALIKE[case]
+    assert opened(parquet, *made).only_label("train") == label
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_labels_that_are_not_known_to_be_alike(parquet, case):
+    assert opened(parquet, *DIFFERENT[case]).only_label("train") is None
+
+
+def test_labels_of_a_split_are_those_of_all_its_files(parquet):
+    for number, label in enumerate([0, 0, 1]):
+        folder = parquet(labels(label), f"train/part-{number}.parquet")
+    parquet(labels(0), "evaluation/part-0.parquet")
+    source = ParquetSource(folder, description())
+    assert (source.only_label("train"), source.only_label("evaluation")) == (None, 0)
+
+
+def test_statistics_that_differ_spare_reading_the_labels(parquet, monkeypatch):
+    read = []
+    values = ParquetSource._values
+    monkeypatch.setattr(
+        ParquetSource, "_values", lambda *given: read.append(given[2:]) or values(*given)
+    )
+    assert opened(parquet, *DIFFERENT["both"]).only_label("train") is None
+    assert not read
+    opened(parquet, *DIFFERENT["without statistics"]).only_label("train")
+    assert read == [("click", 0, 100)]
+
+
+@pytest.mark.parametrize("where", ["here", "in a store"])
+def test_training_on_rows_of_one_label_is_refused(parquet, store, folder, tmp_path, where):
+    here = parquet(labels(1))
+    if where == "in a store":
+        files.copy(f"{here}/train/part-0.parquet", f"{folder}/train/part-0.parquet")
+        here = folder
+    (tmp_path / "table.toml").write_text(TOML)
+    data = DataOptions(data="parquet", data_dir=here, data_schema=str(tmp_path / "table.toml"))
+    with pytest.raises(UserError) as refused:
+        train(TrainingConfig(data=data))
+    assert str(refused.value) == (
+        "All 100 training rows have the label 1, so there is nothing to learn. Train on rows of "
+        "both labels, or correct what the label is made of."
+    )

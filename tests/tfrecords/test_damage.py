@@ -1,5 +1,7 @@
 """Files that changed after they were written."""
 
+import collections
+import contextlib
 import dataclasses
 import io
 import os
@@ -10,7 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords import block, verify
+from tfrecords import block, files, verify
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.reader import RecordSource
@@ -221,3 +223,37 @@ def test_verify_finds_too_few_rows(numbered):
     split = dataclasses.replace(info.splits["train"], rows=101)
     info = dataclasses.replace(info, splits={"train": split})
     assert "it has 50 rows, where dataset.json says 51" in verify.first_problem(path, info)
+
+
+def test_every_file_is_read_once(numbered, monkeypatch):
+    path, _, _ = numbered(500)
+    info = DatasetInfo.load(path)
+    read = collections.Counter()
+    opened = files.open_file
+
+    class Counted:
+        def __init__(self, name, stream):
+            self._name, self._stream = os.path.relpath(name, path), stream
+
+        def read(self, *size):
+            data = self._stream.read(*size)
+            read[self._name] += len(data)
+            return data
+
+    @contextlib.contextmanager
+    def counted(name, mode="rb"):
+        with opened(name, mode) as stream:
+            yield Counted(name, stream)
+
+    monkeypatch.setattr(files, "open_file", counted)
+    assert list(verify.problems(path, info)) == []
+    sizes = {file.path: file.size for split in info.splits.values() for file in split.files}
+    assert len(sizes) > 1 and read == sizes
+    # And the checksum is that of all that was read.
+    split = info.splits["train"]
+    wrong = [dataclasses.replace(file, crc32c="00000000") for file in split.files]
+    changed = dataclasses.replace(
+        info, splits={"train": dataclasses.replace(split, files=tuple(wrong))}
+    )
+    found = list(verify.problems(path, changed))
+    assert len(found) == len(wrong) and all("The checksum of" in problem for problem in found)

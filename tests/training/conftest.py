@@ -71,6 +71,7 @@ class RowsInMemory:
         source = _RANDOM_SOURCE(dataclasses.replace(options, random_label="random"))
         self.schema, self.fingerprint = source.schema, source.fingerprint
         self.rows, self.explain = source.rows, source.explain
+        self.only_label = source.only_label
         self._lookup = options.random_indices_per_lookup
         self._kept = {split: self._make(split) for split in ("train", "evaluation")}
 

@@ -1,17 +1,22 @@
 """What the loop does between steps, and in which order, with steps that compute nothing."""
 
+import dataclasses
 import json
+import logging
 import signal
+import threading
 
 import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.training import loop as loop_module
 from tf_dlrm.training.checkpoints import Position
 from tf_dlrm.training.config import RunOptions
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.processes import Processes
+from tfrecords.data_service import start_dispatcher, start_worker
 from tfrecords.fault import VARIABLE
 
 
@@ -104,6 +109,46 @@ def test_skipped_updates_are_logged_once(loop, caplog):
         "2 of the updates of the tables between steps 6 and 6 were skipped, since some gradient "
         "was not finite"
     ]
+
+
+def test_a_service_without_workers_is_named_until_one_comes(loop, events, monkeypatch):
+    monkeypatch.setattr(loop_module, "_SECONDS_OF_PATIENCE", 1)
+    dispatcher = start_dispatcher(0)
+    said, workers, begun = [], [], threading.Event()
+
+    def begin(record=None):
+        if record:
+            said.append(record.getMessage())
+        if not begun.is_set():
+            begun.set()
+            workers.append(start_worker(dispatcher.target.split("://")[1], 0))
+
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = begin
+    # A loop that says nothing would wait for ever.
+    at_last = threading.Timer(20, begin)
+    at_last.daemon = True
+
+    def take(batches, count):
+        events.extend(next(batches).numpy().tolist() for _ in range(int(count)))
+        return tf.constant(0.5) * float(count)
+
+    served = dataclasses.replace(loop(), data_service=dispatcher.target, training_steps=take)
+    served.source.batches = lambda *_, **__: tf.data.Dataset.range(47).batch(10)
+    at_last.start()
+    loop_module._LOG.addHandler(handler)
+    try:
+        assert served.run(Position())[0] == Position(5, 1, 0)
+    finally:
+        loop_module._LOG.removeHandler(handler)
+        at_last.cancel()
+    assert said[0] == (
+        f"waiting for the tf.data service at {dispatcher.target}: no batch has come for 1 seconds; "
+        "has it a worker that runs?"
+    )
+    rows = [event for event in events if isinstance(event, list)]
+    assert [len(batch) for batch in rows] == [10, 10, 10, 10, 7]
+    assert sum(rows, []) == list(range(47))
 
 
 def test_a_run_that_was_stopped_before_an_evaluation_makes_it_up(loop, events):

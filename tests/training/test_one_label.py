@@ -1,6 +1,7 @@
 """Labels that are all alike: nothing is learnt from them, and no number of them looks good."""
 
 import dataclasses
+import io
 import logging
 
 import numpy as np
@@ -11,8 +12,11 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.config import DataOptions
 from tf_dlrm.training.evaluation import evaluate
 from tf_dlrm.training.run import train
+from tf_dlrm.training.sources import only_label, open_source
+from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.traces.profile_dataset import ProfileOptions, profile_dataset
 from tfrecords.writer import DatasetWriter
 
 
@@ -31,15 +35,53 @@ def data_set(tmp_path):
     return make
 
 
+@pytest.fixture
+def data(data_set):
+    """Makes the options of data that is read from files, or made on the fly."""
+
+    def make(kind, *labels):
+        folder = data_set(*labels)
+        if kind == "folder":
+            return DataOptions(data_dir=folder)
+        profile_dataset(
+            folder, "train", f"{folder}-twin", ProfileOptions(), Progress(io.StringIO())
+        )
+        return DataOptions(data=kind, synthetic_dir=f"{folder}-twin")
+
+    return make
+
+
+KINDS = pytest.mark.parametrize("kind", ["folder", "synthetic"])
+
+
+@KINDS
 @pytest.mark.parametrize("label", [0, 1])
-def test_training_rows_of_one_label_are_refused(tiny, data_set, label):
-    data = DataOptions(data_dir=data_set(label, None))
-    with pytest.raises(UserError, match=f"All 40 training rows have the label {label}, so there"):
-        train(dataclasses.replace(tiny(), data=data))
+def test_training_rows_of_one_label_are_refused(tiny, data, kind, label):
+    config = dataclasses.replace(tiny(), data=data(kind, label, None))
+    with pytest.raises(UserError) as refused:
+        train(config)
+    assert str(refused.value) == (
+        f"All 40 training rows have the label {label}, so there is nothing to learn. Train on rows "
+        "of both labels, or correct what the label is made of."
+    )
 
 
-def test_an_auc_that_is_never_reached_is_refused(tiny, data_set):
-    data = DataOptions(data_dir=data_set(None, 1))
+def test_training_rows_of_both_labels_are_not(data):
+    for kind in ("folder", "synthetic"):
+        source = open_source(data(kind, None, 1))
+        assert (only_label(source, "train"), only_label(source, "evaluation")) == (None, 1)
+
+
+def test_labels_of_a_row_by_itself_are_not_called_alike(data):
+    options = data("synthetic", 1, None)
+    few = dataclasses.replace(options, synthetic_train_rows=1)
+    found = [only_label(open_source(each), "train") for each in (options, few)]
+    assert found == [1, None]
+
+
+@KINDS
+def test_an_auc_that_is_never_reached_is_refused(tiny, data, kind):
+    data = data(kind, None, 1)
     config = tiny(target_auc=0.7, eval_every_steps=1)
     with pytest.raises(UserError, match="never reached: all evaluation rows have the label 1"):
         train(dataclasses.replace(config, data=data))

@@ -249,13 +249,12 @@ def _check_splits(options: RunOptions, source: Source) -> None:
 
 
 def _check_labels(options: RunOptions, source: Source) -> None:
-    """Refuses labels that are all alike, where the data says so before it is read."""
+    """Refuses labels that are all alike, where that is known before training."""
     label = only_label(source, "train")
     if label is not None:
         raise UserError(
             f"All {source.rows('train')} training rows have the label {label:g}, so there is "
-            "nothing to learn. Convert the data again with rows of both labels, or correct what "
-            "the label is made of."
+            "nothing to learn. Train on rows of both labels, or correct what the label is made of."
         )
     label = only_label(source, "evaluation")
     if label is not None and options.target_auc:

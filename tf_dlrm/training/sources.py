@@ -55,6 +55,9 @@ class Source(Protocol):
         See `RecordSource.batches` for the arguments.
         """
 
+    def only_label(self, split: str) -> float | None:
+        """The label that all rows of a split have; None where they differ or it isn't known."""
+
     def explain(self, error: BaseException) -> str:
         """Says in a sentence what is wrong with the data, after reading failed."""
 
@@ -121,11 +124,17 @@ def meanings(source: Source) -> dict[str, Meaning]:
 
 
 def only_label(source: Source, split: str) -> float | None:
-    """Returns the label that all rows of a split have; None where they differ or none is known."""
-    info = source.info.splits.get(split) if isinstance(source, RecordSource) else None
-    if info is None or info.rows < 2 or info.label_sum not in (0, info.rows):
+    """Returns the label that all rows of a split have.
+
+    None where they differ, where it is not known, and where there are no two rows.
+
+    Raises:
+        UserError: If the labels cannot be read.
+    """
+    if rows_or_none(source, split) < 2:
         return None
-    return info.label_sum / info.rows
+    with readable_errors(source):
+        return source.only_label(split)
 
 
 def rows_or_none(source: Source, split: str) -> int:

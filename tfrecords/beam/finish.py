@@ -6,8 +6,6 @@ import collections
 import os
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from tfrecords.beam.layout import Layout
 from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.positions import Positions
@@ -76,7 +74,7 @@ class Finish:
             if self._options.on_odd_labels == FAIL:
                 label_range = LabelRange()
                 for file in written:
-                    label_range.add(np.array([file.labels.low, file.labels.high]))
+                    label_range.add_range(file.labels)
                 label_range.check(part.split, labels.holds(self._format, positions.label_values))
             moves.update({file.info.path: file.path for file in written})
         reserved = 0 if self._options.reference else 1

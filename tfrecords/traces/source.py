@@ -197,6 +197,11 @@ class SyntheticSource:
             dataset = dataset.concatenate(tf.data.Dataset.from_tensors(empty)).take(batches)
         return dataset.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(2)
 
+    def only_label(self, split: str) -> float | None:
+        """The label that all rows of a split have whatever the seed; None where both can occur."""
+        rate = self._twin.label_rate(split)
+        return float(rate) if rate in (0, 1) else None
+
     def explain(self, error: BaseException) -> str:
         """As `RecordSource.explain`; there are no files of rows here that could be at fault."""
         return f"Generating synthetic rows failed: {first_line(error)}."
