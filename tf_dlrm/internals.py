@@ -13,13 +13,13 @@ from tensorflow.python.ops import (
 )
 
 
-def tapes_that_record(tensor: tf.Tensor) -> int:
-    """Returns how often this thread's open tapes may want the gradient of a tensor.
+def tapes_that_record(*tensors: tf.Tensor) -> int:
+    """Returns how often this thread's open tapes may want the gradient of one of some tensors.
 
-    0 where no tape records what is made of it, 1 where one does, and 2 where several do, or one
+    0 where no tape records what is made of them, 1 where one does, and 2 where several do, or one
     that is persistent. In TensorFlow 2.17 to 2.21.
     """
-    return int(gradients_util.PossibleTapeGradientTypes([tensor]))
+    return int(gradients_util.PossibleTapeGradientTypes(tensors))
 
 
 def xla_compiles_here() -> bool:

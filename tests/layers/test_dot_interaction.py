@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import DotInteraction
+from tf_dlrm.layers.kernels import pairs
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
@@ -120,3 +121,48 @@ def test_kernels_compute_what_tensorflow_does(shape, batch, self_interaction, mo
     if count < 4:
         plain = compiled.get_concrete_function(False).graph.get_operations()
         assert not any(op.type.startswith("TfDlrm") for op in plain)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_tape_without_training_takes_the_kernels(graph, monkeypatch):
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    rng = np.random.default_rng(4)
+    vectors = [tf.constant(rng.normal(size=(3, 2)), tf.float32) for _ in range(3)]
+    first, second, third = (v.numpy().astype("d") for v in vectors)
+    layer, ran = DotInteraction(), []
+    dot_products = pairs.dot_products
+    monkeypatch.setattr(pairs, "dot_products", lambda *a: ran.append(1) or dot_products(*a))
+
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(vectors[1:])
+            loss = tf.reduce_sum(layer(vectors) * [[1.0, 10.0, 100.0]])
+        return [loss, *tape.gradient(loss, vectors[1:])]
+
+    loss, of_second, of_third = (tf.function(step, autograph=False) if graph else step)()
+    assert ran
+    products = (second * first).sum(), (third * first).sum(), (third * second).sum()
+    np.testing.assert_allclose(loss, np.dot([1, 10, 100], products), rtol=1e-4)
+    np.testing.assert_allclose(of_second, first + 100 * third, rtol=1e-4)
+    np.testing.assert_allclose(of_third, 10 * first + 100 * second, rtol=1e-4)
+    ran.clear()
+    layer(vectors)  # no tape
+    with tf.GradientTape():
+        layer(vectors)  # one that watches nothing of it
+    assert not ran
+
+
+def test_gradients_of_gradients_without_training():
+    first, second = tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 5.0]])
+    with tf.GradientTape() as outer:
+        outer.watch(first)
+        with tf.GradientTape() as inner:
+            inner.watch(first)
+            loss = tf.reduce_sum(DotInteraction(True)([first, second]) ** 2)
+        slope = inner.gradient(loss, first)
+    # Of (a.a)^2 + (b.a)^2 + (b.b)^2 by a: 4 (a.a) a + 2 (b.a) b, with a.a = 5 and b.a = 13.
+    np.testing.assert_allclose(slope, [[4 * 5 + 26 * 3, 40 + 26 * 5]], rtol=1e-6)
+    # Of that one's sum: 4 (a.a) + 8 a (sum of a) + 2 b (sum of b).
+    np.testing.assert_allclose(
+        outer.gradient(slope, first), [[20 + 8 * 3 + 2 * 3 * 8, 20 + 48 + 80]], rtol=1e-6
+    )

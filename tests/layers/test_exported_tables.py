@@ -28,6 +28,23 @@ def model():
     return model
 
 
+@pytest.mark.slow
+def test_an_export_after_fit(tmp_path):
+    inputs = {"seen": keras.Input((2,), dtype="int64", name="seen")}
+    layer = EmbeddingCollection([FeatureConfig("seen", _TABLE)], name="tables")
+    model = keras.Model(inputs, layer(inputs)["seen"])
+    layer.tables["items"].assign_rows(_ROWS)
+    model.compile("sgd", "mse")
+    model.fit({"seen": _IDS}, np.zeros((4, 3), "f"), batch_size=4, verbose=0)
+    model.export(str(tmp_path))
+    _check_plain(tmp_path)
+    # Adagrad's first step is its rate, whatever the gradient.
+    expected = _VECTORS - 0.1
+    np.testing.assert_allclose(model.predict({"seen": _IDS}, verbose=0), expected, rtol=1e-3)
+    loaded = tf.saved_model.load(str(tmp_path))
+    np.testing.assert_allclose(_serve(loaded), model.predict({"seen": _IDS}), rtol=1e-6)
+
+
 def _operations(folder):
     saved = saved_model_pb2.SavedModel()
     saved.ParseFromString((folder / "saved_model.pb").read_bytes())

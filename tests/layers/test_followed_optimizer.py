@@ -1,6 +1,7 @@
 """What the Keras optimizer of a model does to tables: its learning rate, and what is refused."""
 
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
 )
 from tf_dlrm.keras_api import keras, uses_legacy_keras
-from tf_dlrm.layers import EmbeddingCollection
+from tf_dlrm.layers import EmbeddingCollection, loss_scales
 from tf_dlrm.models import Ensemble, MatrixFactorization, MatrixFactorizationConfig
 
 OWN = SGD(0.5)
@@ -227,6 +228,66 @@ def test_a_loss_scale_is_refused():
     if not uses_legacy_keras():
         with pytest.raises(ValueError, match="cannot be trained by SGD"):
             ranking_model().compile(keras.optimizers.SGD(0.1, loss_scale_factor=8.0), "mse")
+
+
+def scaled_step(layer, optimizer, graph=False):
+    """A step in float32 whose loss is multiplied; the table's gradient is that of row 1."""
+    scale = optimizer.get_scaled_loss if uses_legacy_keras() else optimizer.scale_loss
+
+    def run():
+        with tf.GradientTape() as tape:
+            loss = scale(tf.reduce_sum(layer(IDS)["f"]))
+        tape.gradient(loss, layer.trainable_variables)
+
+    (tf.function(run, autograph=False) if graph else run)()
+
+
+UNKNOWN = "loop whose optimizer it does not know.* has a .*, which scales losses.*follow\\(None\\)"
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_loop_of_an_unknown_optimizer_is_refused_where_one_scales(graph):
+    layer = collection()
+    same = types.SimpleNamespace(get_scaled_loss=tf.identity, scale_loss=tf.identity)
+    scaled_step(layer, same, graph)
+    np.testing.assert_allclose(row(layer), 0.5)
+    optimizer = scaling()  # made after the first update
+    with pytest.raises(ValueError, match=UNKNOWN):
+        scaled_step(layer, optimizer, graph)
+    np.testing.assert_allclose(row(layer), 0.5)
+    with pytest.raises(ValueError, match="cannot be trained by .*LossScaleOptimizer"):
+        layer.follow(optimizer)
+    layer.follow(None)
+    step(functional(layer)[0], keras.optimizers.SGD(0.1), IDS)
+    np.testing.assert_allclose(row(layer), 0.0)
+    del optimizer
+    other = collection()
+    step(functional(other)[0], keras.optimizers.SGD(0.1), IDS)
+    np.testing.assert_allclose(row(other), 0.5)
+
+
+@pytest.mark.skipif(uses_legacy_keras(), reason="Keras 2 has no loss_scale_factor.")
+def test_a_factor_of_any_optimizer_is_refused_in_a_loop():
+    layer = collection()
+    optimizer = keras.optimizers.SGD(0.1)
+    scaled_step(layer, optimizer)
+    # As many as before, another one.
+    optimizer = keras.optimizers.SGD(0.1, loss_scale_factor=8.0)
+    with pytest.raises(ValueError, match=UNKNOWN):
+        scaled_step(layer, optimizer)
+    np.testing.assert_allclose(row(layer), 0.5)
+
+
+def test_one_look_serves_until_an_optimizer_is_made(monkeypatch):
+    model, looks = functional()[0], []
+    optimizer = keras.optimizers.SGD(0.1)
+    look = loss_scales._living
+    monkeypatch.setattr(loss_scales, "_living", lambda kinds: looks.append(1) or look(kinds))
+    monkeypatch.setattr(loss_scales, "_seen", None)
+    for _ in range(4):
+        step(model, optimizer, IDS)
+    assert len(looks) == 1
+    assert loss_scales._living({type(optimizer)}).count(optimizer) == 1
 
 
 @pytest.fixture

@@ -66,16 +66,35 @@ def test_a_frozen_model_stays_frozen(parts):
     assert not other.embeddings.trainable and not other.top_mlp.dense_1.trainable
 
 
+def _called(model, inputs):
+    model(inputs)
+
+
+def _fitted(model, inputs):
+    model.compile(keras.optimizers.SGD(0.5), keras.losses.BinaryCrossentropy(from_logits=True))
+    before = model.predict(inputs, verbose=0)
+    labels = np.array([0, 1, 1, 0, 1], "f")[:, None]
+    model.fit(inputs, labels, batch_size=3, verbose=0)
+    assert np.abs(model.predict(inputs, verbose=0) - before).min() > 1e-3
+
+
 @pytest.mark.slow
-def test_an_export_after_a_call(parts, tmp_path):
+@pytest.mark.parametrize("use", [_called, _fitted], ids=lambda use: use.__name__[1:])
+def test_an_export_after_a_use(use, parts, tmp_path):
     model = parts.randomized(DLRM(_config(parts)))
-    inputs = {name: tf.constant(value) for name, value in parts.inputs(2, 2, rows=5).items()}
-    expected = model(inputs, training=False).numpy()
+    arrays = parts.inputs(2, 2, rows=5)
+    use(model, arrays)
+    expected = model.predict(arrays, verbose=0)
     model.export(str(tmp_path / "export"))
     loaded = tf.saved_model.load(str(tmp_path / "export"))
+    inputs = {name: tf.constant(value) for name, value in arrays.items()}
     np.testing.assert_allclose(loaded.serve(inputs), expected, rtol=1e-6)
     few = {name: value[:2] for name, value in inputs.items()}
     np.testing.assert_allclose(loaded.serve(few), expected[:2], rtol=1e-6)
+    _, specs = loaded.signatures["serving_default"].structured_input_signature
+    found = {name: (spec.shape.as_list(), spec.dtype) for name, spec in specs.items()}
+    ids = ([None], tf.int64)
+    assert found == {"dense": ([None, 2], tf.float32), "C0": ids, "C1": ids}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.kernels import pairs
 
@@ -21,6 +22,8 @@ class DotInteraction(keras.layers.Layer):
 
     Call arguments:
         inputs: A list of floats [batch, dim], all of one shape.
+        training: Whether native kernels may do the work; None is as True where one tape, which is
+            not persistent, records the call.
 
     Returns:
         Floats [batch, n (n - 1) / 2] for n inputs, or [batch, n (n + 1) / 2] with
@@ -49,7 +52,10 @@ class DotInteraction(keras.layers.Layer):
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, pairs]."""
         self._check([vector.shape for vector in inputs])
-        if pairs.are_used(training, inputs[0].dtype.name):
+        # What a tape records is a training step, whatever Keras was told. Several tapes, or one
+        # that is persistent, may want gradients of gradients, which kernels do not have.
+        trains = tapes_that_record(*inputs) == 1 if training is None else training
+        if pairs.are_used(trains, inputs[0].dtype.name):
             return pairs.dot_products(inputs, self.self_interaction)
         vectors = tf.stack(inputs, 1)
         if training is False:  # what is exported has no gradients

@@ -74,7 +74,9 @@ class EmbeddingCollection(keras.layers.Layer):
 
     The factor is relative to the rate when a model of this package is compiled; in other models,
     to that in the first training step. `follow` sets it, tells the layer the optimizer of a loop
-    of one's own, and with None lets tables do without all of it but the loss scale.
+    of one's own, and with None lets tables do without all of it but the loss scale. A loop whose
+    optimizer nobody told is an error where the process has one that scales losses: it is looked
+    for in eager steps, and whenever a graph is traced.
 
     `tf.train.Checkpoint` and Keras's `.keras` and `.weights.h5` files hold the tables, their
     optimizer slots and the number of updates, whatever the placement. All that goes by weights

@@ -14,6 +14,7 @@ from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers import FTRL, Frozen
 from tf_dlrm.embeddings.schedules import LearningRateSchedule, rates_scaled
 from tf_dlrm.keras_api import keras
+from tf_dlrm.layers.loss_scales import kind_of_living, scales_losses
 
 # What Keras's optimizers do with gradients and weights besides their rule; tables have neither.
 _NOT_FOLLOWED = (
@@ -113,12 +114,14 @@ class TableRates:
             trap: As of `follow`.
 
         Raises:
-            ValueError: If the loss is scaled, or as `follow`.
+            ValueError: If the loss is scaled, or may be and nothing tells, or as `follow`.
         """
         optimizer = _optimizer_of(callers)
         if optimizer is None:
             if self.followed is None:
                 _check_no_float16(callers, self._layer)
+                if self._follows_models:
+                    _check_no_unknown_loss_scale(self._layer)
         elif not self._follows_again(optimizer):
             self.follow_model(optimizer, None, trap)
             if self._follows_again(optimizer):
@@ -171,9 +174,7 @@ class TableRates:
 
 def _check_no_loss_scale(optimizer: Any, layer: str) -> None:
     """Refuses an optimizer that scales the loss."""
-    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) or getattr(
-        optimizer, "loss_scale_factor", None
-    ):
+    if scales_losses(optimizer):
         raise ValueError(
             f"Layer '{layer}' cannot be trained by {_kind(optimizer)}, which scales the "
             "loss: tables are updated during the backward pass, when gradients still have the "
@@ -194,6 +195,18 @@ def _check_no_float16(layers: Sequence[Any], layer: str) -> None:
                 "mixed_bfloat16. Or, if your loss is not scaled, call follow(optimizer) on the "
                 "layer with the optimizer of your loop."
             )
+
+
+def _check_no_unknown_loss_scale(layer: str) -> None:
+    """Refuses a loop whose optimizer is not known where one exists that scales losses."""
+    kind = kind_of_living()
+    if kind is not None:
+        raise ValueError(
+            f"Layer '{layer}' is trained in a loop whose optimizer it does not know, and this "
+            f"process has a {kind}, which scales losses: the scale, for example 32768, would be "
+            "part of the tables' updates. Call follow(optimizer) on the layer with the optimizer "
+            "of your loop, or, if the loss that trains this layer is not scaled, follow(None)."
+        )
 
 
 def _optimizer_of(layers: Sequence[Any]) -> Any:
