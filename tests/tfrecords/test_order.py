@@ -262,6 +262,26 @@ def test_a_shard_reads_blocks_of_its_own(by, seed):
     assert sorted(np.concatenate(read)) == list(range(32))
 
 
+def test_files_of_one_size_go_to_other_shards_in_other_epochs():
+    def files_of_the_first_shard(epoch):
+        order = epoch_order(
+            np.full(16, 4),
+            shuffle_seed=3,
+            epoch=epoch,
+            first_row=0,
+            shuffle_window_rows=16,
+            shard=Shard(0, 2, "file"),
+            block_files=np.arange(16) // 2,
+        )
+        return {int(block) // 2 for part in order.parts for block in part.blocks}
+
+    read = [files_of_the_first_shard(epoch) for epoch in range(6)]
+    for files in read:
+        assert len(files) == 4
+    # 70 ways to choose them.
+    assert len({frozenset(files) for files in read}) > 3
+
+
 def test_shards_that_are_not_allowed(numbered):
     source = RecordSource(numbered(100)[0], shuffle_window_rows=200)
     for arguments, message in [
