@@ -146,6 +146,29 @@ def writes_optimizer_to_h5() -> bool:
     return False
 
 
+def gives_state_tree() -> bool:
+    """Returns whether Keras 3's `get_state_tree` asks for weights, to keep them.
+
+    It is a method of models, which ask their layers for variables, so the call stack has to tell.
+    `load_weights` calls it for the shapes only, and OrbaxCheckpoint for weights without the
+    optimizer's, if so told.
+    """
+    if uses_legacy_keras():
+        return False
+    found = False
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = frame.f_code.co_name
+        found = found or name == "get_state_tree"
+        if found and (
+            name in ("load_weights", "load_model")
+            or getattr(frame.f_locals.get("self"), "save_weights_only", False)
+        ):
+            return False
+        frame = frame.f_back
+    return found
+
+
 @contextlib.contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
     """Layers that are made within compute in a type; their weights are float32."""

@@ -141,6 +141,156 @@ def test_a_saved_model_goes_on_at_the_rates_that_it_had(tmp_path):
     np.testing.assert_array_equal(row(loaded.embeddings, "u"), row(model.embeddings, "u"))
 
 
+def two_tables(optimizer=OWN):
+    """As `ranking_model`, a functional model."""
+    model = ranking_model(optimizer)
+    layer = EmbeddingCollection(model.embeddings.features, name="tables")
+    ids = {name: keras.Input((), dtype="int64", name=name) for name in "uv"}
+    found = layer(ids)
+    return keras.Model(ids, keras.layers.Dot(1)([found["u"], found["v"]]))
+
+
+def tables_of(model):
+    return getattr(model, "embeddings", None) or model.get_layer("tables")
+
+
+def _by_keras_file(model, make, folder):
+    model.save(folder / "m.keras")
+    return keras.models.load_model(folder / "m.keras", custom_objects={"total": total})
+
+
+def _compiled_otherwise(make):
+    other = make()
+    # The rate, too, comes from the file.
+    other.compile(keras.optimizers.SGD(0.7), total)
+    # Without, Keras leaves out what files have of an optimizer.
+    other.optimizer.build(other.trainable_variables)
+    return other
+
+
+def _by_weights_file(model, make, folder):
+    other = _compiled_otherwise(make)
+    model.save_weights(folder / "m.weights.h5")
+    other.load_weights(folder / "m.weights.h5")
+    if uses_legacy_keras():  # whose file has all of the optimizer but that
+        other.optimizer.learning_rate.assign(model.optimizer.learning_rate)
+    return other
+
+
+def _by_checkpoint(model, make, folder):
+    other = _compiled_otherwise(make)
+    path = tf.train.Checkpoint(model=model).save(str(folder / "c"))
+    tf.train.Checkpoint(model=other).restore(path)
+    return other
+
+
+SAVED = [
+    (make, road)
+    for make in (ranking_model, two_tables)
+    for road in (_by_keras_file, _by_weights_file, _by_checkpoint)
+]
+
+
+@pytest.mark.parametrize(("make", "road"), SAVED, ids=lambda f: f.__name__)
+def test_training_goes_on_from_files_at_a_rate_that_was_cut(make, road, tmp_path):
+    late = SAVED.index((make, road)) % 2
+    model = make(Adagrad(0.5))
+    model.compile(keras.optimizers.SGD(0.2), total)
+    model.fit(PAIR, LABEL, verbose=0)
+    model.optimizer.learning_rate.assign(0.05)
+    model.fit(PAIR, LABEL, verbose=0)
+    other = road(model, lambda: make(Adagrad(0.5)), tmp_path)
+    before = row(tables_of(model), "u")
+    for one in (model, other):
+        np.testing.assert_allclose(one.optimizer.learning_rate, 0.05, rtol=1e-6)
+        if late:  # a callback, before the first step
+            one.optimizer.learning_rate.assign(0.1)
+        one.fit(PAIR, LABEL, epochs=2, verbose=0)
+    np.testing.assert_array_equal(row(tables_of(other), "u"), row(tables_of(model), "u"))
+    np.testing.assert_array_equal(row(tables_of(other), "v", 2), row(tables_of(model), "v", 2))
+    assert tables_of(other).reference_rate == pytest.approx(0.2)
+    # Steps 3 and 4 of Adagrad, of gradients that become smaller, at a factor of 1/4 or 1/2.
+    moved = np.abs(row(tables_of(model), "u") - before).max()
+    factor = 0.5 if late else 0.25
+    assert 0.5 < moved / (0.5 * factor * (3**-0.5 + 4**-0.5)) < 1.1
+
+
+def test_a_loop_goes_on_from_a_checkpoint_at_a_rate_that_was_cut(tmp_path):
+    def make(rate):
+        layer, optimizer = collection(), keras.optimizers.SGD(rate)
+        model, _ = functional(layer)
+        optimizer.build(model.trainable_variables)
+        return model, layer, optimizer, tf.train.Checkpoint(model=model, optimizer=optimizer)
+
+    model, layer, optimizer, checkpoint = make(0.2)
+    layer.follow(optimizer)
+    step(model, optimizer, IDS)
+    optimizer.learning_rate.assign(0.05)
+    path = checkpoint.write(str(tmp_path / "c"))
+    step(model, optimizer, IDS)
+    np.testing.assert_allclose(row(layer), 1 - 0.5 - 0.125, rtol=1e-6)
+    for follows_first in (True, False):
+        model, other, optimizer, checkpoint = make(0.3)
+        if follows_first:
+            other.follow(optimizer)
+        checkpoint.restore(path)
+        if not follows_first:
+            other.follow(optimizer)
+        step(model, optimizer, IDS)
+        np.testing.assert_array_equal(row(other), row(layer))
+
+
+def test_another_optimizer_than_the_saved_one_begins_at_full_rates(tmp_path):
+    model = ranking_model()
+    model.compile(keras.optimizers.SGD(0.2), total)
+    model.fit(PAIR, LABEL, verbose=0)
+    model.save_weights(tmp_path / "m.weights.h5")
+    path = tf.train.Checkpoint(embeddings=model.embeddings).write(str(tmp_path / "c"))
+    for number in range(2):
+        other = ranking_model()
+        if number:
+            other.load_weights(tmp_path / "m.weights.h5")
+            other.compile(keras.optimizers.SGD(0.01), total)
+        else:
+            other.compile(keras.optimizers.SGD(0.01), total)
+            tf.train.Checkpoint(embeddings=other.embeddings).restore(path)
+        # Not even once it has made as many steps.
+        for _ in range(3):
+            other.fit(PAIR, LABEL, verbose=0)
+            assert other.embeddings.reference_rate == pytest.approx(0.01)
+    model.fit(PAIR, LABEL, epochs=3, verbose=0)
+    np.testing.assert_array_equal(row(other.embeddings, "u"), row(model.embeddings, "u"))
+
+
+def test_what_is_followed_next_is_traced_again():
+    model = ranking_model()
+    model.compile(keras.optimizers.SGD(0.2), total)
+    model.optimizer.learning_rate.assign(0.1)
+    before = row(model.embeddings, "u")
+    moved = []
+    for change in (lambda: None, lambda: model.embeddings.follow(None)):
+        change()
+        other = row(model.embeddings, "v", 2)[1]  # the gradient, behind a first-order column
+        model.fit(PAIR, LABEL, verbose=0)
+        moved.append((before - row(model.embeddings, "u"))[1] / other)
+        before = row(model.embeddings, "u")
+    np.testing.assert_allclose(moved, [0.25, 0.5], rtol=1e-5)
+
+
+def test_an_h5_file_has_no_place_for_a_rate_that_was_cut(tmp_path):
+    model, layer = functional()
+    model.compile(keras.optimizers.SGD(0.2), "mse")
+    model.fit(IDS, np.zeros((1, 2), "f"), verbose=0)
+    path = str(tmp_path / "model.h5")
+    model.save(path)
+    model.optimizer.learning_rate.assign(0.05)
+    with pytest.raises(ValueError, match="layer 'tables' follow .* was 0.2 and is 0.05: they"):
+        model.save(path)
+    model.save(path, include_optimizer=False)
+    found = keras.models.load_model(path).get_layer("tables")
+    np.testing.assert_array_equal(row(found), row(layer))
+
+
 NOT_FOLLOWED = [
     {"clipnorm": 1.0},
     {"clipvalue": 0.5},

@@ -245,6 +245,48 @@ def test_an_h5_file_with_the_optimizer_has_no_place_for_slots(tmp_path):
     _check(keras.models.load_model(path).get_layer("tables"))
 
 
+@pytest.mark.skipif(uses_legacy_keras(), reason="Keras 2 has no state trees.")
+def test_a_state_tree_has_no_place_for_slots():
+    model = _model()
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError())
+    tree = model.get_state_tree("numpy_array")  # nothing was trained
+    layer = model.get_layer("tables")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(_IDS)["users"])
+    tape.gradient(loss, model.trainable_variables)
+    words = r"state tree has no place for .* of tables \['users', 'items'\] in .* to .keras instead"
+    with pytest.raises(ValueError, match=words):
+        model.get_state_tree("numpy_array")
+
+    class Callback:
+        """As OrbaxCheckpoint, which needs a package."""
+
+        save_weights_only = True
+
+        def save(self):
+            return model.get_state_tree("numpy_array")
+
+    _fill(layer)
+    rows = Callback().save()["non_trainable_variables"]
+    found = [value for value in tf.nest.flatten(rows) if value.shape == (3, 3)]
+    np.testing.assert_array_equal(found, [_rows(_TABLES[2])])
+    model.set_state_tree(tree)
+    assert np.abs(layer.tables["cities"].read_rows()).max() < 100.0  # not those of _fill
+
+
+@pytest.mark.skipif(uses_legacy_keras(), reason="Keras 2 has no state trees.")
+def test_a_state_tree_has_no_place_for_a_rate_that_was_cut():
+    inputs = {"cities": keras.Input((), dtype="int64", name="cities")}
+    vectors = EmbeddingCollection(_FEATURES[2:], name="tables")(inputs)
+    model = keras.Model(inputs, vectors["cities"])
+    model.compile(keras.optimizers.SGD(0.2), "mse", run_eagerly=True)
+    model.fit({"cities": _IDS["cities"]}, np.zeros((3, 3), "f"), verbose=0)
+    model.get_state_tree()
+    model.optimizer.learning_rate.assign(0.05)
+    with pytest.raises(ValueError, match="state tree has .* was 0.2 and is 0.05: they would begin"):
+        model.get_state_tree()
+
+
 def test_weights_of_another_layer_are_refused():
     model = _model()
     others = [FeatureConfig("users", TableConfig("users", 5, 2, optimizer=SGD(0.1)))]

@@ -1,9 +1,11 @@
 """EmbeddingCollection: the embedding tables of a model as one Keras layer."""
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -22,6 +24,7 @@ from tf_dlrm.internals import tapes_that_record, xla_compiles_here
 from tf_dlrm.keras_api import (
     add_as_weight,
     calling_layers,
+    gives_state_tree,
     keras,
     only_shapes_are_wanted,
     values_are_given,
@@ -29,7 +32,10 @@ from tf_dlrm.keras_api import (
 )
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
-from tf_dlrm.layers.refusals import check_for_h5, check_for_xla
+from tf_dlrm.layers.refusals import check_carried, check_for_xla
+
+# Where files have what `TableRates.saved` holds.
+_FOLLOWED = "followed_optimizer"
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -218,6 +224,7 @@ class EmbeddingCollection(keras.layers.Layer):
     @property
     def reference_rate(self) -> float | None:
         """The followed optimizer's learning rate at which the tables' own hold; None for none."""
+        self._rates.settle()
         followed = self._rates.followed
         return None if followed is None else followed.reference_rate
 
@@ -228,7 +235,8 @@ class EmbeddingCollection(keras.layers.Layer):
             optimizer: The optimizer of a loop of one's own or of a compiled model; None, and the
                 tables keep their own rates, whatever model trains them.
             reference_rate: The optimizer's learning rate at which the tables' own rates hold; None
-                for its rate now.
+                for that which a file gave to the tables, if it gave the optimizer its state too,
+                and else for its rate now.
 
         Raises:
             ValueError: If the optimizer does what tables cannot follow.
@@ -317,15 +325,34 @@ class EmbeddingCollection(keras.layers.Layer):
             ValueError: If it goes into an `.h5` file with the state of the model's optimizer, but
                 tables have been trained whose slots have no place there.
         """
-        if self._placement is not None and writes_optimizer_to_h5() and int(self.tables.updates):
-            check_for_h5(self.name, tables_of(stored_features(self.features)))
+        if writes_optimizer_to_h5():
+            self._check_carried("An .h5 file")
         features = [feature.to_dict() for feature in self.features]
         return {**super().get_config(), "features": features, "seed": self._seed}
+
+    @property
+    def variables(self) -> list[Any]:
+        """The weights, as of any layer; to `get_state_tree`, only if they are all there is.
+
+        Raises:
+            ValueError: If tables have been trained whose slots have no place in a state tree.
+        """
+        if gives_state_tree():
+            self._check_carried("A state tree")
+        return super().variables
+
+    def _check_carried(self, carrier: str) -> None:
+        if self._placement is not None and int(self.tables.updates):
+            tables = tables_of(stored_features(self.features))
+            check_carried(carrier, self.name, tables, self._rates.changed_rate())
 
     def save_own_variables(self, store: Any) -> None:
         """Writes the tables, their slots, the number of updates, and matrices to a Keras file."""
         for key, value in self.tables.to_arrays().items():
             store[key] = value
+        followed = self._rates.to_save()
+        if followed is not None:
+            store[_FOLLOWED] = followed.numpy()
         for name, matrix in self._projections().items():
             store[_projection_key(name)] = tf.convert_to_tensor(matrix).numpy()
 
@@ -339,6 +366,18 @@ class EmbeddingCollection(keras.layers.Layer):
                 raise ValueError(f"The saved weights hold no matrix for table '{name}'.") from error
             matrix.assign(value)
         self.tables.assign_arrays(store)
+        with contextlib.suppress(KeyError):  # where nothing was followed
+            self._rates.saved.assign(np.asarray(store[_FOLLOWED]))
+
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """Adds what a checkpoint says of the optimizer that was followed, if any was."""
+        children = super()._trackable_children(save_type, **kwargs)
+        followed = self._rates.to_save() if save_type == "checkpoint" else None
+        return children if followed is None else {**children, _FOLLOWED: followed}
+
+    def _lookup_dependency(self, name: str, *args: Any) -> Any:
+        """Finds that also where nothing is followed yet."""
+        return self._rates.saved if name == _FOLLOWED else super()._lookup_dependency(name, *args)
 
 
 def _make_bags(

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers import FTRL, Frozen
@@ -26,6 +28,9 @@ _NOT_FOLLOWED = (
     "use_ema",
     "weight_decay",
 )
+
+# A reference rate and iterations where there are none to save.
+_NOTHING = (0.0, -1.0)
 
 _FIRST_STEP = (
     "The tables of layer '%s' follow the learning rate of the model's %s: their own rates hold at "
@@ -72,13 +77,77 @@ class TableRates:
         self._follows_models = True
         # One layer may be in several models, which train it by turns.
         self._of_models: list[FollowedOptimizer] = []
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._saved = resource_variable_ops.ResourceVariable(
+                _NOTHING, trainable=False, dtype=tf.float64, name="followed"
+            )
+        # What it holds unless something was restored since.
+        self._known = _NOTHING
+
+    @property
+    def saved(self) -> tf.Variable:
+        """What files take and give back: the reference rate and the optimizer's iterations.
+
+        The iterations tell whether an optimizer was restored together with the tables: one that
+        was not has a learning rate of its own, and the reference rate of another says nothing.
+        """
+        return self._saved
+
+    def to_save(self) -> tf.Variable | None:
+        """Returns `saved` with what is true now; None where nothing is to be saved."""
+        self.settle()
+        if self.followed is not None and self._held() == self._known:
+            steps = _iterations(self.followed.optimizer)
+            self._know((self.followed.reference_rate, float(steps)) if steps else _NOTHING)
+        return self._saved if self._held()[1] > 0 else None
+
+    def settle(self, begins: bool = False) -> None:
+        """Takes the reference rate that was restored since, if the optimizer was too.
+
+        Args:
+            begins: Whether training begins now, and what is not restored yet never will be.
+        """
+        if self.followed is None or self._held() == self._known:
+            return
+        reference_rate = self._restored(self.followed.optimizer)
+        if begins or reference_rate is not None:
+            self._known = self._held()
+        if reference_rate is not None:
+            before = self.followed
+            self.followed = FollowedOptimizer(before.optimizer, reference_rate)
+            self._of_models = [self.followed if f is before else f for f in self._of_models]
+
+    def changed_rate(self) -> tuple[float, float] | None:
+        """Returns the reference rate and the optimizer's now, or None where they are equal."""
+        self.settle()
+        if self.followed is None:
+            return None
+        rates = (self.followed.reference_rate, _rate(self.followed.optimizer) or 0.0)
+        return None if np.float32(rates[0]) == np.float32(rates[1]) else rates
+
+    def _held(self) -> tuple[float, float]:
+        with tf.init_scope():
+            reference_rate, iterations = self._saved.numpy().tolist()
+        return reference_rate, iterations
+
+    def _know(self, held: tuple[float, float]) -> None:
+        with tf.init_scope():
+            self._saved.assign(held)
+        self._known = held
+
+    def _restored(self, optimizer: Any) -> float | None:
+        """Returns the reference rate that was restored together with an optimizer, or None."""
+        held = self._held()
+        together = held != self._known and held[1] == _iterations(optimizer)
+        return held[0] if together else None
 
     def follow(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
         """Follows an optimizer whatever models the layer is in, or none.
 
         Args:
             optimizer: The optimizer, or None.
-            reference_rate: See `FollowedOptimizer`; None for its learning rate now.
+            reference_rate: See `FollowedOptimizer`; None for that which was restored together with
+                the optimizer and the tables, or else for its learning rate now.
             trap: The weight of the layer that the optimizer trains.
 
         Raises:
@@ -105,6 +174,7 @@ class TableRates:
             self.followed = self._checked(optimizer, reference_rate, trap)
             if self.followed is not None:
                 self._of_models.append(self.followed)
+        self.settle(begins=True)
 
     def of_update(self, callers: Sequence[Any], trap: Any) -> AbstractContextManager[None]:
         """Returns the context in which tables are updated.
@@ -123,9 +193,11 @@ class TableRates:
                 if self._follows_models:
                     _check_no_unknown_loss_scale(self._layer)
         elif not self._follows_again(optimizer):
+            restored = self._restored(optimizer)
             self.follow_model(optimizer, None, trap)
-            if self._follows_again(optimizer):
+            if restored is None and self._follows_again(optimizer):
                 logging.warning(_FIRST_STEP, self._layer, _kind(optimizer), _rate(optimizer))
+        self.settle(begins=True)
         return rates_scaled(None if self.followed is None else self.followed.scale())
 
     def _follows_again(self, optimizer: Any) -> bool:
@@ -162,13 +234,15 @@ class TableRates:
                 f"they count their own updates. Give the tables {names} a LearningRateSchedule "
                 "(LearningRateSchedule(0.05) stays at 0.05), or call follow(None) on the layer."
             )
-        rate = _rate(optimizer) if reference_rate is None else reference_rate
+        rate = self._restored(optimizer) if reference_rate is None else reference_rate
+        rate = _rate(optimizer) if rate is None else rate
         if rate is None or not 0.0 < rate < float("inf"):
             raise ValueError(
                 f"{what} has the learning rate {rate}, but tables can only follow one that is "
                 "above 0. Call follow(optimizer, reference_rate) on the layer, with the rate at "
                 "which the tables' own rates hold, or follow(None), and they keep their own rates."
             )
+        self._know(_NOTHING)
         return FollowedOptimizer(optimizer, rate)
 
 
@@ -237,6 +311,15 @@ def _has_schedule(optimizer: Any) -> bool:
         config = optimizer.get_config()
     # Keras serializes schedules and functions as dicts; `decay` is a schedule of old optimizers.
     return isinstance(config.get("learning_rate"), Mapping) or bool(config.get("decay"))
+
+
+def _iterations(optimizer: Any) -> int | None:
+    """Returns how many steps an optimizer has made."""
+    value = getattr(optimizer, "iterations", None)
+    if value is None:
+        return None
+    with tf.init_scope():
+        return int(tf.convert_to_tensor(value))
 
 
 def _rate(optimizer: Any) -> float | None:

@@ -30,16 +30,28 @@ def check_for_xla(layer: str, tables: Sequence[TableConfig]) -> None:
         )
 
 
-def check_for_h5(layer: str, tables: Sequence[TableConfig]) -> None:
+def check_carried(
+    carrier: str,
+    layer: str,
+    tables: Sequence[TableConfig],
+    changed_rate: tuple[float, float] | None,
+) -> None:
     """Refuses to leave behind what the next updates of trained tables depend on.
 
     Args:
+        carrier: What carries the state of the model's optimizer, but not of the tables': "An .h5
+            file", or "A state tree".
         layer: Name of the layer, for errors.
         tables: Its tables, as they are stored.
+        changed_rate: The learning rate of the model's optimizer at which those of tables hold, and
+            that of now, where they differ.
 
     Raises:
-        ValueError: If the optimizer of a table has slots, or a schedule.
+        ValueError: If the optimizer of a table has slots, or a schedule, or if rates differ.
     """
+    instead = "Save to .keras instead, or by save_weights"
+    if "h5" in carrier:
+        instead += ", or with include_optimizer=False"
     names = [
         table.name
         for table in tables
@@ -48,8 +60,13 @@ def check_for_h5(layer: str, tables: Sequence[TableConfig]) -> None:
     ]
     if names:
         raise ValueError(
-            f"An .h5 file has no place for the state of the optimizers of tables {names} in layer "
+            f"{carrier} has no place for the state of the optimizers of tables {names} in layer "
             f"'{layer}', so training could not go on from it, as it does with the state of the "
-            "model's own optimizer. Save to .keras instead, or with include_optimizer=False, or "
-            "by save_weights."
+            f"model's own optimizer. {instead}."
+        )
+    if changed_rate is not None:
+        raise ValueError(
+            f"{carrier} has no place for the factor by which the learning rates of the tables of "
+            f"layer '{layer}' follow the model's, which was {changed_rate[0]:g} and is "
+            f"{changed_rate[1]:g}: they would begin again at their full rates. {instead}."
         )

@@ -20,6 +20,8 @@ class TableModel(keras.Model):
 
     # The specs of the inputs of the first call, by name.
     _remembered: tuple[tuple[str, Any], ...] = ()
+    # Reference rates that are part of the traced training step.
+    _traced_rates: tuple[float | None, ...] = ()
 
     @property
     def collections(self) -> list[EmbeddingCollection]:
@@ -36,10 +38,21 @@ class TableModel(keras.Model):
 
     def _compile(self, reference_rate: float | None, *args: Any, **kwargs: Any) -> None:
         super().compile(*args, **kwargs)
+        self._tell_tables(reference_rate)
+
+    def _tell_tables(self, reference_rate: float | None = None) -> None:
         if self.optimizer is not None:
             for collection in self.collections:
                 if collection.trainable:
                     collection.follow_model(self.optimizer, reference_rate)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """As Keras's; traces the step again if tables have come to follow something else."""
+        self._tell_tables()
+        rates = tuple(collection.reference_rate for collection in self.collections)
+        force = force or rates != self._traced_rates
+        self._traced_rates = rates
+        return super().make_train_function(force)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` takes."""
