@@ -465,6 +465,15 @@ def test_a_global_policy_of_float16_is_refused(float16):
     np.testing.assert_allclose(row(layer), 0.5)
 
 
+def test_a_global_policy_of_float16_is_refused_where_no_model_is_around(float16):
+    layer = collection(dtype="float32")
+    with pytest.raises(ValueError, match="float16, that of the global dtype policy"):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(IDS)["f"])
+        tape.gradient(loss, layer.trainable_variables)
+    np.testing.assert_array_equal(row(layer), [1.0, 1.0])
+
+
 def test_a_float16_model_around_the_layer_is_refused():
     class Own(keras.Model):
         def __init__(self):
