@@ -88,9 +88,14 @@ class EmbeddingCollection(keras.layers.Layer):
     optimizer slots and the number of updates, whatever the placement. All that goes by weights
     (`get_weights` and `set_weights`, old `.h5` files, `EarlyStopping`'s best weights) carries the
     tables without these, as it leaves out the state of Keras's optimizers (a whole model's `.h5`
-    file has that, so writing it is an error), between equal layers in equal places: tables of equal
-    dim and optimizer are one weight. Under a strategy, each process has the weights of its own
-    devices, a copy on each of them.
+    file and Keras 3's `get_state_tree` have that, so making them is an error), between equal layers
+    in equal places: tables of equal dim and optimizer are one weight. Under a strategy, each
+    process has the weights of its own devices, a copy on each of them.
+
+    These files also hold the learning rate that the factor is relative to. It counts for an
+    optimizer that was restored with the tables, as its number of iterations tells; another one
+    begins with a factor of 1. A step of one's own that was traced before keeps its factor's
+    reference. That `follow(None)` was called is not saved.
 
     Args:
         features: The features and their tables.
