@@ -109,7 +109,7 @@ def _line(rng: random.Random) -> str:
     return "\t".join(fields)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def criteo_lines():
     """Makes lines of Criteo's text."""
 
@@ -120,7 +120,7 @@ def criteo_lines():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def convert_criteo():
     """Converts files; options of the format and of the conversion by their names."""
 

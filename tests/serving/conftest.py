@@ -75,6 +75,12 @@ class Served:
         )
 
 
+@pytest.fixture(scope="session")
+def as_served():
+    """Returns a function that gives a SavedModel of a folder as TensorFlow Serving has it."""
+    return Served
+
+
 @dataclasses.dataclass
 class Exported:
     model: DLRM

@@ -1,5 +1,10 @@
 """Requests of any shape, type and value, past all of Python's checks, as a server gets them."""
 
+import dataclasses
+import itertools
+import re
+from typing import Any
+
 import hypothesis
 import numpy as np
 import pytest
@@ -7,6 +12,14 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from serving.client_options import examples
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
+from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.raw_criteo import RawCriteo
+from tfrecords.conversion.criteo import BLANK
+from tfrecords.conversion.vocabulary_files import read_vocabulary
+from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
+from tfrecords.dataset_info import DatasetInfo
 
 REFUSED = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, TypeError, ValueError)
 # By input: type, what may differ is None, and the ids that there are.
@@ -204,6 +217,172 @@ def test_a_wrong_example_is_refused(exported, search, rows, count):
             )
 
     search(hypothesis.given(serialized(good))(one), count)
+
+
+@dataclasses.dataclass
+class Log:
+    """A model of Criteo's log, and what is needed to know its answers.
+
+    Attributes:
+        served: The SavedModel.
+        lines: The fields of rows that it was trained on.
+        ids: By column, the id of each key of the vocabulary.
+        unknown: The id of all others; None where they are refused.
+        blank: The key of an empty text.
+    """
+
+    served: Any
+    lines: list[list[bytes]]
+    ids: dict[str, dict[int, int]]
+    unknown: int | None
+    blank: int
+
+    def features(self, request):
+        """What a request says of features; None where it is wrong."""
+        texts = {name: value.tolist() for name, value in request.items()}
+        if any(value.ndim != 1 or value.dtype.kind not in "OSU" for value in request.values()):
+            return None
+        if len({len(column) for column in texts.values()}) > 1:
+            return None
+        found = {"dense": np.zeros((len(texts["I1"]), 13), np.float32)}
+        for k, name in enumerate(DENSE_NAMES):
+            for row, text in enumerate(map(as_bytes, texts[name])):
+                if text and not re.fullmatch(rb"-?[0-9]{1,18}", text):
+                    return None
+                number = int(text or b"0")
+                if not -(2**31) <= number < 2**31:
+                    return None
+                found["dense"][row, k] = np.log1p(max(number, 0))
+        for name in CATEGORICAL_NAMES:
+            found[name] = np.zeros(len(texts[name]), np.int64)
+            for row, text in enumerate(map(as_bytes, texts[name])):
+                if not re.fullmatch(rb"[0-9a-fA-F]{0,8}", text):
+                    return None
+                id = self.ids[name].get(int(text, 16) if text else self.blank, self.unknown)
+                if id is None:
+                    return None
+                found[name][row] = id
+        return found
+
+
+def as_bytes(text):
+    return text.encode() if isinstance(text, str) else text
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="unknown"),
+        pytest.param(True, id="all_known", marks=pytest.mark.slow),
+    ],
+)
+def log(request, criteo_lines, convert_criteo, as_served, tmp_path_factory):
+    """A model to which values may be unknown, and one by which such are refused."""
+    folder = tmp_path_factory.mktemp("log")
+    lines = criteo_lines(120)
+    (folder / "input.txt").write_text("\n".join(lines) + "\n")
+    data = str(folder / "data")
+    convert_criteo([folder / "input.txt"], data, reference=request.param)
+    info = DatasetInfo.load(data)
+    tables = [
+        TableConfig(c.name, c.vocabulary_size, 4, optimizer=SGD(0.01))
+        for c in info.schema.categorical
+    ]
+    features = tuple(FeatureConfig(table.name, table) for table in tables)
+    model = DLRM(DLRMConfig(13, features, (4,), (1,), interaction="concat", seed=1))
+    path = str(folder / "model")
+    export_model(model, info.schema, path, {"step": 1}, raw=RawCriteo(info, data))
+    ids = {}
+    for name in CATEGORICAL_NAMES:
+        keys = read_vocabulary(data, info.vocabularies[name]).tolist()
+        first = info.vocabularies[name].reserved
+        ids[name] = {key: first + place for place, key in enumerate(keys)}
+    fields = [line.encode().split(b"\t")[1:] for line in lines]
+    unknown, blank = (None, 0) if request.param else (0, BLANK)
+    return Log(as_served(path), fields, ids, unknown, blank)
+
+
+# No UTF-8, digits of another script, what other programs take for numbers, and the limits.
+SPECIAL_TEXTS = st.sampled_from(
+    b"| |\t|\0|1\0|\xff\xfe|1\xc3|\xed\xa0\x80|\xd9\xa1|-0|+1|--1|1e3|0x1f|nan|inf|"
+    b"2147483647|2147483648|-2147483648|-2147483649|00000000|000000000|ffffffff|"
+    b"999999999999999999|-999999999999999999|9999999999999999999".split(b"|")
+    + [b"1" * 100_000]
+)
+TEXTS = st.one_of(
+    st.binary(max_size=10),
+    st.text("0123456789abcdefABCDEFg-+ .\0\n", max_size=12).map(str.encode),
+    st.integers(-(2**64), 2**64).map(lambda n: str(n).encode()),
+    st.integers(0, 2**33).map(lambda n: f"{n:x}".encode()),
+    SPECIAL_TEXTS,
+    SPECIAL_TEXTS,
+)
+
+
+@st.composite
+def raw_requests(draw, lines):
+    """Fields of rows of the log, of which up to three inputs, or all, are changed."""
+    rows = draw(st.lists(st.sampled_from(lines), max_size=4))
+    columns = zip(*rows, strict=True) if rows else itertools.repeat([])
+    names = (*DENSE_NAMES, *CATEGORICAL_NAMES)
+    inputs = {name: np.array(column, object) for name, column in zip(names, columns, strict=False)}
+    how = draw(st.sampled_from(["a text", "a text", "inputs", "all"]))
+    if how == "a text":
+        # By itself, so that nothing else hides whether it is refused.
+        name = draw(st.sampled_from(draw(st.sampled_from([DENSE_NAMES, CATEGORICAL_NAMES]))))
+        inputs[name] = draw(raw_changes(len(rows), ["text"]))(inputs[name])
+    elif how == "inputs":
+        for name in draw(st.lists(st.sampled_from(names), max_size=3, unique=True)):
+            inputs[name] = draw(raw_changes(len(rows), RAW_CHANGES))(inputs[name])
+    else:
+        change = draw(raw_changes(len(rows), RAW_CHANGES))
+        inputs = {name: change(value) for name, value in inputs.items()}
+    return inputs
+
+
+RAW_CHANGES = ["text", "texts", "rows", "shape", "rank", "type"]
+
+
+@st.composite
+def raw_changes(draw, rows, kinds):
+    """A change, of one of these kinds, of an input of so many rows."""
+    kind = draw(st.sampled_from(kinds))
+    text = draw(TEXTS)
+    at, more = draw(st.integers(0, max(0, rows - 1))), draw(st.booleans())
+    if kind == "text":
+        return lambda value: np.array([text if n == at else t for n, t in enumerate(value)], object)
+    if kind == "texts":
+        return lambda value: np.array([text] * len(value), object)
+    if kind == "rows":
+        return lambda value: np.append(value, [text]) if more else value[:-1]
+    if kind == "shape":
+        shape = draw(st.lists(st.integers(0, 4), max_size=3))
+        return lambda value: np.resize(value if len(value) else np.array([text], object), shape)
+    if kind == "rank":
+        return draw(
+            st.sampled_from([lambda value: value[np.newaxis], lambda value: value[:, None]])
+        )
+    dtype = draw(st.sampled_from([*(t for t in TYPES if t != "bytes"), "S", "U", "complex64"]))
+    numbers = dtype not in "SU"
+    return lambda value: (np.ones(len(value)) if numbers else value.astype("S")).astype(dtype)
+
+
+@COUNTS
+def test_wrong_fields_of_a_log_are_refused_and_right_ones_answered(log, search, count):
+    def one(request):
+        features = log.features(request)
+        try:
+            answer = log.served.call("serve_raw", request)
+        except REFUSED:
+            assert features is None
+            return
+        assert features is not None
+        assert answer.shape == (len(features["dense"]),)
+        assert np.all((answer >= 0) & (answer <= 1))
+        expected = log.served.call("serving_default", features)
+        np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-7)
+
+    search(hypothesis.given(raw_requests(log.lines))(one), count)
 
 
 @pytest.mark.parametrize(
