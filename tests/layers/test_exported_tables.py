@@ -42,7 +42,7 @@ def test_an_export_after_fit(tmp_path):
     expected = _VECTORS - 0.1
     np.testing.assert_allclose(model.predict({"seen": _IDS}, verbose=0), expected, rtol=1e-3)
     loaded = tf.saved_model.load(str(tmp_path))
-    np.testing.assert_allclose(_serve(loaded), model.predict({"seen": _IDS}), rtol=1e-6)
+    np.testing.assert_allclose(_serve(loaded), model.predict({"seen": _IDS}), rtol=1e-6, atol=1e-6)
 
 
 def _operations(folder):

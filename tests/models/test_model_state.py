@@ -88,9 +88,9 @@ def test_an_export_after_a_use(use, parts, tmp_path):
     model.export(str(tmp_path / "export"))
     loaded = tf.saved_model.load(str(tmp_path / "export"))
     inputs = {name: tf.constant(value) for name, value in arrays.items()}
-    np.testing.assert_allclose(loaded.serve(inputs), expected, rtol=1e-6)
+    np.testing.assert_allclose(loaded.serve(inputs), expected, rtol=1e-6, atol=1e-6)
     few = {name: value[:2] for name, value in inputs.items()}
-    np.testing.assert_allclose(loaded.serve(few), expected[:2], rtol=1e-6)
+    np.testing.assert_allclose(loaded.serve(few), expected[:2], rtol=1e-6, atol=1e-6)
     _, specs = loaded.signatures["serving_default"].structured_input_signature
     found = {name: (spec.shape.as_list(), spec.dtype) for name, spec in specs.items()}
     ids = ([None], tf.int64)
@@ -105,7 +105,7 @@ def test_saved_model_save_has_the_inputs_of_the_call(parts, tmp_path):
     tf.saved_model.save(model, str(tmp_path))
     signature = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     (logits,) = signature(**inputs).values()
-    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_an_export_before_a_call_is_a_sentence(parts, tmp_path):
