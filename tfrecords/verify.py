@@ -80,7 +80,7 @@ def check_lengths(data_dir: str, split: SplitInfo) -> None:
     for file in split.files:
         path = files.join(data_dir, file.path)
         ends = [*file.offsets[1:], file.size]
-        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as stream:
+        with contextlib.suppress(OSError), files.open_file(path) as stream:
             for record, (begin, end) in enumerate(zip(file.offsets, ends, strict=True)):
                 found = os.pread(stream.fileno(), HEADER, begin)
                 wanted = end - begin - HEADER - FOOTER

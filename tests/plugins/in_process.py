@@ -96,7 +96,7 @@ def _forget_modules_with_flags() -> None:
 @contextlib.contextmanager
 def _own_loggers() -> Iterator[None]:
     """Undoes what a command does to the loggers of the packages."""
-    loggers = [logging.getLogger(name) for name in ("", "absl", *_PACKAGES)]
+    loggers = [logging.getLogger(name) for name in ("", "absl", "tensorflow", *_PACKAGES)]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     try:
         yield

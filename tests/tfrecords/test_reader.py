@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 
@@ -78,6 +79,23 @@ def test_the_arguments_reach_the_order(numbered, order_of, shard):
         **common,
     )
     assert str(got) == str(wanted)
+
+
+def test_datasets_that_are_gone_leave_no_graph(numbered):
+    source = RecordSource(numbered(500)[0])
+
+    def graphs():
+        gc.collect()
+        return sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects())
+
+    def read(epoch):
+        assert len(list(source.batches("train", 64, shuffle_seed=1, epoch=epoch))) == 8
+
+    read(0)
+    before = graphs()
+    for epoch in range(1, 5):
+        read(epoch)
+    assert graphs() == before
 
 
 def test_the_order_never_changes(numbered, read_all):

@@ -1,7 +1,5 @@
 """What does not fit into memory is refused before it is made."""
 
-import pathlib
-
 import pytest
 import tensorflow as tf
 
@@ -9,33 +7,12 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training import memory
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.config import OptimizerOptions
-from tf_dlrm.training.memory import available_bytes, said_when_it_runs_out
+from tf_dlrm.training.memory import said_when_it_runs_out
 from tf_dlrm.training.model_options import ModelOptions
 from tf_dlrm.training.run import train
+from tfrecords import machine
+from tfrecords.errors import DataError
 from tfrecords.schema import CategoricalColumn, Schema
-
-_MEMINFO = "MemTotal:  9000 kB\nMemFree:  100 kB\nMemAvailable:  5000 kB\nSwapFree:  20 kB\n"
-
-
-def _write(root: pathlib.Path, **values: str) -> None:
-    for name, text in values.items():
-        path = root / name.replace("__", "/").replace("_DOT_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def test_what_is_left_is_the_least_that_machine_and_container_leave(tmp_path):
-    assert available_bytes(str(tmp_path)) is None
-    _write(tmp_path, proc__meminfo=_MEMINFO)
-    assert available_bytes(str(tmp_path)) == 5020 * 1024
-    limit, used = "sys__fs__cgroup__memory_DOT_max", "sys__fs__cgroup__memory_DOT_current"
-    details = {"sys__fs__cgroup__memory_DOT_stat": "anon 700\ninactive_file 300\n"}
-    _write(tmp_path, **{limit: "max\n", used: "1000\n"}, **details)
-    assert available_bytes(str(tmp_path)) == 5020 * 1024
-    _write(tmp_path, **{limit: "4000\n"})
-    assert available_bytes(str(tmp_path)) == 4000 - 1000 + 300
-    _write(tmp_path, **{limit: "500\n"})
-    assert available_bytes(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(
@@ -64,14 +41,8 @@ def test_a_model_larger_than_memory_says_what_it_needs(
 
 
 def test_a_batch_larger_than_memory_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * 10**9)
-    schema = Schema(("x",), (CategoricalColumn("few", 5, 3), CategoricalColumn("any", 7, None)))
-    memory.check_batch(125_000_000, schema, "batch_size")  # 24 bytes each
-    said = "--batch_size=125000001 is too many: a batch needs 3.0 GB of memory or more, but"
-    with pytest.raises(UserError, match=said):
-        memory.check_batch(125_000_001, schema, "batch_size")
-    monkeypatch.setattr(memory, "available_bytes", lambda: 300)
-    with pytest.raises(UserError, match="--batch_size=64 is too many"):
+    monkeypatch.setattr(machine, "available_bytes", lambda: 300)
+    with pytest.raises(DataError, match="^A batch of --batch_size=64 needs .* of memory or more"):
         train(tiny(batch_size=64))
 
 

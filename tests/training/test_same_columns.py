@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import pathlib
 import shutil
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.assessment import assess
-from tf_dlrm.training.checkpoints import checkpoint_folder, read_run
+from tf_dlrm.training.checkpoints import newest_checkpoint, read_run
 from tf_dlrm.training.config import DataOptions, ModelOptions, TrainingConfig
 from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.exporting import export_checkpoint
@@ -303,8 +302,7 @@ def test_criteo_logs_that_were_cut_otherwise_are_refused(make_tiny, tmp_path):
 
 
 def test_a_checkpoint_of_a_run_on_other_ids_is_refused(runs, exports):
-    (index,) = pathlib.Path(checkpoint_folder(runs["other"])).glob("*.index")
-    checkpoint = str(index).removesuffix(".index")
+    checkpoint = newest_checkpoint(runs["other"])
     with pytest.raises(
         UserError, match="color, shape stand for other values in the run of --check"
     ):
@@ -314,8 +312,7 @@ def test_a_checkpoint_of_a_run_on_other_ids_is_refused(runs, exports):
 
 
 def test_a_checkpoint_of_a_run_on_other_labels_is_refused(runs, exports):
-    (index,) = pathlib.Path(checkpoint_folder(runs["label"])).glob("*.index")
-    checkpoint = str(index).removesuffix(".index")
+    checkpoint = newest_checkpoint(runs["label"])
     with pytest.raises(
         UserError, match="The label is .* at least 4, .* in the run of --checkpoint="
     ):

@@ -64,8 +64,8 @@ def _predictions(
 class Evaluation:
     """An evaluation of all rows of a split, or of its first ones, that may be repeated.
 
-    Its batches are made once: what TensorFlow keeps of the functions of a `tf.data.Dataset` stays
-    when the dataset is gone, some MB for each.
+    Its batches are made once, since tracing their functions anew would take longer than a small
+    evaluation.
 
     Args:
         source: Where the examples come from.

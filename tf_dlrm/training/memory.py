@@ -14,7 +14,6 @@ from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.training.model_options import ModelOptions
 from tf_dlrm.training.processes import Processes
 from tfrecords.machine import available_bytes, in_words
-from tfrecords.schema import Schema
 
 _FLOAT_BYTES = 4
 
@@ -66,26 +65,6 @@ def check_memory(
         "the tables over several machines (--distribution=multi_worker_mirrored or "
         "parameter_server)."
     )
-
-
-def check_batch(rows: int, schema: Schema, option: str) -> None:
-    """Refuses batches of which one alone is larger than the memory of this machine.
-
-    Args:
-        rows: Rows of a batch.
-        schema: Their columns.
-        option: The option that says how many rows.
-
-    Raises:
-        UserError: If a batch needs more than there is.
-    """
-    needed = rows * schema.row_bytes
-    available = available_bytes()
-    if available is not None and needed > available:
-        raise UserError(
-            f"--{option}={rows} is too many: a batch needs {in_words(needed)} of memory or "
-            f"more, but this machine has {in_words(available)} left."
-        )
 
 
 @contextlib.contextmanager

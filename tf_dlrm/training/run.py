@@ -39,7 +39,6 @@ from tf_dlrm.training.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.memory import check_batch
 from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
 from tf_dlrm.training.placing import evaluated_logits, plan_tables
 from tf_dlrm.training.processes import Processes
@@ -57,6 +56,7 @@ from tf_dlrm.training.strategy import check_cluster, distribute, make_strategy
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.lock import Lock, LockHeld
+from tfrecords.machine import check_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     _check_splits(options, source)
     for split, option in (("train", "batch_size"), ("evaluation", "eval_batch_size")):
         rows = min(getattr(options, option), rows_or_none(source, split))
-        check_batch(rows, source.schema, option)
+        check_memory(f"A batch of --{option}={rows}", rows * source.schema.row_bytes)
     for column, name in check_inputs(source.schema).items():
         _LOG.info("column %r is the input %r of an exported model", column, name)
     _LOG.info("%d rows to train on; first the model is made", rows_or_none(source, "train"))

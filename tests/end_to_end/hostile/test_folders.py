@@ -304,7 +304,7 @@ _SAVED = {
 )
 @pytest.mark.parametrize("edit", [*_SAVED, "a folder", "unreadable", "a dangling link"])
 def test_a_saved_model(refused, place, edit, file, command):
-    # Of several the last, which has rows of tables: the others an increment has itself.
+    # The last of several: it has rows of tables. An increment does without the others.
     path = sorted(pathlib.Path(place("{saved}")).glob(file))[-1]
     if edit in _SAVED:
         path.write_bytes(_SAVED[edit](path.read_bytes()))
