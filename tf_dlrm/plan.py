@@ -142,7 +142,7 @@ def main() -> dict[str, Any]:
     """Checks the flags, then plans; returns what was predicted."""
     options = entry_point.options_from_flags(PlanOptions)
     options.validate()
-    from tf_dlrm.embeddings import planner  # only now: TensorFlow takes seconds to start
+    from tf_dlrm import planner  # only now: TensorFlow takes seconds to start
 
     try:
         pins = dict(planner.parse_pin(text) for text in _PINS.value)
@@ -167,11 +167,11 @@ def main() -> dict[str, Any]:
 
 
 def _hardware(options: PlanOptions) -> planner.Hardware:
-    from tf_dlrm.embeddings import planner
+    from tf_dlrm import planner
 
     if not options.calibrate:
         return planner.load_hardware(options.hardware)
-    from tf_dlrm.embeddings.planner.calibrate import calibrate, describe
+    from tf_dlrm.planner.calibrate import calibrate, describe
 
     hardware = calibrate()
     text = hardware.to_toml(describe(hardware))
@@ -187,7 +187,7 @@ def _plan(
     hardware: planner.Hardware,
     pins: dict[str, planner.Pin],
 ) -> dict[str, Any]:
-    from tf_dlrm.embeddings import planner
+    from tf_dlrm import planner
 
     model = planner.CostModel(
         problem.features, workload, hardware, options.devices[0], problem.dense
@@ -216,7 +216,7 @@ def _simulate(
     hardware: planner.Hardware,
     pins: dict[str, planner.Pin],
 ) -> dict[str, Any]:
-    from tf_dlrm.embeddings.planner.simulate import scaling_table, simulate
+    from tf_dlrm.planner.simulate import scaling_table, simulate
 
     scales = simulate(
         problem.features,
@@ -230,7 +230,7 @@ def _simulate(
     sys.stderr.write(scaling_table(scales))
     if options.picture_file:
         # Here, since matplotlib takes longer to import than all else to run.
-        from tf_dlrm.embeddings.planner.picture import draw_scaling
+        from tf_dlrm.planner.picture import draw_scaling
 
         what = options.model or options.data_dir or f"{len(options.tables)} tables"
         title = f"{what} on {hardware.name}: predicted, {options.scaling} scaling"
@@ -254,8 +254,8 @@ def _simulate(
 
 
 def _problem(options: PlanOptions) -> _Problem:
-    from tf_dlrm.embeddings import planner
-    from tf_dlrm.embeddings.planner.models import KNOWN_MODELS, features_of
+    from tf_dlrm import planner
+    from tf_dlrm.planner.models import KNOWN_MODELS, features_of
 
     optimizer = _optimizer(options.embedding_optimizer)
     if options.model:

@@ -17,7 +17,6 @@ from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.serving import ServingPlan
-from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record, xla_compiles_here
@@ -33,6 +32,7 @@ from tf_dlrm.keras_api import (
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla
+from tf_dlrm.tpu.placement import TpuPlacement
 
 # Where files have what `TableRates.saved` holds.
 _FOLLOWED = "followed_optimizer"

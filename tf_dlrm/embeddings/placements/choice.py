@@ -17,8 +17,8 @@ from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
 from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.serving import ServingPlacement, ServingPlan
-from tf_dlrm.embeddings.placements.tpu import TpuPlan, make_tpu_placement
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
+from tf_dlrm.tpu.placement import TpuPlan, make_tpu_placement
 
 AnyPlan = Plan | TpuPlan | ServingPlan
 COMMUNICATION_DTYPES = ("float32", "bfloat16")

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from tf_dlrm.embeddings.planner.simulate import Scale
+from tf_dlrm.planner.simulate import Scale
 from tfrecords import files
 
 

@@ -4,10 +4,10 @@ import math
 import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, TableConfig
-from tf_dlrm.embeddings.planner import Dense, Workload, load_hardware, make_plan
-from tf_dlrm.embeddings.planner.models import KNOWN_MODELS
-from tf_dlrm.embeddings.planner.picture import draw_scaling
-from tf_dlrm.embeddings.planner.simulate import scaling_table, simulate
+from tf_dlrm.planner import Dense, Workload, load_hardware, make_plan
+from tf_dlrm.planner.models import KNOWN_MODELS
+from tf_dlrm.planner.picture import draw_scaling
+from tf_dlrm.planner.simulate import scaling_table, simulate
 
 FEATURES = [FeatureConfig("a", TableConfig("a", 1_000_000, 100, optimizer=SGD(0.01)))]
 

@@ -14,8 +14,10 @@ from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.optimizers import LazyAdam
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
-from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
-from tf_dlrm.embeddings.placements.tpu_engine import (
+from tf_dlrm.embeddings.schedules import scale_of_rates
+from tf_dlrm.embeddings.stack import chunks
+from tf_dlrm.embeddings.tables import Table, TableSet, update_counter
+from tf_dlrm.tpu.engine import (
     EmbeddingUnitEngine,
     Engine,
     HostEngine,
@@ -23,9 +25,7 @@ from tf_dlrm.embeddings.placements.tpu_engine import (
     in_range,
     ready_ids,
 )
-from tf_dlrm.embeddings.schedules import scale_of_rates
-from tf_dlrm.embeddings.stack import chunks
-from tf_dlrm.embeddings.tables import Table, TableSet, update_counter
+from tf_dlrm.tpu.replicated import ReplicatedTables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,17 +22,17 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
-from tf_dlrm.embeddings.placements.dense_updates import dense_update
 from tf_dlrm.embeddings.placements.placement import Pulled
-from tf_dlrm.embeddings.placements.replicated import ReplicatedTables
-from tf_dlrm.embeddings.placements.tpu import TpuPlacement, TpuPlan, local_copy
-from tf_dlrm.embeddings.placements.tpu_config import (
+from tf_dlrm.tpu.config import (
     adam_rate,
     feature_configs,
     optimizer_config,
     table_config,
 )
-from tf_dlrm.embeddings.placements.tpu_tables import DealtLayout, DealtTable, Part, PartedTable
+from tf_dlrm.tpu.dense_updates import dense_update
+from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan, local_copy
+from tf_dlrm.tpu.replicated import ReplicatedTables
+from tf_dlrm.tpu.tables import DealtLayout, DealtTable, Part, PartedTable
 
 _SCHEDULE = LearningRateSchedule(0.4, warmup_steps=4, decay_start_step=4, decay_steps=4)
 _ON_TPU = {

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
-from tf_dlrm.embeddings.planner import Dense, Workload
-from tf_dlrm.embeddings.planner.workload import expected_unique
+from tf_dlrm.planner import Dense, Workload
+from tf_dlrm.planner.workload import expected_unique
 
 
 def test_uniform_unique_ids_by_hand():

@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.dense_updates import dense_update
-from tf_dlrm.embeddings.placements.tpu_tables import Part, PartedTable
 from tf_dlrm.embeddings.stack import group_tables
 from tf_dlrm.embeddings.tables import ROWS
+from tf_dlrm.tpu.dense_updates import dense_update
+from tf_dlrm.tpu.tables import Part, PartedTable
 
 
 class _Feature(NamedTuple):

@@ -16,9 +16,9 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.embeddings.planner.loads import Choice, Loads
-from tf_dlrm.embeddings.planner.model import CostModel
-from tf_dlrm.embeddings.planner.pins import Pin
+from tf_dlrm.planner.loads import Choice, Loads
+from tf_dlrm.planner.model import CostModel
+from tf_dlrm.planner.pins import Pin
 
 # Rounds of taking some tables away and putting them back: as many as this, or fewer where tables
 # times devices are many.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LazyAdam, RowWiseAdagrad, TableConfig
 from tf_dlrm.embeddings.plan import SHARDINGS, Plan, TablePlan
-from tf_dlrm.embeddings.planner import (
+from tf_dlrm.planner import (
     CostModel,
     DoesNotFitError,
     Pin,
@@ -21,7 +21,7 @@ from tf_dlrm.embeddings.planner import (
     parse_pin,
     plan_for,
 )
-from tf_dlrm.embeddings.planner.models import KNOWN_MODELS
+from tf_dlrm.planner.models import KNOWN_MODELS
 
 OPTIMIZERS = (SGD(0.1), Adagrad(0.1), RowWiseAdagrad(0.1), LazyAdam(0.1))
 QUICK = settings(max_examples=10)

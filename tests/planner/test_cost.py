@@ -5,7 +5,7 @@ import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LazyAdam, RowWiseAdagrad, TableConfig
 from tf_dlrm.embeddings.plan import Plan, TablePlan
-from tf_dlrm.embeddings.planner import CostModel, Dense, Workload, cost
+from tf_dlrm.planner import CostModel, Dense, Workload, cost
 
 
 @pytest.mark.parametrize(

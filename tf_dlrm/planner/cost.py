@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from tf_dlrm.embeddings.optimizers import Optimizer
-from tf_dlrm.embeddings.planner.hardware import GB, Hardware
+from tf_dlrm.planner.hardware import GB, Hardware
 
 FLOAT_BYTES = 4
 

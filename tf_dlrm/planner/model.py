@@ -13,9 +13,9 @@ import numpy as np
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, even_cut
-from tf_dlrm.embeddings.planner import cost
-from tf_dlrm.embeddings.planner.hardware import Hardware
-from tf_dlrm.embeddings.planner.workload import Dense, Workload, expected_unique
+from tf_dlrm.planner import cost
+from tf_dlrm.planner.hardware import Hardware
+from tf_dlrm.planner.workload import Dense, Workload, expected_unique
 
 
 class Group(NamedTuple):

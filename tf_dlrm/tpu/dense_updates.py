@@ -19,8 +19,8 @@ from tf_dlrm.embeddings.optimizers import (
     Optimizer,
     RowWiseAdagrad,
 )
-from tf_dlrm.embeddings.placements.tpu_config import adam_rate
 from tf_dlrm.embeddings.tables import ROWS
+from tf_dlrm.tpu.config import adam_rate
 
 
 def dense_update(

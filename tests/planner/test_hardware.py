@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from tf_dlrm.embeddings.planner import load_hardware, presets, this_machine
-from tf_dlrm.embeddings.planner.calibrate import calibrate, describe
+from tf_dlrm.planner import load_hardware, presets, this_machine
+from tf_dlrm.planner.calibrate import calibrate, describe
 
 
 def test_every_preset_loads_and_has_its_name():

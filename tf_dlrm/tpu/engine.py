@@ -13,17 +13,17 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
-from tf_dlrm.embeddings.placements.tpu_config import feature_configs
-from tf_dlrm.embeddings.placements.tpu_tables import (
+from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
+from tf_dlrm.embeddings.range_check import check_pieces
+from tf_dlrm.embeddings.tables import ROWS, Table
+from tf_dlrm.tpu.config import feature_configs
+from tf_dlrm.tpu.tables import (
     DealtLayout,
     DealtTable,
     Part,
     PartedTable,
     tpu_names,
 )
-from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
-from tf_dlrm.embeddings.range_check import check_pieces
-from tf_dlrm.embeddings.tables import ROWS, Table
 
 # Where TensorFlow does not know how many SparseCores a chip has, it takes this number too.
 _SPARSE_CORES_OF_A_CHIP = 4

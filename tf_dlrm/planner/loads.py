@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, TABLE_WISE
-from tf_dlrm.embeddings.planner.model import CostModel, Parts
+from tf_dlrm.planner.model import CostModel, Parts
 
 # A device that is over its memory by a millionth is worse than any second.
 _EXCESS_SECONDS = 1e6

@@ -1,6 +1,6 @@
 import pytest
 
-from tf_dlrm.embeddings.planner import Hardware
+from tf_dlrm.planner import Hardware
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.planner.hardware import GB, Hardware, this_machine
+from tf_dlrm.planner.hardware import GB, Hardware, this_machine
 
 # Large enough that rows come from memory and not from a cache, small enough for a laptop.
 _TABLE_BYTES = 512 << 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.planner.hardware import GB
-from tf_dlrm.embeddings.planner.model import CostModel, Estimate
-from tf_dlrm.embeddings.planner.reasons import duration
+from tf_dlrm.planner.hardware import GB
+from tf_dlrm.planner.model import CostModel, Estimate
+from tf_dlrm.planner.reasons import duration
 
 # More devices than these are summarised by the lightest, the middle and the heaviest one.
 _MOST_DEVICES = 16

@@ -6,9 +6,9 @@ import math
 
 from tf_dlrm.embeddings.optimizers import Adagrad, Optimizer, RowWiseAdagrad
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.planner import cost
-from tf_dlrm.embeddings.planner.hardware import GB
-from tf_dlrm.embeddings.planner.model import CostModel
+from tf_dlrm.planner import cost
+from tf_dlrm.planner.hardware import GB
+from tf_dlrm.planner.model import CostModel
 
 
 class DoesNotFitError(ValueError):

@@ -12,10 +12,10 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.embeddings.planner.loads import Choice
-from tf_dlrm.embeddings.planner.model import CostModel
-from tf_dlrm.embeddings.planner.pins import Pin
-from tf_dlrm.embeddings.planner.search import Search
+from tf_dlrm.planner.loads import Choice
+from tf_dlrm.planner.model import CostModel
+from tf_dlrm.planner.pins import Pin
+from tf_dlrm.planner.search import Search
 
 _WORDS = {
     DATA_PARALLEL: "a copy on each device",

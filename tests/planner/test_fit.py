@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, RowWiseAdagrad, TableConfig
-from tf_dlrm.embeddings.planner import (
+from tf_dlrm.planner import (
     CostModel,
     DoesNotFitError,
     Pin,
@@ -12,7 +12,7 @@ from tf_dlrm.embeddings.planner import (
     plan_for,
     report,
 )
-from tf_dlrm.embeddings.planner.reasons import duration
+from tf_dlrm.planner.reasons import duration
 
 
 def _features(optimizer):

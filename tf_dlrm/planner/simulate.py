@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.planner.fit import DoesNotFitError, check_fit
-from tf_dlrm.embeddings.planner.hardware import GB, Hardware
-from tf_dlrm.embeddings.planner.model import CostModel, Estimate
-from tf_dlrm.embeddings.planner.pins import Pin, check_pins
-from tf_dlrm.embeddings.planner.reasons import duration
-from tf_dlrm.embeddings.planner.report import bottleneck
-from tf_dlrm.embeddings.planner.search import Search
-from tf_dlrm.embeddings.planner.workload import Dense, Workload
+from tf_dlrm.planner.fit import DoesNotFitError, check_fit
+from tf_dlrm.planner.hardware import GB, Hardware
+from tf_dlrm.planner.model import CostModel, Estimate
+from tf_dlrm.planner.pins import Pin, check_pins
+from tf_dlrm.planner.reasons import duration
+from tf_dlrm.planner.report import bottleneck
+from tf_dlrm.planner.search import Search
+from tf_dlrm.planner.workload import Dense, Workload
 
 
 @dataclasses.dataclass(frozen=True)

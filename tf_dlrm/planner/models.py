@@ -6,7 +6,7 @@ import dataclasses
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig
 from tf_dlrm.embeddings.optimizers import Optimizer
-from tf_dlrm.embeddings.planner.workload import Dense
+from tf_dlrm.planner.workload import Dense
 
 
 @dataclasses.dataclass(frozen=True)
