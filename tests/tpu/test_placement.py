@@ -22,6 +22,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
+from tf_dlrm.embeddings.placements import choice
 from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.tpu.config import (
     adam_rate,
@@ -336,6 +337,33 @@ def test_plan_and_strategy_are_checked():
     strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
     with strategy.scope(), pytest.raises(ValueError, match="is a MirroredStrategy of 2 replicas"):
         TpuPlacement(_features())
+
+
+def test_placements_are_found_by_the_type_of_the_plan_and_then_of_the_strategy():
+    class Claimed(tf.distribute.OneDeviceStrategy):
+        pass
+
+    class Special(Claimed):
+        pass
+
+    class OtherPlan:
+        pass
+
+    choice.register(Claimed, lambda features, plan, seed, dtype: ("of the strategy", seed, dtype))
+    choice.register(OtherPlan, lambda features, plan, seed, dtype: ("of the plan", seed, dtype))
+    features = [FeatureConfig("f", TableConfig("t", 3, 2, SGD(0.1)))]
+    try:
+        with Special("/cpu:0").scope():
+            found = choice.make_placement(features, 5)
+            of_plan = choice.make_placement(features, 6, OtherPlan(), "bfloat16")
+            of_tpu = choice.make_placement(features, 7, TpuPlan())
+    finally:
+        del choice._MAKERS[Claimed], choice._MAKERS[OtherPlan]
+    assert found == ("of the strategy", 5, tf.float32)
+    assert of_plan == ("of the plan", 6, tf.bfloat16)
+    assert isinstance(of_tpu, TpuPlacement) and of_tpu.checks_ids_on_host
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        assert isinstance(choice.make_placement(features), LocalPlacement)
 
 
 def test_checkpoints_go_to_local_and_back(tmp_path):

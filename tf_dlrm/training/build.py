@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm import embeddings, models
-from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
@@ -48,7 +47,7 @@ def build_model(
     optimizer: OptimizerOptions,
     schema: Schema,
     seed: int,
-    plan: AnyPlan | None = None,
+    plan: Any = None,
     communication_dtype: str = "float32",
 ) -> RankingModel | Ensemble:
     """Builds the model with its variables, tables included, under the current strategy.

@@ -48,6 +48,8 @@ class ParameterServerPlacement:
         stacks: The parts of tables, by width and optimizer.
     """
 
+    checks_ids_on_host = False
+
     def __init__(
         self,
         features: Sequence[FeatureConfig],
