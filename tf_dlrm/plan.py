@@ -288,16 +288,9 @@ def _problem(options: PlanOptions) -> _Problem:
 
 
 def _optimizer(name: str) -> Optimizer:
-    from tf_dlrm import embeddings
+    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
 
-    kinds: dict[str, type[embeddings.Optimizer]] = {
-        "sgd": embeddings.SGD,
-        "adagrad": embeddings.Adagrad,
-        "rowwise_adagrad": embeddings.RowWiseAdagrad,
-        "lazy_adam": embeddings.LazyAdam,
-        "ftrl": embeddings.FTRL,
-    }
-    return kinds[name](learning_rate=0.01)
+    return optimizer_of_flag(name)(learning_rate=0.01)
 
 
 def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.optimizers import LazyAdam
 from tf_dlrm.embeddings.placements.choice import register
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
@@ -26,6 +25,7 @@ from tf_dlrm.tpu.engine import (
     in_range,
     ready_ids,
 )
+from tf_dlrm.tpu.optimizers import moves_without_gradient
 from tf_dlrm.tpu.replicated import ReplicatedTables
 
 
@@ -288,11 +288,12 @@ class TpuPlacement:
             self._small.update(lookup.bags, gradients, step, finite)
         of_hardware = {}
         for name in self.hardware_features:
-            if name not in gradients and isinstance(self._features[name].table.optimizer, LazyAdam):
+            optimizer = self._features[name].table.optimizer
+            if name not in gradients and moves_without_gradient(optimizer):
                 raise ValueError(
                     f"Feature '{name}' was looked up but not used, and a TPU's embedding hardware "
-                    "updates whatever is looked up: LazyAdam would move its rows. Leave the "
-                    "feature out, or give its table another optimizer."
+                    f"updates whatever is looked up: {type(optimizer).__name__} would move its "
+                    "rows. Leave the feature out, or give its table another optimizer."
                 )
             zeros = tf.zeros_like(lookup.vectors[name])
             of_hardware[name] = tf.where(finite, gradients.get(name, zeros), zeros)

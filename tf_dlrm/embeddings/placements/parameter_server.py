@@ -163,4 +163,6 @@ def _update_servers(
     for own, own_rows, own_values in zip(stack.stacks, rows, values, strict=True):
         if own is not None:
             with tf.device(own.variable.device):
-                own.optimizer.apply(own.variable, own.slots, own_rows, own_values, step)
+                own.optimizer.apply(
+                    own.variable, own.slots, own_rows, own_values, step, shared=True
+                )
