@@ -25,7 +25,8 @@ from tf_dlrm.training.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
-    from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
+    from tf_dlrm import planner
+    from tf_dlrm.embeddings import FeatureConfig, Optimizer
 
 # The load of every device is weighed for every part of a table.
 _MOST_DEVICES = 16_384
