@@ -73,7 +73,10 @@ def oracle(optimizer, table, batches):
     rule = RULES[type(optimizer).__name__]
     found = {"rows": table.astype("f8")}
     for spec in optimizer.slots:
-        found[spec.name] = np.full((rows,) if spec.row_wise else (rows, dim), spec.initial_value)
+        first = (
+            getattr(optimizer, "initial_accumulator", 0.0) if spec.name == "accumulator" else 0.0
+        )
+        found[spec.name] = np.full((rows,) if spec.row_wise else (rows, dim), first)
     for step, (ids, gradients) in enumerate(batches):
         rate = optimizer.learning_rate
         rate = float(rate(step)) if isinstance(rate, LearningRateSchedule) else rate

@@ -7,8 +7,6 @@ A new optimizer is one file and its name in `OPTIMIZERS`. The file's name is its
 line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -17,35 +15,13 @@ from tf_dlrm.embeddings.optimizers.adagrad import Adagrad
 from tf_dlrm.embeddings.optimizers.frozen import Frozen
 from tf_dlrm.embeddings.optimizers.ftrl import FTRL
 from tf_dlrm.embeddings.optimizers.lazy_adam import LazyAdam
-from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, SlotSpec
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer
 from tf_dlrm.embeddings.optimizers.rowwise_adagrad import RowWiseAdagrad
 from tf_dlrm.embeddings.optimizers.sgd import SGD
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 
-OPTIMIZERS: tuple[type[Optimizer], ...] = (
-    SGD,
-    Adagrad,
-    RowWiseAdagrad,
-    LazyAdam,
-    FTRL,
-    Frozen,
-)
+OPTIMIZERS: tuple[type[Optimizer], ...] = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL, Frozen)
 _BY_NAME: Mapping[str, type[Optimizer]] = {kind.__name__: kind for kind in OPTIMIZERS}
-
-__all__ = [
-    "FTRL",
-    "OPTIMIZERS",
-    "SGD",
-    "Adagrad",
-    "Frozen",
-    "LazyAdam",
-    "Optimizer",
-    "RowWiseAdagrad",
-    "SlotSpec",
-    "optimizer_from_dict",
-    "optimizer_of_flag",
-    "optimizer_to_dict",
-]
 
 
 def optimizer_of_flag(name: str) -> type[Optimizer]:

@@ -1,18 +1,10 @@
 """Adagrad with an accumulator for every element."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import (
-    Optimizer,
-    Slots,
-    SlotSpec,
-    check_at_least_zero,
-)
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +21,18 @@ class Adagrad(Optimizer):
 
     initial_accumulator: float = 0.0
     epsilon: float = 1e-10
-    native: ClassVar[bool] = True
+    native = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_zero(initial_accumulator=self.initial_accumulator, epsilon=self.epsilon)
+        self._check_at_least_zero("initial_accumulator", "epsilon")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:
         """One accumulator per element."""
         return (SlotSpec("accumulator", False, self.initial_accumulator),)
 
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """See `Optimizer.rule`."""
         total = slots["accumulator"] + tf.square(gradient)
         return row - rate * gradient / (tf.sqrt(total) + self.epsilon), {"accumulator": total}

@@ -1,14 +1,11 @@
 """Tables that do not learn."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, Updated
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 
 
@@ -21,8 +18,8 @@ class Frozen(Optimizer):
     """
 
     learning_rate: float | LearningRateSchedule = 0.0
-    native: ClassVar[bool] = True
-    follows_rates: ClassVar[bool] = False
+    native = True
+    follows_rates = False
 
     def __post_init__(self) -> None:
         if self.learning_rate != 0.0:
@@ -31,9 +28,7 @@ class Frozen(Optimizer):
     def __repr__(self) -> str:
         return "Frozen()"
 
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """Returns the rows as they are."""
         return row, {}
 

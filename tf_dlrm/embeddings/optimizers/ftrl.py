@@ -1,18 +1,10 @@
 """FTRL-proximal."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import (
-    Optimizer,
-    Slots,
-    SlotSpec,
-    check_at_least_zero,
-)
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 
 
@@ -43,14 +35,12 @@ class FTRL(Optimizer):
     l2: float = 0.0
     initial_accumulator: float = 0.1
     beta: float = 0.0
-    native: ClassVar[bool] = True
-    follows_rates: ClassVar[bool] = False
+    native = True
+    follows_rates = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_zero(
-            l1=self.l1, l2=self.l2, initial_accumulator=self.initial_accumulator, beta=self.beta
-        )
+        self._check_at_least_zero("l1", "l2", "initial_accumulator", "beta")
         if not -float("inf") < self.learning_rate_power <= 0.0:
             raise ValueError(
                 f"learning_rate_power must be at most 0, but is {self.learning_rate_power}."
@@ -87,9 +77,7 @@ class FTRL(Optimizer):
         with tf.control_dependencies([tf.debugging.assert_equal(scale, 1.0, message)]):
             return tf.identity(rate)
 
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """See `Optimizer.rule`."""
         total = slots["accumulator"] + tf.square(gradient)
         before, after = self._power(slots["accumulator"]), self._power(total)

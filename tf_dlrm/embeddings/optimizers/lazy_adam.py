@@ -1,19 +1,11 @@
 """Adam on the rows that are looked up."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import (
-    Optimizer,
-    Slots,
-    SlotSpec,
-    check_at_least_zero,
-)
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +28,11 @@ class LazyAdam(Optimizer):
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
-    native: ClassVar[bool] = True
+    native = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_zero(epsilon=self.epsilon)
+        self._check_at_least_zero("epsilon")
         for name in ("beta_1", "beta_2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), but is {getattr(self, name)}.")
@@ -52,15 +44,13 @@ class LazyAdam(Optimizer):
 
     def rate(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the float32 rate of update number `step`, corrected for the first steps."""
-        # t is exact in float32 up to 2^24, where both corrections have long become 1.
+        # Without float64, which a TPU only emulates; beyond 2^24 t has an error as all float32.
         t = tf.cast(step + 1, tf.float32)
         first = _one_minus_power(self.beta_1, t)
         second = _one_minus_power(self.beta_2, t)
         return super().rate(step) * tf.sqrt(second) / first
 
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """See `Optimizer.rule`."""
         m = self.beta_1 * slots["m"] + (1.0 - self.beta_1) * gradient
         v = self.beta_2 * slots["v"] + (1.0 - self.beta_2) * tf.square(gradient)

@@ -1,7 +1,5 @@
 """What all row-sparse optimizers share: a rule for one row, and the forms that follow from it."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 from collections.abc import Mapping
@@ -12,6 +10,8 @@ import tensorflow as tf
 from tf_dlrm.embeddings.schedules import LearningRateSchedule, scale_of_rates
 
 Slots = dict[str, tf.Tensor]
+# Rows and slots.
+Updated = tuple[tf.Tensor, Slots]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +64,19 @@ class Optimizer(abc.ABC):
                 f"learning_rate must be a finite number of at least 0, but is {self.learning_rate}."
             )
 
+    def _check_at_least_zero(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise ValueError(f"{name} must be a finite number of at least 0, but is {value}.")
+
     @property
     def slots(self) -> tuple[SlotSpec, ...]:
         """The slots that the optimizer keeps, in the order of the paper's symbols."""
         return ()
 
     @abc.abstractmethod
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """Returns what one update makes of rows and their slots, in arithmetic that XLA compiles.
 
         Args:
@@ -142,7 +146,7 @@ class Optimizer(abc.ABC):
         gradient: tf.Tensor,
         touched: tf.Tensor,
         step: tf.Tensor,
-    ) -> tuple[tf.Tensor, Slots]:
+    ) -> Updated:
         """Returns a whole table and its slots after one update; XLA can compile it.
 
         Args:
@@ -163,19 +167,12 @@ class Optimizer(abc.ABC):
 
     def _updated(
         self, row: tf.Tensor, slots: Mapping[str, tf.Tensor], gradient: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    ) -> Updated:
         """Applies the rule to slots of which those that are row-wise are [n]."""
         row_wise = [spec.name for spec in self.slots if spec.row_wise]
         columns = {name: tf.expand_dims(slots[name], 1) for name in row_wise}
         row, new = self.rule(row, {**slots, **columns}, gradient, self.rate(step))
         return row, {**new, **{name: tf.squeeze(new[name], 1) for name in row_wise}}
-
-
-def check_at_least_zero(**values: float) -> None:
-    """Raises ValueError if a number is negative or not finite."""
-    for name, value in values.items():
-        if not 0.0 <= value < float("inf"):
-            raise ValueError(f"{name} must be a finite number of at least 0, but is {value}.")
 
 
 def _write(

@@ -1,18 +1,10 @@
 """Adagrad with an accumulator for every row."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import (
-    Optimizer,
-    Slots,
-    SlotSpec,
-    check_at_least_zero,
-)
+from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +18,18 @@ class RowWiseAdagrad(Optimizer):
 
     initial_accumulator: float = 0.0
     epsilon: float = 1e-10
-    native: ClassVar[bool] = True
+    native = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least_zero(initial_accumulator=self.initial_accumulator, epsilon=self.epsilon)
+        self._check_at_least_zero("initial_accumulator", "epsilon")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:
         """One accumulator per row."""
         return (SlotSpec("accumulator", True, self.initial_accumulator),)
 
-    def rule(
-        self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor
-    ) -> tuple[tf.Tensor, Slots]:
+    def rule(self, row: tf.Tensor, slots: Slots, gradient: tf.Tensor, rate: tf.Tensor) -> Updated:
         """See `Optimizer.rule`."""
         total = slots["accumulator"] + tf.reduce_mean(tf.square(gradient), 1, keepdims=True)
         factor = rate / (tf.sqrt(total) + self.epsilon)
