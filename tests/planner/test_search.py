@@ -79,7 +79,7 @@ def _check_cover(plan: Plan, tables):
     """Every cell is on one device; of a data-parallel table, on each."""
     for table in tables:
         held = np.zeros((plan.devices, table.vocabulary_size, table.dim), int)
-        for shard in plan.shards(table):
+        for shard in plan.blocks(table):
             rows = slice(shard.first_row, shard.first_row + shard.rows)
             columns = slice(shard.first_column, shard.first_column + shard.columns)
             held[shard.device, rows, columns] += 1
@@ -93,7 +93,7 @@ def _bytes_by_device(plan: Plan, tables):
     """Counted from the shards, not by the cost model."""
     found = np.zeros(plan.devices)
     for table in tables:
-        for shard in plan.shards(table):
+        for shard in plan.blocks(table):
             found[shard.device] += 4 * shard.rows * shard.columns
             for slot in table.optimizer.slots:
                 found[shard.device] += 4 * shard.rows * (1 if slot.row_wise else shard.columns)

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.kernels.choice import is_saving
-from tf_dlrm.embeddings.placements.placement import Lookup, Placement, Pulled
+from tf_dlrm.embeddings.lookup import Lookup, Placement, Pulled
 from tf_dlrm.internals import (
     AskedGradient,
     asked_gradients,

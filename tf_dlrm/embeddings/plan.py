@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tf_dlrm.embeddings.block import Block
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 
 DATA_PARALLEL = "data_parallel"
@@ -49,25 +50,6 @@ class TablePlan:
             raise ValueError(f"A table_wise table is on one device, but devices has {count}.")
         if self.sharding in (ROW_WISE, COLUMN_WISE) and not count:
             raise ValueError(f"A {self.sharding} table needs one device or more, but has none.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A rectangle of a table on one device.
-
-    Attributes:
-        device: Number of the device.
-        first_row: First row of the table.
-        rows: Number of rows.
-        first_column: First column of the table.
-        columns: Number of columns.
-    """
-
-    device: int
-    first_row: int
-    rows: int
-    first_column: int
-    columns: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,23 +106,22 @@ class Plan:
                     "row_wise or table_wise."
                 )
 
-    def shards(self, table: TableConfig) -> Iterator[Shard]:
-        """Yields the parts of a table that hold something, every copy of a data-parallel one."""
+    def blocks(self, table: TableConfig) -> Iterator[Block]:
+        """Yields the blocks of a table that hold something, every copy of a data-parallel one."""
         plan = self.tables[table.name]
-        rows, columns = table.vocabulary_size, table.dim
         if plan.sharding == DATA_PARALLEL:
             for device in range(self.devices):
-                yield Shard(device, 0, rows, 0, columns)
+                yield Block.whole(table, device=device)
             return
         for part, device in enumerate(plan.devices):
+            block = Block.whole(table, device=device)
             if plan.sharding == ROW_WISE:
-                first, stop = even_cut(rows, len(plan.devices), part)
-                shard = Shard(device, first, stop - first, 0, columns)
+                first, stop = even_cut(table.vocabulary_size, len(plan.devices), part)
+                if first < stop:
+                    yield dataclasses.replace(block, first_row=first, rows=stop - first)
             else:  # a whole table is cut by column into one part
-                first, stop = even_cut(columns, len(plan.devices), part)
-                shard = Shard(device, 0, rows, first, stop - first)
-            if shard.rows:
-                yield shard
+                first, stop = even_cut(table.dim, len(plan.devices), part)
+                yield dataclasses.replace(block, first_column=first, columns=stop - first)
 
     def to_json(self) -> str:
         """Returns the text that `from_json` takes back: a line for each table."""
@@ -200,3 +181,8 @@ def _table_plan(name: str, values: Any) -> TablePlan:
         return TablePlan(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Table '{name}' of the plan: {error}") from error
+
+
+def whole_plan(features: Sequence[FeatureConfig]) -> Plan:
+    """Returns the plan of one device that has all tables."""
+    return Plan(1, {table.name: TablePlan(TABLE_WISE, (0,)) for table in tables_of(features)})

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_dlrm.embeddings import stored_features
-from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
 from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.stores.choose import server_devices, server_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.planner import make_plan

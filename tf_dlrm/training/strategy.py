@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.stores.choose import replicas_here
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.connecting import connecting
 from tf_dlrm.training.distribution_options import DistributionOptions

@@ -8,17 +8,17 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.all_to_all import (
+from tf_dlrm.embeddings.lookup import Placement
+from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
+from tf_dlrm.embeddings.stores.all_to_all import (
     AllToAll,
     CrossProcessAllToAll,
     InProcessAllToAll,
 )
-from tf_dlrm.embeddings.placements.local import LocalPlacement
-from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
-from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
-from tf_dlrm.embeddings.placements.placement import Placement
-from tf_dlrm.embeddings.placements.serving import ServingPlacement, ServingPlan
-from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
+from tf_dlrm.embeddings.stores.exchange import ModelParallelPlacement
+from tf_dlrm.embeddings.stores.frozen import FrozenPlacement, FrozenTables
+from tf_dlrm.embeddings.stores.local import LocalPlacement
+from tf_dlrm.embeddings.stores.servers import ParameterServerPlacement
 
 # From features, plan, seed and communication dtype to their tables under the current strategy.
 MakePlacement = Callable[[Sequence[FeatureConfig], Any, int, tf.DType], Placement]
@@ -52,7 +52,7 @@ def make_placement(
         plan: A `Plan` says where each table is, under a strategy of several replicas; None for a
             default: large tables by rows over all replicas, a copy of small ones on each. A plan
             of another type that is registered decides itself what is made: a `TpuPlan`, with which
-            one device stands in for a TPU; for an export, a `ServingPlan`.
+            one device stands in for a TPU; for an export, a `FrozenTables`.
         communication_dtype: "float32" or "bfloat16".
 
     Raises:
@@ -118,7 +118,7 @@ def _make_on_servers(
     return ParameterServerPlacement(features, plan, servers, seed)
 
 
-register(ServingPlan, lambda features, plan, seed, dtype: ServingPlacement(features, plan))
+register(FrozenTables, lambda features, plan, seed, dtype: FrozenPlacement(features, plan))
 register(tf.distribute.MirroredStrategy, _model_parallel(InProcessAllToAll))
 register(tf.distribute.MultiWorkerMirroredStrategy, _model_parallel(CrossProcessAllToAll))
 register(tf.distribute.ParameterServerStrategy, _make_on_servers)
