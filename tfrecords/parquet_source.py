@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfrecords import files
-from tfrecords.conversion.table_description import CategoricalColumn as Described
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
@@ -239,25 +238,24 @@ class ParquetSource:
         """Label, dense columns and ids of rows, in the order of the schema."""
         made = [self._label(raw[self.table.label.column])]
         for dense in self.table.dense:
-            number = tf.cast(raw[dense.column], tf.float32)
-            # NaN stays NaN, to be found: tf.maximum hands it on.
-            made.append(
-                tf.math.log1p(tf.maximum(number, 0.0)) if dense.transform == "log1p" else number
-            )
-        for described in self.table.categorical:
-            values = raw[described.column]
-            made.append(_ids(described, values, self.table.null_values))
+            values = raw[dense.column]
+            number, fits = dense.meaning.graph_read(values, tf.zeros_like(values, tf.bool))
+            # NaN is to be found.
+            made.append(tf.where(fits, number, np.nan))
+        for column in self.table.categorical:
+            values = raw[column.column]
+            missing = tf.zeros_like(values, tf.bool)
+            if values.dtype == tf.string and self.table.null_values:
+                null_values = tf.constant(self.table.null_values)
+                missing = tf.reduce_any(values[:, tf.newaxis] == null_values, axis=1)
+            ids, fits = column.meaning.graph_keys(values, missing)
+            made.append(tf.where(fits, ids, -1))
         return tuple(made)
 
     def _label(self, values: tf.Tensor) -> tf.Tensor:
-        """Labels, float32, of values of their column."""
-        threshold = self.table.label.positive_from
-        if threshold is not None:
-            values = tf.cast(values, tf.float64)
-            above = tf.cast(values >= threshold, tf.float64)
-            # NaN stays NaN, to be found.
-            values = tf.where(tf.math.is_nan(values), values, above)
-        return tf.cast(values, tf.float32)
+        """Labels, float32, of values of their column; NaN of those that are none."""
+        label, fits = self.table.label.meaning.graph_read(values)
+        return tf.where(fits, label, np.nan)
 
     def _join(
         self, blocks: tuple[tf.RaggedTensor, ...], rows: tf.Tensor
@@ -376,17 +374,3 @@ def _schema(description: TableDescription) -> Schema:
         categorical=tuple(columns),
         label=description.label.column,
     )
-
-
-def _ids(described: Described, values: tf.Tensor, null_values: tuple[str, ...]) -> tf.Tensor:
-    """Ids, int64, not checked."""
-    if described.hash_buckets is None:
-        return tf.cast(values, tf.int64)
-    text = values
-    if values.dtype != tf.string:
-        text = tf.strings.as_string(values)
-    elif null_values:
-        # As the conversion does, which takes a missing text for the empty one.
-        missing = tf.reduce_any(values[:, tf.newaxis] == tf.constant(null_values), axis=1)
-        text = tf.where(missing, "", values)
-    return tf.strings.to_hash_bucket_fast(text, described.hash_buckets)
