@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfrecords.conversion import description_file
+from tfrecords.conversion.criteo import Bucket
 from tfrecords.conversion.table_description import (
     CategoricalColumn,
     DenseColumn,
@@ -127,7 +128,7 @@ def _of_criteo(made: Mapping[str, Any]) -> tuple[dict[str, Meaning], list[str]]:
     names = list(CATEGORICAL_NAMES)
     if made["bucketize_dense"]:
         for name in DENSE_NAMES:
-            words[f"{name}_bucket"] = "the number x up to 2, else floor(ln(x)^2)"
+            words[f"{name}_bucket"] = Bucket.words
             names.append(f"{name}_bucket")
     found = {feature(name): Meaning(text) for name, text in words.items()}
     return {LABEL: Meaning(AS_IT_STANDS)} | found, names

@@ -67,7 +67,9 @@ class DatePart(Kind):
         self.csv_type = pa.int64() if written == UNIX else TEXT
         self.blank = None if missing is None else np.uint64(missing)
         self.needed = f"a date as {written!r} says"
+        self.example = datetime.date(2020, 1, 2).strftime("%Y-%m-%d" if written == ISO else written)
         if written == UNIX:
+            self.example = "0"
             self.needed = "a number of seconds since 1970 (to the year 9999)"
         self.needed_type = "dates, text or whole numbers are needed"
 

@@ -30,6 +30,8 @@ class Hexadecimal(Kind):
     """
 
     csv_type = pa.binary()
+    key_bits = 33
+    example = "0"
     needed = "one to eight hexadecimal digits"
     needed_type = "text is needed for kind = 'hexadecimal'"
 
@@ -79,6 +81,10 @@ class Hexadecimal(Kind):
             keys %= np.uint64(self._modulo)
         keys[blank] = self.blank
         return keys
+
+    def text_of(self, key: np.uint64) -> bytes | None:
+        """See `Kind.text_of`."""
+        return b"" if key == BLANK else b"%08x" % int(key)
 
     def graph_keys(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Kind.graph_keys`."""

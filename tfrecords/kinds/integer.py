@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfrecords.kinds.kind import (
     Kind,
     Report,
+    as_int64,
     encoded,
     fill_missing,
     is_number,
@@ -44,6 +45,7 @@ class Integer(Kind):
 
     options = ("vocabulary_size", "hash_buckets", "missing")
     csv_type = pa.int64()
+    example = "0"
     needed_type = "numbers or text are needed"
 
     def __init__(
@@ -91,6 +93,12 @@ class Integer(Kind):
             whole[index] = 0
         filled = fill_missing(values, whole, self._missing, self.needed, report)
         return filled.astype(np.uint64)
+
+    def text_of(self, key: np.uint64) -> bytes | None:
+        """See `Kind.text_of`."""
+        if self.size is not None:
+            return None if self._buckets is not None else b"%d" % key
+        return b"" if key == self.blank else b"%d" % as_int64(key)
 
     def graph_keys(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Kind.graph_keys`."""

@@ -17,7 +17,17 @@ Report = Callable[[int, str, str], None]
 TEXT = pa.dictionary(pa.int32(), pa.binary())
 
 
-class Kind(abc.ABC):
+class ByValue:
+    """Objects that are equal if they are of one class and all their attributes are."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(sorted(vars(self).items()))))
+
+
+class Kind(ByValue, abc.ABC):
     """What the values of a categorical column mean. A new kind is one class.
 
     It says so twice: `keys` for Arrow's arrays, which conversions read, and `graph_keys` for the
@@ -29,6 +39,8 @@ class Kind(abc.ABC):
         size: The keys are ids below this; None where ids are made by counting keys.
         blank: The key of a missing value; None where a row without a value is a bad row.
         csv_type: As what Arrow's parser of CSV reads a column of one value a row.
+        key_bits: All keys are below 2 to the power of this.
+        example: The text of some value.
         needed: What a value must be, for messages.
         needed_type: Of which types a column of Parquet must be, for messages.
         words: What a value is, as the rest of a sentence: "Feature price is ...".
@@ -38,6 +50,8 @@ class Kind(abc.ABC):
     size: int | None = None
     blank: np.uint64 | None = None
     csv_type: pa.DataType = TEXT
+    key_bits = 64
+    example: str
     needed: str
     needed_type: str
 
@@ -77,6 +91,11 @@ class Kind(abc.ABC):
         Raises:
             DataError: If there is no such graph.
         """
+
+    def text_of(self, key: np.uint64) -> bytes | None:
+        """A text whose key this is; None where that cannot be told from a key."""
+        del key
+        return None
 
     def _or_blank(
         self, keys: tf.Tensor, fits: tf.Tensor, missing: tf.Tensor

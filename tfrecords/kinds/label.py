@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrecords.kinds.kind import Report, encoded, shown, spread
+from tfrecords.kinds.kind import ByValue, Report, encoded, shown, spread
 from tfrecords.kinds.number import AS_IT_STANDS, graph_numbers, numbers
 
 
-class Label:
+class Label(ByValue):
     """A label: a number from 0 to 1; or 1 where a number is large enough; or 1 for some texts.
 
     Args:

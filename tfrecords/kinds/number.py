@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfrecords.kinds.kind import (
+    ByValue,
     Report,
     encoded,
     fill_missing,
@@ -24,14 +25,21 @@ _NUMBER = re.compile(rf"[ \t]*({_PATTERN})[ \t]*")
 _LARGEST = np.finfo(np.float32).max
 
 
-class Number:
+class Number(ByValue):
     """A number, transformed.
 
     Args:
         transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
         missing: The number (before the transform) that stands for a missing one; None: a row
             without it is a bad row.
+
+    Attributes:
+        needed: What a number must be, for messages.
+        example: The text of one.
     """
+
+    needed = "a number"
+    example = "1"
 
     def __init__(self, transform: str = "none", missing: float | None = None) -> None:
         self._transform = transform

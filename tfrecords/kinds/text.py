@@ -34,6 +34,7 @@ class Text(Kind):
     """
 
     options = ("hash_buckets",)
+    example = "a"
     needed = "text"
     needed_type = (
         "text or whole numbers are needed (kind = 'integer' takes numbers with a point too, as "

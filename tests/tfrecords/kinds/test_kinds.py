@@ -126,7 +126,9 @@ def test_numbers_in_both_forms(number, texts):
     for got, wanted in zip(in_graph, _arrow(number.read, texts), strict=True):
         assert (got is None) == (wanted is None), (texts, got, wanted)
         if wanted is not None:
-            assert got == pytest.approx(wanted, rel=2e-7, abs=2**-126)  # TensorFlow has no smaller ones
+            assert got == pytest.approx(
+                wanted, rel=2e-7, abs=2**-126
+            )  # TensorFlow has no smaller ones
 
 
 @pytest.mark.parametrize("label", [Label(), Label(positive_from=0.5)])
