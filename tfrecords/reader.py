@@ -129,7 +129,7 @@ class RecordSource:
             return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
-            return _decode(self.schema, records, rows, info.rows_per_record)
+            return decode_records(self.schema, records, rows, info.rows_per_record)
 
         return ordered_batches(order, fetch, load, batch_size, drop_remainder)
 
@@ -182,10 +182,17 @@ def _records(paths: np.ndarray, file_of: np.ndarray, record_of: np.ndarray) -> t
     return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
-def _decode(
-    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int
+def decode_records(
+    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int = 0
 ) -> tuple[Features, tf.Tensor]:
-    """The rows of the records of a window, checked."""
+    """The rows of records, checked.
+
+    Args:
+        schema: The columns.
+        records: string `[records]`, each what `block.encode` makes.
+        rows: int64 scalar, how many rows they must hold.
+        rows_per_record: Rows of each record but perhaps the last, where that is known.
+    """
     flat = _flat_columns(schema, records, rows, rows_per_record)
     # tf.reshape refuses another number of values: that is the check that no row is missing.
     rows32 = tf.cast(rows, tf.int32)

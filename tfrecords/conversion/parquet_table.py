@@ -34,7 +34,7 @@ def parquet_pieces(
     size = os.path.getsize(path)
     try:
         with pq.ParquetFile(path) as file:
-            _check(path, file.schema_arrow, description)
+            check(path, file.schema_arrow, description)
             before = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -51,12 +51,24 @@ def parquet_pieces(
                     at += batch.num_rows
                     if table.num_rows:
                         begin = at - table.num_rows
-                        yield Piece(path, begin, at, begin + 1, _blanked(table, description), done)
+                        yield Piece(
+                            path,
+                            begin,
+                            at,
+                            begin + 1,
+                            with_nulls(table, description.null_values),
+                            done,
+                        )
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.") from error
 
 
-def _check(path: str, schema: pa.Schema, description: TableDescription) -> None:
+def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
+    """Checks that a file has the columns that are described, of types that can be read.
+
+    Raises:
+        DataError: If it has not.
+    """
     check_columns(path, tuple(schema.names), description)
     label = description.label
     of_label = Text() if label.positive_values else None
@@ -99,12 +111,11 @@ def _other_type(path: str, field: pa.Field, needed: str) -> str:
     return f"{path}: the column {field.name!r} is of type {field.type}, where {needed}."
 
 
-def _blanked(table: pa.Table, description: TableDescription) -> pa.Table:
+def with_nulls(table: pa.Table, null_values: tuple[str, ...]) -> pa.Table:
+    """The table with nulls where its text is one of `null_values`."""
     for index, name in enumerate(table.column_names):
         column = table.column(index)
-        if is_text(column.type) and description.null_values:
+        if is_text(column.type) and null_values:
             array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-            table = table.set_column(
-                index, name, table_rows.blank_out(array, description.null_values)
-            )
+            table = table.set_column(index, name, table_rows.blank_out(array, null_values))
     return table
