@@ -25,7 +25,8 @@ from tf_dlrm.training.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
-    from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
+    from tf_dlrm import planner
+    from tf_dlrm.embeddings import FeatureConfig, Optimizer
 
 # The load of every device is weighed for every part of a table.
 _MOST_DEVICES = 16_384
@@ -287,16 +288,9 @@ def _problem(options: PlanOptions) -> _Problem:
 
 
 def _optimizer(name: str) -> Optimizer:
-    from tf_dlrm import embeddings
+    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
 
-    kinds: dict[str, type[embeddings.Optimizer]] = {
-        "sgd": embeddings.SGD,
-        "adagrad": embeddings.Adagrad,
-        "rowwise_adagrad": embeddings.RowWiseAdagrad,
-        "lazy_adam": embeddings.LazyAdam,
-        "ftrl": embeddings.FTRL,
-    }
-    return kinds[name](learning_rate=0.01)
+    return optimizer_of_flag(name)(learning_rate=0.01)
 
 
 def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:

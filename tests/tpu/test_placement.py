@@ -22,14 +22,12 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
+from tf_dlrm.embeddings.placements import choice
 from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.tpu.config import (
-    adam_rate,
     feature_configs,
-    optimizer_config,
     table_config,
 )
-from tf_dlrm.tpu.dense_updates import dense_update
 from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan, local_copy
 from tf_dlrm.tpu.replicated import ReplicatedTables
 from tf_dlrm.tpu.tables import DealtLayout, DealtTable, Part, PartedTable
@@ -97,20 +95,6 @@ def _assert_equal_tables(first, second, **tolerance):
 # Conversion of configs.
 
 
-def test_optimizers_keep_their_numbers():
-    sgd = optimizer_config(SGD(0.25))
-    assert isinstance(sgd, tf.tpu.experimental.embedding.SGD) and sgd.learning_rate == 0.25
-    adagrad = optimizer_config(Adagrad(0.5, initial_accumulator=0.2))
-    assert (adagrad.learning_rate, adagrad.initial_accumulator_value) == (0.5, 0.2)
-    ftrl = optimizer_config(FTRL(0.1, -0.4, l1=0.01, l2=0.02, beta=0.3, initial_accumulator=0.2))
-    assert (ftrl.learning_rate, ftrl.learning_rate_power, ftrl.beta) == (0.1, -0.4, 0.3)
-    assert (ftrl.l1_regularization_strength, ftrl.l2_regularization_strength) == (0.01, 0.02)
-    assert ftrl.initial_accumulator_value == 0.2
-    adam = optimizer_config(LazyAdam(0.1, 0.8, 0.95, 1e-6), tf.Variable(0, dtype=tf.int64))
-    assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.8, 0.95, 1e-6)
-    assert adam.lazy_adam and not adam.sum_inside_sqrt
-
-
 def test_schedules_follow_the_counter_and_share_one_optimizer():
     step = tf.Variable(0, dtype=tf.int64)
     tables = [TableConfig(name, 9, 4, optimizer=SGD(_SCHEDULE)) for name in "ab"]
@@ -121,19 +105,6 @@ def test_schedules_follow_the_counter_and_share_one_optimizer():
         step.assign(number)
         assert float(rate()) == float(_SCHEDULE(number))
     np.testing.assert_allclose(float(_SCHEDULE(6)), 0.1)
-
-
-def test_adam_is_corrected_by_its_learning_rate():
-    # The hardware leaves the correction for the first steps to the learning rate.
-    step = tf.Variable(0, dtype=tf.int64)
-    rate = optimizer_config(LazyAdam(0.1), step).learning_rate
-    for number in (0, 1, 10, 100_000):
-        step.assign(number)
-        t = number + 1
-        np.testing.assert_allclose(
-            rate(), 0.1 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t), rtol=1e-6, err_msg=str(number)
-        )
-    np.testing.assert_allclose(adam_rate(LazyAdam(0.1, 0.0, 0.0), tf.constant(3)), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +121,6 @@ def test_what_the_hardware_does_not_have_is_an_error_that_names_the_table(optimi
     features = [FeatureConfig("f", TableConfig("items", 50, 4, optimizer=optimizer))]
     with pytest.raises(ValueError, match=rf"Table 'items' cannot be on .*{message}"):
         TpuPlacement(features, TpuPlan(small_table_rows=10))
-
-
-def test_schedules_and_adam_need_the_counter():
-    for optimizer in (SGD(_SCHEDULE), LazyAdam(0.1)):
-        with pytest.raises(ValueError, match="needs `step`"):
-            optimizer_config(optimizer)
 
 
 def test_features_share_tables_and_keep_names_and_combiners():
@@ -257,10 +222,12 @@ def test_what_was_not_used_or_is_not_finite_stays_and_two_lookups_are_refused():
     for key, array in placement.tables.to_arrays().items():
         if not key.startswith(":"):
             np.testing.assert_allclose(array, wanted[key], rtol=1e-5, atol=1e-6, err_msg=key)
-    adam = TpuPlacement(_features(_ON_TPU["lazy_adam"]), TpuPlan(small_table_rows=10), 3)
-    lookup = adam.lookup(_bags(ids))
-    with pytest.raises(ValueError, match="Feature 'three' was looked up but not used.*LazyAdam"):
-        adam.update([Pulled(lookup, {"one": ones["one"]})])
+    for optimizer in ("lazy_adam", "ftrl"):
+        moving = TpuPlacement(_features(_ON_TPU[optimizer]), TpuPlan(small_table_rows=10), 3)
+        kind = type(_ON_TPU[optimizer]).__name__
+        lookup = moving.lookup(_bags(ids))
+        with pytest.raises(ValueError, match=f"'three' was looked up but not used.*{kind} would"):
+            moving.update([Pulled(lookup, {"one": ones["one"]})])
 
 
 def test_layer_of_tfrs_with_the_converted_configs_looks_up_what_local_does():
@@ -338,6 +305,33 @@ def test_plan_and_strategy_are_checked():
         TpuPlacement(_features())
 
 
+def test_placements_are_found_by_the_type_of_the_plan_and_then_of_the_strategy():
+    class Claimed(tf.distribute.OneDeviceStrategy):
+        pass
+
+    class Special(Claimed):
+        pass
+
+    class OtherPlan:
+        pass
+
+    choice.register(Claimed, lambda features, plan, seed, dtype: ("of the strategy", seed, dtype))
+    choice.register(OtherPlan, lambda features, plan, seed, dtype: ("of the plan", seed, dtype))
+    features = [FeatureConfig("f", TableConfig("t", 3, 2, optimizer=SGD(0.1)))]
+    try:
+        with Special("/cpu:0").scope():
+            found = choice.make_placement(features, 5)
+            of_plan = choice.make_placement(features, 6, OtherPlan(), "bfloat16")
+            of_tpu = choice.make_placement(features, 7, TpuPlan())
+    finally:
+        del choice._MAKERS[Claimed], choice._MAKERS[OtherPlan]
+    assert found == ("of the strategy", 5, tf.float32)
+    assert of_plan == ("of the plan", 6, tf.bfloat16)
+    assert isinstance(of_tpu, TpuPlacement) and of_tpu.checks_ids_on_host
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        assert isinstance(choice.make_placement(features), LocalPlacement)
+
+
 def test_checkpoints_go_to_local_and_back(tmp_path):
     features = _features(LazyAdam(0.1))
     rng = np.random.default_rng(2)
@@ -376,29 +370,6 @@ def test_local_copy_has_rows_slots_and_the_count():
 
 
 # Its parts.
-
-
-@pytest.mark.parametrize("optimizer", _ALL.values(), ids=_ALL)
-def test_dense_updates_are_the_sparse_ones_and_compile(optimizer):
-    rng = np.random.default_rng(4)
-    shapes = {"rows": (5, 3)} | {s.name: (5,) if s.row_wise else (5, 3) for s in optimizer.slots}
-    first = {s.name: s.initial_value for s in optimizer.slots} | {"rows": 0.5}
-    variables = {key: tf.Variable(tf.fill(shape, first[key])) for key, shape in shapes.items()}
-    values = {key: variable.numpy() for key, variable in variables.items()}
-    update = tf.function(
-        functools.partial(dense_update, optimizer), jit_compile=True, autograph=False
-    )
-    for step in range(4):
-        ids = np.array([0, 3, 3, 4]) if step % 2 else np.array([1, 3, 1])
-        gradients = tf.constant(rng.normal(size=(len(ids), 3)), tf.float32)
-        slots = {key: v for key, v in variables.items() if key != "rows"}
-        count = tf.constant(step, tf.int64)
-        optimizer.apply(variables["rows"], slots, tf.constant(ids), gradients, count)
-        summed = tf.math.unsorted_segment_sum(gradients, ids, 5)
-        values = update(values, summed, tf.constant(np.isin(np.arange(5), ids)), count)
-    for key, variable in variables.items():
-        np.testing.assert_allclose(values[key], variable, rtol=1e-5, atol=1e-6, err_msg=key)
-        np.testing.assert_array_equal(values[key][2], tf.fill(shapes[key][1:], first[key]))
 
 
 def test_replicated_tables_sum_the_gradients_of_all_replicas():

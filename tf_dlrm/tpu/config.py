@@ -1,4 +1,4 @@
-"""Tables, features and optimizers as `tf.tpu.experimental.embedding` and TFRS know them.
+"""Tables and features as `tf.tpu.experimental.embedding` and TFRS know them.
 
 `feature_configs` gives what `tf.tpu.experimental.embedding.TPUEmbedding` and
 `tensorflow_recommenders.layers.embedding.TPUEmbedding` take as `feature_config`.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,19 +14,8 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
-from tf_dlrm.embeddings.optimizers import (
-    FTRL,
-    SGD,
-    Adagrad,
-    Frozen,
-    LazyAdam,
-    Optimizer,
-    RowWiseAdagrad,
-)
-from tf_dlrm.embeddings.schedules import LearningRateSchedule
-
-# Half the distance of two neighbouring float32 numbers around 1: a smaller part is lost anyway.
-_FLOAT32_ROUNDING = 2.0**-24
+from tf_dlrm.embeddings.optimizers import Optimizer
+from tf_dlrm.tpu.optimizers import optimizer_config
 
 
 def feature_configs(
@@ -92,114 +80,6 @@ def table_config(table: TableConfig, optimizer: Any, seed: int = 0, sparse_cores
         combiner=table.combiner,
         name=table.name,
     )
-
-
-def optimizer_config(optimizer: Optimizer, step: tf.Variable | None = None) -> Any:
-    """Returns the `tf.tpu.experimental.embedding` optimizer that makes the same updates.
-
-    Args:
-        optimizer: The optimizer.
-        step: The variable that counts the updates; needed for schedules and for `LazyAdam`.
-
-    Raises:
-        ValueError: If a TPU has no such optimizer, or `step` is missing.
-    """
-    converted = _converted(optimizer, step)
-    # TensorFlow writes this flag into a number of a protocol buffer, where Protobuf 7 takes none.
-    packing = "low_dimensional_packing_status"
-    if hasattr(converted, packing):
-        setattr(converted, packing, int(getattr(converted, packing)))
-    return converted
-
-
-def _converted(optimizer: Optimizer, step: tf.Variable | None) -> Any:
-    tpu = tf.tpu.experimental.embedding
-    if isinstance(optimizer, SGD | Frozen):
-        return tpu.SGD(learning_rate=_rate(optimizer, step))
-    if isinstance(optimizer, Adagrad):
-        _check_adagrad(optimizer)
-        return tpu.Adagrad(
-            learning_rate=_rate(optimizer, step),
-            initial_accumulator_value=optimizer.initial_accumulator,
-        )
-    if isinstance(optimizer, LazyAdam):
-        return _adam_config(optimizer, step)
-    if isinstance(optimizer, FTRL):
-        return tpu.FTRL(
-            learning_rate=_rate(optimizer, step),
-            learning_rate_power=optimizer.learning_rate_power,
-            l1_regularization_strength=optimizer.l1,
-            l2_regularization_strength=optimizer.l2,
-            beta=optimizer.beta,
-            initial_accumulator_value=optimizer.initial_accumulator,
-        )
-    if isinstance(optimizer, RowWiseAdagrad):
-        raise ValueError("A TPU has no row-wise Adagrad; use Adagrad for the table instead.")
-    raise ValueError(f"A TPU has no {type(optimizer).__name__}.")
-
-
-def _rate(optimizer: Optimizer, step: tf.Variable | None) -> Any:
-    schedule = optimizer.learning_rate
-    if not isinstance(schedule, LearningRateSchedule):
-        return schedule
-    if step is None:
-        raise ValueError(
-            "The learning rate is a schedule, which on a TPU needs `step`, the variable that "
-            "counts the updates."
-        )
-    return lambda: schedule(step)
-
-
-def _check_adagrad(optimizer: Adagrad) -> None:
-    """Refuses what would need an epsilon, which a TPU's Adagrad does not have."""
-    first = optimizer.initial_accumulator
-    if not first > 0:
-        raise ValueError(
-            "Adagrad on a TPU has no epsilon, so initial_accumulator must be above 0, but is "
-            f"{first}."
-        )
-    # The least that the root can be is that of the first value.
-    if optimizer.epsilon > _FLOAT32_ROUNDING * first**0.5:
-        raise ValueError(
-            f"Adagrad on a TPU has no epsilon, but epsilon is {optimizer.epsilon}, which beside"
-            f" an accumulator of {first} is not negligible."
-        )
-
-
-def _adam_config(optimizer: LazyAdam, step: tf.Variable | None) -> Any:
-    """Converts Adam, whose correction for the first steps a TPU leaves to the learning rate."""
-    if step is None:
-        raise ValueError(
-            "LazyAdam on a TPU needs `step`, the variable that counts the updates, for its "
-            "correction of the first steps."
-        )
-    if not optimizer.epsilon > 0:
-        raise ValueError("LazyAdam on a TPU needs an epsilon above 0, but it is 0.")
-    return tf.tpu.experimental.embedding.Adam(
-        learning_rate=lambda: adam_rate(optimizer, step),
-        beta_1=optimizer.beta_1,
-        beta_2=optimizer.beta_2,
-        epsilon=optimizer.epsilon,
-        lazy_adam=True,
-        sum_inside_sqrt=False,
-    )
-
-
-def adam_rate(optimizer: LazyAdam, step: tf.Tensor | tf.Variable) -> tf.Tensor:
-    """Returns Adam's float32 learning rate, corrected for the update number `step` (0 the first).
-
-    As `LazyAdam`, but without 64-bit floats, which a TPU only emulates.
-    """
-    step = tf.convert_to_tensor(step)
-    t = tf.cast(step + 1, tf.float32)
-    first = _one_minus_power(optimizer.beta_1, t)
-    second = _one_minus_power(optimizer.beta_2, t)
-    return optimizer.rate(step) * tf.sqrt(second) / first
-
-
-def _one_minus_power(beta: float, t: tf.Tensor) -> tf.Tensor:
-    """Returns 1 - beta ** t, which computed like that has few digits left while t is small."""
-    return tf.constant(1.0) if beta == 0 else -tf.math.expm1(t * math.log(beta))
 
 
 def _initializer(table: TableConfig, seed: int, sparse_cores: int) -> Callable[..., tf.Tensor]:

@@ -17,12 +17,12 @@ from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.tables import ROWS, Table
 from tf_dlrm.tpu.config import feature_configs
+from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import (
     DealtLayout,
     DealtTable,
     Part,
     PartedTable,
-    tpu_names,
 )
 
 # Where TensorFlow does not know how many SparseCores a chip has, it takes this number too.

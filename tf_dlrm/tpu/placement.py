@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.optimizers import LazyAdam
+from tf_dlrm.embeddings.placements.choice import register
 from tf_dlrm.embeddings.placements.local import LocalPlacement
 from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
 from tf_dlrm.embeddings.schedules import scale_of_rates
@@ -25,6 +25,7 @@ from tf_dlrm.tpu.engine import (
     in_range,
     ready_ids,
 )
+from tf_dlrm.tpu.optimizers import moves_without_gradient
 from tf_dlrm.tpu.replicated import ReplicatedTables
 
 
@@ -90,6 +91,8 @@ class TpuPlacement:
         tables: The tables as logical [vocabulary_size, dim] tensors.
         hardware_features: Names of the features whose tables are in the embedding hardware.
     """
+
+    checks_ids_on_host = True
 
     def __init__(
         self, features: Sequence[FeatureConfig], plan: TpuPlan | None = None, seed: int = 0
@@ -285,11 +288,12 @@ class TpuPlacement:
             self._small.update(lookup.bags, gradients, step, finite)
         of_hardware = {}
         for name in self.hardware_features:
-            if name not in gradients and isinstance(self._features[name].table.optimizer, LazyAdam):
+            optimizer = self._features[name].table.optimizer
+            if name not in gradients and moves_without_gradient(optimizer):
                 raise ValueError(
                     f"Feature '{name}' was looked up but not used, and a TPU's embedding hardware "
-                    "updates whatever is looked up: LazyAdam would move its rows. Leave the "
-                    "feature out, or give its table another optimizer."
+                    f"updates whatever is looked up: {type(optimizer).__name__} would move its "
+                    "rows. Leave the feature out, or give its table another optimizer."
                 )
             zeros = tf.zeros_like(lookup.vectors[name])
             of_hardware[name] = tf.where(finite, gradients.get(name, zeros), zeros)
@@ -354,7 +358,10 @@ def _engine(
 
 
 def make_tpu_placement(
-    features: Sequence[FeatureConfig], plan: Any = None, seed: int = 0
+    features: Sequence[FeatureConfig],
+    plan: Any = None,
+    seed: int = 0,
+    communication_dtype: tf.DType = tf.float32,
 ) -> TpuPlacement:
     """Creates the tables of the features under the current strategy, a TPUStrategy or one device.
 
@@ -362,10 +369,12 @@ def make_tpu_placement(
         features: The features and their tables.
         plan: A `TpuPlan`, or None for the default one.
         seed: Seed of the first values.
+        communication_dtype: Has no effect: the embedding hardware sends float32.
 
     Raises:
         ValueError: If the plan is one of devices, or see `TpuPlacement`.
     """
+    del communication_dtype
     if plan is not None and not isinstance(plan, TpuPlan):
         kinds = sorted({table.sharding for table in plan.tables.values()})
         raise ValueError(
@@ -373,3 +382,6 @@ def make_tpu_placement(
             f"of devices (here with {', '.join(kinds)} tables) has no use; give a TpuPlan instead."
         )
     return TpuPlacement(features, plan, seed)
+
+
+register(TpuPlan, make_tpu_placement)

@@ -11,7 +11,6 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.stack import group_tables
 from tf_dlrm.embeddings.tables import ROWS
-from tf_dlrm.tpu.dense_updates import dense_update
 from tf_dlrm.tpu.tables import Part, PartedTable
 
 
@@ -137,9 +136,10 @@ class ReplicatedTables:
                 context = tf.distribute.get_replica_context()
                 summed = context.all_reduce(tf.distribute.ReduceOp.SUM, summed)
             touched = (summed[:, -1] > 0) & finite
-            values = {key: tf.convert_to_tensor(v) for key, v in stack.variables.items()}
-            updated = dense_update(stack.optimizer, values, summed[:, :-1], touched, step)
-            for key, value in updated.items():
+            slots = {key: tf.convert_to_tensor(v) for key, v in stack.variables.items()}
+            rows = slots.pop(ROWS)
+            rows, slots = stack.optimizer.apply_dense(rows, slots, summed[:, :-1], touched, step)
+            for key, value in {ROWS: rows, **slots}.items():
                 stack.variables[key].assign(value)
 
 

@@ -10,22 +10,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.optimizers import FTRL, Adagrad, LazyAdam, Optimizer
 from tf_dlrm.embeddings.stack import Stack, chunks
 from tf_dlrm.embeddings.tables import ROWS, Slice, Table
-
-# What `tf.tpu.experimental.embedding` calls the table and the slots of an optimizer.
-_PARAMETERS = "parameters"
-_SLOT_NAMES: Mapping[type[Optimizer], Mapping[str, str]] = {
-    Adagrad: {"accumulator": "accumulators"},
-    LazyAdam: {"m": "momenta", "v": "velocities"},
-    FTRL: {"accumulator": "accumulators", "linear": "linears"},
-}
-
-
-def tpu_names(config: TableConfig) -> dict[str, str]:
-    """Returns for "rows" and each slot of a table the name that the TPU's API has for it."""
-    return {ROWS: _PARAMETERS, **_SLOT_NAMES.get(type(config.optimizer), {})}
 
 
 class Part(NamedTuple):
