@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from tfrecords.conversion import criteo_text, text_input
 from tfrecords.conversion.formats import InputColumn, Parsed, Piece
@@ -20,6 +19,7 @@ from tfrecords.kinds.hexadecimal import BLANK, Hexadecimal
 from tfrecords.kinds.integer import graph_integers, integers
 from tfrecords.kinds.kind import Kind, Report, is_text, nulls
 from tfrecords.kinds.number import Number
+from tfrecords.lazy import tf
 
 TERABYTE_DAYS = 24
 BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)

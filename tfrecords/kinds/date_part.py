@@ -9,7 +9,6 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from tfrecords.errors import DataError
 from tfrecords.kinds.integer import graph_integers, integers
@@ -24,6 +23,7 @@ from tfrecords.kinds.kind import (
     nulls,
     parse_each,
 )
+from tfrecords.lazy import tf
 
 ISO, UNIX = "iso", "unix"
 # Number of ids of each part; days of the month and months begin with id 0, weekdays with Monday.

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from tfrecords.kinds.integer import graph_hexadecimal
 from tfrecords.kinds.kind import Kind, Report, is_text, shown
+from tfrecords.lazy import tf
 
 # A key that no number of 32 bits is.
 BLANK = np.uint64(1 << 32)

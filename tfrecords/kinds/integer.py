@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from tfrecords.kinds.kind import (
     Kind,
@@ -21,6 +20,7 @@ from tfrecords.kinds.kind import (
     parse_each,
 )
 from tfrecords.kinds.text import Text, graph_fingerprints
+from tfrecords.lazy import tf
 
 WHOLE_NUMBER = "a whole number of 64 bits"
 SMALLEST = np.iinfo(np.int64).min

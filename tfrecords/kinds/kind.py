@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
+
+from tfrecords.lazy import tf
 
 # Called with the position of a value, the kind of what is wrong, and what is wrong as a clause.
 Report = Callable[[int, str, str], None]

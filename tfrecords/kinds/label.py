@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from tfrecords.kinds.kind import ByValue, Report, encoded, shown, spread
 from tfrecords.kinds.number import AS_IT_STANDS, graph_numbers, numbers
+from tfrecords.lazy import tf
 
 
 class Label(ByValue):

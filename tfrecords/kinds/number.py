@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from tfrecords.kinds.kind import (
     ByValue,
@@ -18,6 +17,7 @@ from tfrecords.kinds.kind import (
     is_text,
     parse_each,
 )
+from tfrecords.lazy import tf
 
 # What Arrow's parser of CSV takes, so that a line is good or bad whatever stands beside it.
 _PATTERN = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from tfrecords.kinds.kind import Kind, Report, encoded, is_text, is_whole, spread
+from tfrecords.lazy import tf
 
 
 def fingerprints(texts: pa.Array) -> np.ndarray:
