@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.internals import ResourceVariable
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.raw_fields import RawFeature, RawFields, of_data_set
@@ -102,9 +102,7 @@ class RawTable(tf.Module):
         groups = [few, *([k] for k in keys if k not in few)]
         self._lookups = [_lookup(group, keys) for group in groups if group]
         self.vocabulary = [
-            resource_variable_ops.ResourceVariable(
-                array[:0], trainable=False, name="vocabulary", shape=[None]
-            )
+            ResourceVariable(array[:0], trainable=False, name="vocabulary", shape=[None])
             for array in self._content()
         ]
         self._check_graph()
