@@ -278,7 +278,7 @@ def _lookup(group: Sequence[int], vocabularies: Mapping[int, tuple[np.ndarray, i
     keys, ids = [], []
     for k, number in enumerate(group):
         of_feature, reserved = vocabularies[number]
-        signed = of_feature.view(np.int64)
+        signed: np.ndarray = of_feature.view(np.int64)
         order = np.argsort(signed)
         keys.append(signed[order] + np.int64(k << _FEW_BITS))
         ids.append(order + reserved)

@@ -115,10 +115,7 @@ class CriteoFormat:
             for index in range(len(CATEGORICAL_NAMES))
         ]
         if self._bucketize_dense:
-            for index in range(len(DENSE_NAMES)):
-                values = bucketized(text.integers[index]).view(np.uint32).astype(np.uint64)
-                values[text.blank[index]] = BLANK
-                keys.append(values)
+            keys += map(Bucket.of_numbers, text.integers, text.blank)
         return Rows(text.label.astype(np.float32), dense, tuple(keys), (None,) * len(keys))
 
 
@@ -162,7 +159,17 @@ class Bucket(Kind):
         whole[blank] = 0
         for index in np.flatnonzero(whole != whole.astype(np.int32)):
             report(int(index), "number", f"is {whole[index]}, where {self.needed} is needed")
-        keys = bucketized(whole.astype(np.int32)).view(np.uint32).astype(np.uint64)
+        return self.of_numbers(whole.astype(np.int32), blank)
+
+    @staticmethod
+    def of_numbers(whole: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        """The keys of numbers, uint64.
+
+        Args:
+            whole: int32 `[values]`.
+            blank: bool `[values]`, which of them are missing.
+        """
+        keys: np.ndarray = bucketized(whole).view(np.uint32).astype(np.uint64)
         keys[blank] = BLANK
         return keys
 

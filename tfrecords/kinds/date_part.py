@@ -195,7 +195,8 @@ def _days(year: tf.Tensor, month: tf.Tensor, day: tf.Tensor) -> tf.Tensor:
 
 def _pattern(written: str) -> tuple[str, tuple[str, ...]]:
     """The regular expression of dates, and what each of its groups is."""
-    pattern, names = "", []
+    pattern = ""
+    names: list[str] = []
     parts = re.split("%(.)", written, flags=re.DOTALL)
     for number, part in enumerate(parts):
         if number % 2 == 0 or part == "%":

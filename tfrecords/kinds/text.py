@@ -43,7 +43,7 @@ class Text(Kind):
 
     def __init__(self, hash_buckets: int | None = None) -> None:
         self.size = hash_buckets
-        self.blank = self._hashed(pa.array([b""]))[0]
+        self.blank = np.uint64(self._hashed(pa.array([b""]))[0])
 
     @property
     def words(self) -> str:
