@@ -54,8 +54,8 @@ def with_reasons(model: CostModel, search: Search, plan: Plan, pins: Mapping[str
             others.pop(placed.sharding, None)
             parts = [_against(kind, other - score, score) for kind, other in others.items()]
             alike = [kind for kind, other in others.items() if _is_tie(other - score, score)]
-            own = search.complexity(name, placed.sharding, len(placed.devices))
-            if alike and all(search.complexity(name, kind, 2) > own for kind in alike):
+            own = search.complexity(name, placed.sharding)
+            if alike and all(search.complexity(name, kind) > own for kind in alike):
                 parts.append("and this is the simplest of what is as fast")
             reason = f"{_what(model, name, placed)}; {', '.join(parts)}."
         tables[name] = dataclasses.replace(placed, reason=reason)

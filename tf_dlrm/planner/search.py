@@ -237,46 +237,37 @@ class Search:
 
     def _simplified(self, plan: Plan) -> Plan:
         """Places tables more simply, the cheapest first, as long as that costs only a trifle."""
-        if self._model.estimate(plan).excess_bytes:
+        estimate = self._model.estimate(plan)
+        if estimate.excess_bytes:
             return plan
         placed = dict(plan.tables)
         loads = self.loads_of(placed)
-        longest = (1.0 + _TIE) * loads.score(evenness=0.0)
+        longest = loads.score(evenness=0.0) + _TIE * estimate.step
         for name in reversed(self._order):
-            if self._is_fixed(name):
-                continue
             loads.add(name, placed[name], -1.0)
-            for choice in self._simpler(loads, name, placed[name]):
+            for sharding in self._simpler(name, placed[name].sharding):
+                one = int(loads.scores_on_one(name).argmin())
+                choice = TablePlan(sharding, (one,) if sharding == TABLE_WISE else ())
                 if loads.score_with(name, choice, evenness=0.0) <= longest:
                     placed[name] = choice
                     break
             loads.add(name, placed[name])
         return self._plan(placed)
 
-    def _simpler(self, loads: Loads, name: str, than: TablePlan) -> Iterable[TablePlan]:
-        """Yields the ways to place a table that are simpler than one, the simplest first."""
-        ways = sorted(self._counts[name], key=lambda way: self.complexity(name, *way))
-        for sharding, count in ways:
-            if self.complexity(name, sharding, count) >= self.complexity(
-                name, than.sharding, len(than.devices)
-            ):
-                return
-            if sharding == DATA_PARALLEL:
-                yield TablePlan(DATA_PARALLEL)
-            elif sharding == TABLE_WISE:
-                yield TablePlan(TABLE_WISE, (int(loads.scores_on_one(name).argmin()),))
-            else:
-                yield from self._on_least(loads, name, sharding, count)
+    def _simpler(self, name: str, than: str) -> list[str]:
+        """Returns the shardings that a table may have and that are simpler, the simplest first."""
+        free = () if self._is_fixed(name) else {sharding for sharding, _ in self._counts[name]}
+        ranked = sorted(free, key=lambda sharding: self.complexity(name, sharding))
+        return [way for way in ranked if self.complexity(name, way) < self.complexity(name, than)]
 
-    def complexity(self, name: str, sharding: str, count: int) -> int:
+    def complexity(self, name: str, sharding: str) -> int:
         """Returns a number that is less for a simpler way to place a table.
 
-        A copy of a small table on each device, a table whole on one device, a copy of a large
-        table, cuts into ever more parts.
+        A copy of a small table on each device, a table whole on one, a copy of a large one, a cut.
         """
         if sharding == DATA_PARALLEL:
             return 0 if self._model.parts(name, DATA_PARALLEL, 1).memory[0] < _SMALL else 2
-        return 1 if sharding == TABLE_WISE else 2 + count
+        return 1 if sharding == TABLE_WISE else 3
 
     def _rank(self, plan: Plan) -> tuple[float, float]:
         estimate = self._model.estimate(plan)
