@@ -19,6 +19,7 @@ setup(
         "keras>=3.5,<3.16",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "protobuf>=4.25",
         "pyarrow>=14",
         "scikit-learn>=1.3",
         "tensorboard>=2.17",
