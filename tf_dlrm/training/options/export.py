@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tf_dlrm.training.option import check_values, option
+from tf_dlrm.training.options.option import check_values, option
 
 
 @dataclasses.dataclass(frozen=True)

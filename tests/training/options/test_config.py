@@ -13,7 +13,7 @@ from in_process import own_flags
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import check_run
-from tf_dlrm.training.config import (
+from tf_dlrm.training.options.config import (
     DataOptions,
     DistributionOptions,
     ModelOptions,
@@ -21,7 +21,7 @@ from tf_dlrm.training.config import (
     RunOptions,
     TrainingConfig,
 )
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.options.export import ExportOptions
 from tfrecords.schema import CategoricalColumn, Schema
 
 with own_flags():  # theirs are those of other commands too
@@ -329,6 +329,6 @@ def test_an_export_replaces_only_an_export(tmp_path):
 
 
 def test_mistaken_flags_are_told_before_tensorflow_starts():
-    code = "import sys, tf_dlrm.training.config; print('tensorflow' in sys.modules)"
+    code = "import sys, tf_dlrm.training.options.config; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr

@@ -10,14 +10,14 @@ import tensorflow as tf
 from tf_dlrm.embeddings.placements.choice import replicas_here
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.connecting import connecting
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import (
+from tf_dlrm.training.distribution.connecting import connecting
+from tf_dlrm.training.distribution.parameter_server import (
     is_server,
     make_parameter_server_strategy,
 )
-from tf_dlrm.training.tf_config import read_tf_config
-from tf_dlrm.training.tpu import make_tpu_strategy
+from tf_dlrm.training.distribution.tf_config import read_tf_config
+from tf_dlrm.training.distribution.tpu import make_tpu_strategy
+from tf_dlrm.training.options.distribution import DistributionOptions
 from tfrecords import files
 from tfrecords.json_values import shown
 from tfrecords.tracing import traced_as_written

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.assessment import assess
-from tf_dlrm.training.config import DataOptions
-from tf_dlrm.training.ranking_metrics import ranking_metrics
+from tf_dlrm.training.evaluation.assessment import assess
+from tf_dlrm.training.evaluation.ranking_metrics import ranking_metrics
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import open_source, train
 from tfrecords.leave_one_out import Interactions, write

@@ -21,14 +21,14 @@ from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.tpu.placement import TpuPlan
 from tf_dlrm.training.build import copy_weights
-from tf_dlrm.training.steps import make_training_steps
-from tf_dlrm.training.tpu import (
+from tf_dlrm.training.distribution.tpu import (
     distribute_to_tpu,
     make_dense_part,
     make_tpu_strategy,
     make_tpu_training_steps,
     tpu_placement,
 )
+from tf_dlrm.training.steps import make_training_steps
 from tfrecords.schema import CategoricalColumn, Schema
 
 _BATCH = 8

@@ -23,10 +23,10 @@ from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
-from tf_dlrm.training.connecting import connecting, listening
+from tf_dlrm.training.distribution.connecting import connecting, listening
+from tf_dlrm.training.distribution.tf_config import read_tf_config
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.steps import make_step
-from tf_dlrm.training.tf_config import read_tf_config
 from tfrecords.tracing import traced_as_written
 
 _ROLES = ("chief", "worker", "ps")

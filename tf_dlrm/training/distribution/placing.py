@@ -16,10 +16,10 @@ from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.planner import make_plan
 from tf_dlrm.tpu.placement import TpuPlan
 from tf_dlrm.training.build import build_features, build_model, copy_weights
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.distribution.strategy import load_plan
+from tf_dlrm.training.options.config import TrainingConfig
 from tf_dlrm.training.sources import Source, mean_hotness
 from tf_dlrm.training.steps import make_logits
-from tf_dlrm.training.strategy import load_plan
 from tfrecords.schema import Schema
 
 _LOG = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from tf_dlrm.serving.saved_model import load_saved_model
-from tf_dlrm.training import evaluation
 from tf_dlrm.training.checkpoints import check_run
-from tf_dlrm.training.config import DataOptions, TrainingConfig
-from tf_dlrm.training.parity import compare_with_checkpoint
+from tf_dlrm.training.evaluation import evaluation
+from tf_dlrm.training.evaluation.parity import compare_with_checkpoint
+from tf_dlrm.training.evaluation.same_columns import check_columns
+from tf_dlrm.training.options.config import DataOptions, TrainingConfig
 from tf_dlrm.training.restore import restore_model
-from tf_dlrm.training.same_columns import check_columns
 from tf_dlrm.training.sources import open_source
 from tf_dlrm.training.steps import make_logits
 

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_run
-from tf_dlrm.training.config import DataOptions, ModelOptions, TrainingConfig
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.evaluation.assessment import assess
+from tf_dlrm.training.evaluation.same_columns import check_columns, check_same_run
 from tf_dlrm.training.exporting import export_checkpoint
+from tf_dlrm.training.options.config import DataOptions, ModelOptions, TrainingConfig
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.run import describe_run, train
-from tf_dlrm.training.same_columns import check_columns, check_same_run
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.options import Options

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.tables import Table
 from tf_dlrm.internals import MultiDeviceSaver, tensors_to_save
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.distribution.processes import Processes
 
 
 class _Part(enum.IntEnum):

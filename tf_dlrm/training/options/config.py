@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import tf_dlrm
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.data_options import DataOptions
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.model_options import ModelOptions
-from tf_dlrm.training.option import INT32, check_values, commas, option
+from tf_dlrm.training.options.data import DataOptions
+from tf_dlrm.training.options.distribution import DistributionOptions
+from tf_dlrm.training.options.model import ModelOptions
+from tf_dlrm.training.options.option import INT32, check_values, commas, option
 from tfrecords import files
 
 Options = TypeVar(

@@ -10,10 +10,15 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import is_server
+from tf_dlrm.training.distribution.parameter_server import is_server
+from tf_dlrm.training.distribution.strategy import (
+    check_cluster,
+    distribute,
+    load_plan,
+    make_strategy,
+)
+from tf_dlrm.training.options.distribution import DistributionOptions
 from tf_dlrm.training.run import train
-from tf_dlrm.training.strategy import check_cluster, distribute, load_plan, make_strategy
 
 _NUMBERS = ("auc", "log_loss", "calibration")
 

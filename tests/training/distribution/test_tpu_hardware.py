@@ -34,7 +34,11 @@ from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan
-from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps, tpu_placement
+from tf_dlrm.training.distribution.tpu import (
+    distribute_to_tpu,
+    make_tpu_training_steps,
+    tpu_placement,
+)
 
 _KINDS = tf.tpu.experimental.HardwareFeature.EmbeddingFeature
 _BATCH = 8
@@ -230,7 +234,7 @@ def test_what_a_tpu_cannot_do_is_said_when_the_model_is_built(transfers):
             EmbeddingCollection(features, plan=plan).build()
         layer = EmbeddingCollection(features, plan=TpuPlan(_BATCH, 10))
         layer.build()
-        with pytest.raises(ValueError, match="looked up by the steps of tf_dlrm.training.tpu"):
+        with pytest.raises(ValueError, match=r"looked up by the steps of tf_dlrm\.training"):
             layer({f.name: tf.zeros([_BATCH], tf.int32) for f in features})
     with _ClaimedTpu(_KINDS.UNSUPPORTED).scope():
         with pytest.raises(ValueError, match=r"no embedding hardware for the tables \['t0'\]"):

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.processes import Processes
-from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.distribution.sharded_checkpoint import ShardedCheckpoint
 
 _SECONDS = 60
 

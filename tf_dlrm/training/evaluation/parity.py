@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.evaluation import predictions
-from tf_dlrm.training.metrics import click_metrics
+from tf_dlrm.training.evaluation.evaluation import predictions
+from tf_dlrm.training.evaluation.metrics import click_metrics
+from tf_dlrm.training.evaluation.same_columns import check_same_run
 from tf_dlrm.training.restore import restore_model
-from tf_dlrm.training.same_columns import check_same_run
 from tf_dlrm.training.sources import Source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords import files

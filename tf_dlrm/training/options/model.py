@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_values, commas, option
+from tf_dlrm.training.options.option import check_values, commas, option
 
 # For each model, those of the options on sizes that it reads; all models read all other options.
 _SIZES: dict[str, tuple[str, ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import check_values, option
+from tf_dlrm.training.options.option import check_values, option
 from tfrecords import files
 
 # A step is traced for each of them, and they share the processor.

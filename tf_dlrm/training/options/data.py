@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import INT32, check_values, commas, option
+from tf_dlrm.training.options.option import INT32, check_values, commas, option
 from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.processes import LOST
-from tf_dlrm.training.tf_config import read_tf_config
+from tf_dlrm.training.distribution.processes import LOST
+from tf_dlrm.training.distribution.tf_config import read_tf_config
 
 _LOG = logging.getLogger(__name__)
 # Of the error of a server whose port is taken; TensorFlow has no kind of its own for it.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tf_dlrm.training.metrics import click_metrics
+from tf_dlrm.training.evaluation.metrics import click_metrics
 
 
 def test_metrics_of_four_rows_by_hand():

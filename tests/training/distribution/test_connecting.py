@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import serve
-from tf_dlrm.training.strategy import make_strategy
+from tf_dlrm.training.distribution.parameter_server import serve
+from tf_dlrm.training.distribution.strategy import make_strategy
+from tf_dlrm.training.options.distribution import DistributionOptions
 
 _SERVERS = {"chief": ["a:1"], "ps": ["b:2"], "worker": ["c:3"]}
 _WORKERS = {"worker": ["a:1", "b:2"]}

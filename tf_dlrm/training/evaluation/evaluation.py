@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.evaluation.metrics import click_metrics
+from tf_dlrm.training.evaluation.ranking_metrics import ranking_metrics
 from tf_dlrm.training.memory import said_when_it_runs_out
-from tf_dlrm.training.metrics import click_metrics
-from tf_dlrm.training.ranking_metrics import ranking_metrics
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
 
 _LOG = logging.getLogger(__name__)
