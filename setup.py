@@ -32,7 +32,7 @@ setup(
     package_data={
         "tf_dlrm.embeddings.kernels": ["*.cc", "*.h"],
         "tf_dlrm.layers.kernels": ["*.cc", "*.h"],
-        "tf_dlrm.embeddings.planner": ["hardware/*.toml"],
+        "tf_dlrm.planner": ["hardware/*.toml"],
         "tfrecords.conversion": ["descriptions/*.toml"],
     },
     extras_require={

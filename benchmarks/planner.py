@@ -27,8 +27,8 @@ from absl import app, flags
 
 from tf_dlrm.embeddings import Adagrad
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, TABLE_WISE, Plan, TablePlan
-from tf_dlrm.embeddings.planner import CostModel, Search, Workload, load_hardware
-from tf_dlrm.embeddings.planner.models import KNOWN_MODELS, KnownModel
+from tf_dlrm.planner import CostModel, Search, Workload, load_hardware
+from tf_dlrm.planner.models import KNOWN_MODELS, KnownModel
 
 _MODELS = flags.DEFINE_list("models", ["mlperf", "mlperf_multi_hot"], "Known models.")
 _DEVICES = flags.DEFINE_list("devices", ["8", "16"], "Numbers of devices.")

@@ -73,8 +73,8 @@ def _predicted(workers: int) -> float:
     """Returns the examples a second that the planner predicts."""
     from benchmarks import step_ours
     from tf_dlrm.embeddings.placements.choice import default_plan
-    from tf_dlrm.embeddings.planner import CostModel, Dense, Workload
-    from tf_dlrm.embeddings.planner.calibrate import calibrate
+    from tf_dlrm.planner import CostModel, Dense, Workload
+    from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features
     from tf_dlrm.training.config import ModelOptions, OptimizerOptions
     from tfrecords.random_schema import random_schema, table_sizes

@@ -80,8 +80,8 @@ def _predicted(cases: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from benchmarks import step_ours
     from tf_dlrm.embeddings.placements.choice import default_plan
-    from tf_dlrm.embeddings.planner import CostModel, Dense, Workload
-    from tf_dlrm.embeddings.planner.calibrate import calibrate
+    from tf_dlrm.planner import CostModel, Dense, Workload
+    from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features
     from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 

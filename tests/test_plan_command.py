@@ -13,7 +13,7 @@ import pytest
 
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.planner import load_hardware
+from tf_dlrm.planner import load_hardware
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
 
@@ -140,9 +140,9 @@ def test_how_a_model_scales(plan, tmp_path):
 
 
 def test_calibrate_writes_what_hardware_reads(plan, fail, tmp_path, monkeypatch):
-    # Measuring is tested in embeddings/planner.
+    # Measuring is tested in planner.
     measured = dataclasses.replace(load_hardware("cpu"), gemm_gflops=123.0)
-    monkeypatch.setattr("tf_dlrm.embeddings.planner.calibrate.calibrate", lambda: measured)
+    monkeypatch.setattr("tf_dlrm.planner.calibrate.calibrate", lambda: measured)
     path = tmp_path / "here.toml"
     result, report = plan(f"--calibrate={path}")
     assert result == {"hardware": str(path)}

@@ -25,7 +25,8 @@ from tf_dlrm.training.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
-    from tf_dlrm.embeddings import FeatureConfig, Optimizer, planner
+    from tf_dlrm import planner
+    from tf_dlrm.embeddings import FeatureConfig, Optimizer
 
 # The load of every device is weighed for every part of a table.
 _MOST_DEVICES = 16_384
@@ -142,7 +143,7 @@ def main() -> dict[str, Any]:
     """Checks the flags, then plans; returns what was predicted."""
     options = entry_point.options_from_flags(PlanOptions)
     options.validate()
-    from tf_dlrm.embeddings import planner  # only now: TensorFlow takes seconds to start
+    from tf_dlrm import planner  # only now: TensorFlow takes seconds to start
 
     try:
         pins = dict(planner.parse_pin(text) for text in _PINS.value)
@@ -167,11 +168,11 @@ def main() -> dict[str, Any]:
 
 
 def _hardware(options: PlanOptions) -> planner.Hardware:
-    from tf_dlrm.embeddings import planner
+    from tf_dlrm import planner
 
     if not options.calibrate:
         return planner.load_hardware(options.hardware)
-    from tf_dlrm.embeddings.planner.calibrate import calibrate, describe
+    from tf_dlrm.planner.calibrate import calibrate, describe
 
     hardware = calibrate()
     text = hardware.to_toml(describe(hardware))
@@ -187,7 +188,7 @@ def _plan(
     hardware: planner.Hardware,
     pins: dict[str, planner.Pin],
 ) -> dict[str, Any]:
-    from tf_dlrm.embeddings import planner
+    from tf_dlrm import planner
 
     model = planner.CostModel(
         problem.features, workload, hardware, options.devices[0], problem.dense
@@ -216,7 +217,7 @@ def _simulate(
     hardware: planner.Hardware,
     pins: dict[str, planner.Pin],
 ) -> dict[str, Any]:
-    from tf_dlrm.embeddings.planner.simulate import scaling_table, simulate
+    from tf_dlrm.planner.simulate import scaling_table, simulate
 
     scales = simulate(
         problem.features,
@@ -230,7 +231,7 @@ def _simulate(
     sys.stderr.write(scaling_table(scales))
     if options.picture_file:
         # Here, since matplotlib takes longer to import than all else to run.
-        from tf_dlrm.embeddings.planner.picture import draw_scaling
+        from tf_dlrm.planner.picture import draw_scaling
 
         what = options.model or options.data_dir or f"{len(options.tables)} tables"
         title = f"{what} on {hardware.name}: predicted, {options.scaling} scaling"
@@ -254,8 +255,8 @@ def _simulate(
 
 
 def _problem(options: PlanOptions) -> _Problem:
-    from tf_dlrm.embeddings import planner
-    from tf_dlrm.embeddings.planner.models import KNOWN_MODELS, features_of
+    from tf_dlrm import planner
+    from tf_dlrm.planner.models import KNOWN_MODELS, features_of
 
     optimizer = _optimizer(options.embedding_optimizer)
     if options.model:
@@ -287,16 +288,9 @@ def _problem(options: PlanOptions) -> _Problem:
 
 
 def _optimizer(name: str) -> Optimizer:
-    from tf_dlrm import embeddings
+    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
 
-    kinds: dict[str, type[embeddings.Optimizer]] = {
-        "sgd": embeddings.SGD,
-        "adagrad": embeddings.Adagrad,
-        "rowwise_adagrad": embeddings.RowWiseAdagrad,
-        "lazy_adam": embeddings.LazyAdam,
-        "ftrl": embeddings.FTRL,
-    }
-    return kinds[name](learning_rate=0.01)
+    return optimizer_of_flag(name)(learning_rate=0.01)
 
 
 def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:

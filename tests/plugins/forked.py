@@ -35,7 +35,7 @@ _PRELOADED = (
     "pyarrow.csv",
     "pyarrow.parquet",
     "tf_dlrm.comparing.runs",
-    "tf_dlrm.embeddings.planner",
+    "tf_dlrm.planner",
     "tf_dlrm.serving.increment",
     "tf_dlrm.training.assessment",
     "tf_dlrm.training.exporting",

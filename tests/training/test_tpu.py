@@ -15,11 +15,11 @@ from tf_dlrm.embeddings import (
     QuotientRemainder,
     TableConfig,
 )
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.serving.export import export_model
+from tf_dlrm.tpu.placement import TpuPlan
 from tf_dlrm.training.build import copy_weights
 from tf_dlrm.training.steps import make_training_steps
 from tf_dlrm.training.tpu import (
@@ -91,7 +91,7 @@ def _assert_equal_models(first, second, **tolerance):
         np.testing.assert_allclose(found[key], value, err_msg=key, **tolerance)
 
 
-# Each of these compiles two training steps; `tests/embeddings/test_tpu.py` has the placement alone.
+# Each of these compiles two training steps; `tests/tpu/test_placement.py` has the placement alone.
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [None, LazyAdam(0.05)], ids=["adagrad", "lazy_adam"])
 def test_steps_learn_what_those_of_one_device_learn(optimizer):

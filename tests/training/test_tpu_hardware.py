@@ -29,11 +29,11 @@ from tf_dlrm.embeddings import (
     LearningRateSchedule,
     TableConfig,
 )
-from tf_dlrm.embeddings.placements.tpu import TpuPlacement, TpuPlan
 from tf_dlrm.embeddings.plan import COLUMN_WISE, Plan, TablePlan
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan
 from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps, tpu_placement
 
 _KINDS = tf.tpu.experimental.HardwareFeature.EmbeddingFeature

@@ -16,9 +16,9 @@ from tf_dlrm.embeddings.initializers import (
 )
 from tf_dlrm.embeddings.keras_initializers import from_keras
 from tf_dlrm.embeddings.optimizers import (
+    OPTIMIZERS,
     Optimizer,
     optimizer_from_dict,
-    optimizer_kinds,
     optimizer_to_dict,
 )
 from tf_dlrm.embeddings.storage import Storage, storage_from_dict, storage_to_dict
@@ -70,10 +70,11 @@ class TableConfig:
                 raise ValueError(f"initializer of table '{self.name}': {error}.") from error
             object.__setattr__(self, "initializer", own)
         if not isinstance(self.optimizer, Optimizer):
+            kinds = ", ".join(kind.__name__ for kind in OPTIMIZERS)
             given = "is missing" if self.optimizer is None else f"is {self.optimizer!r}"
             raise ValueError(
                 f"optimizer of table '{self.name}' must be one of tf_dlrm.embeddings "
-                f"({', '.join(optimizer_kinds())}), such as Adagrad(0.05), but {given}. The "
+                f"({kinds}), such as Adagrad(0.05), but {given}. The "
                 "optimizer that a model is compiled with does not train tables."
             )
         if self.combiner not in COMBINERS:

@@ -13,7 +13,7 @@ from tensorflow.python.training.saving import saveable_object
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.kernels.choice import is_saving
-from tf_dlrm.embeddings.optimizers import SlotSpec
+from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
 from tf_dlrm.embeddings.stack import Stack, chunks
 
 # The key of the table itself beside those of its slots.

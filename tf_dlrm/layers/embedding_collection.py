@@ -14,10 +14,9 @@ from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.fused_update import FusedUpdate
 from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
-from tf_dlrm.embeddings.placements.choice import AnyPlan, make_placement
+from tf_dlrm.embeddings.placements.choice import make_placement, register
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.serving import ServingPlan
-from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record, xla_compiles_here
@@ -140,7 +139,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self,
         features: Sequence[FeatureConfig | Mapping[str, Any]],
         seed: int = 0,
-        plan: AnyPlan | None = None,
+        plan: Any = None,
         communication_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
@@ -274,8 +273,8 @@ class EmbeddingCollection(keras.layers.Layer):
                 f"stateless_call cannot give other tables to layer '{self.name}', whose lookups "
                 "read its own. Call set_weights, and then the model."
             )
-        if xla_compiles_here() and not isinstance(self.placement, TpuPlacement):
-            check_for_xla(self.name, tables_of(self.features))  # on a TPU, the host checks ids
+        if xla_compiles_here() and not self.placement.checks_ids_on_host:
+            check_for_xla(self.name, tables_of(self.features))
         of_features = self._stored_bags(ids, weights or {})
         learns = training is not False and self.trainable
         trap = tf.convert_to_tensor(self.trap) if learns else None
@@ -383,6 +382,16 @@ class EmbeddingCollection(keras.layers.Layer):
     def _lookup_dependency(self, name: str, *args: Any) -> Any:
         """Finds that also where nothing is followed yet."""
         return self._rates.saved if name == _FOLLOWED else super()._lookup_dependency(name, *args)
+
+
+def _make_on_tpu(*arguments: Any) -> Placement:
+    """Loads what only a TPU needs where there is one."""
+    from tf_dlrm.tpu.placement import make_tpu_placement
+
+    return make_tpu_placement(*arguments)
+
+
+register(tf.distribute.TPUStrategy, _make_on_tpu)
 
 
 def _make_bags(

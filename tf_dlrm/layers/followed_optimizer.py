@@ -13,7 +13,6 @@ from absl import logging
 from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.optimizers import FTRL, Frozen
 from tf_dlrm.embeddings.schedules import LearningRateSchedule, rates_scaled
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.loss_scales import kind_of_living, scales_losses
@@ -298,11 +297,8 @@ def _kind(optimizer: Any) -> str:
 
 
 def _has_constant_rate(table: TableConfig) -> bool:
-    # FTRL follows nothing.
     own = table.optimizer
-    return not (
-        isinstance(own, FTRL | Frozen) or isinstance(own.learning_rate, LearningRateSchedule)
-    )
+    return own.follows_rates and not isinstance(own.learning_rate, LearningRateSchedule)
 
 
 def _has_schedule(optimizer: Any) -> bool:

@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.keras_api import keras, policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
@@ -51,7 +50,7 @@ class Ensemble(TableModel):
         self,
         config: RankingConfig | Mapping[str, Any],
         size: int,
-        plan: AnyPlan | None = None,
+        plan: Any = None,
         communication_dtype: str = "float32",
         model: type[RankingModel] | str = DLRM,
         **kwargs: Any,

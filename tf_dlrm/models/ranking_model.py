@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.choice import AnyPlan
 from tf_dlrm.keras_api import built, keras, policy_of, under_policy
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
@@ -140,7 +139,7 @@ class RankingModel(TableModel):
     def __init__(
         self,
         config: RankingConfig | Mapping[str, Any],
-        plan: AnyPlan | None = None,
+        plan: Any = None,
         communication_dtype: str = "float32",
         **kwargs: Any,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm import embeddings, models
-from tf_dlrm.embeddings.placements.choice import AnyPlan
+from tf_dlrm.embeddings.optimizers import optimizer_of_flag
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
@@ -21,14 +21,6 @@ from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tf_dlrm.training.memory import check_memory, said_when_it_runs_out
 from tf_dlrm.training.table_storage import storages
 from tfrecords.schema import Schema
-
-_EMBEDDING_OPTIMIZERS: dict[str, type[embeddings.Optimizer]] = {
-    "sgd": embeddings.SGD,
-    "adagrad": embeddings.Adagrad,
-    "rowwise_adagrad": embeddings.RowWiseAdagrad,
-    "lazy_adam": embeddings.LazyAdam,
-    "ftrl": embeddings.FTRL,
-}
 
 _MODELS: dict[str, type[models.RankingModel]] = {
     "dlrm": models.DLRM,
@@ -48,7 +40,7 @@ def build_model(
     optimizer: OptimizerOptions,
     schema: Schema,
     seed: int,
-    plan: AnyPlan | None = None,
+    plan: Any = None,
     communication_dtype: str = "float32",
 ) -> RankingModel | Ensemble:
     """Builds the model with its variables, tables included, under the current strategy.
@@ -97,7 +89,7 @@ def build_features(
     choices: dict[str, Any] = {}
     if optimizer.embedding_initial_accumulator:
         choices["initial_accumulator"] = optimizer.embedding_initial_accumulator
-    table_optimizer = _EMBEDDING_OPTIMIZERS[optimizer.embedding_optimizer](
+    table_optimizer = optimizer_of_flag(optimizer.embedding_optimizer)(
         learning_rate=learning_rate(optimizer.embedding_learning_rate, optimizer), **choices
     )
     rows = [column.vocabulary_size for column in schema.categorical]

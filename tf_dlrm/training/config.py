@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pathlib
 from typing import Any, TypeVar
 
+import tf_dlrm
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.data_options import DataOptions
 from tf_dlrm.training.distribution_options import DistributionOptions
@@ -23,7 +25,11 @@ Options = TypeVar(
     bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions | DistributionOptions",
 )
 
-EMBEDDING_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "lazy_adam", "ftrl")
+# One file each; they import TensorFlow, so their names are read from the folder.
+_FOLDER = pathlib.Path(tf_dlrm.__file__).parent / "embeddings" / "optimizers"
+EMBEDDING_OPTIMIZERS = tuple(
+    sorted({file.stem for file in _FOLDER.glob("*.py")} - {"__init__", "optimizer", "frozen"})
+)
 DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
 
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings import stored_features
 from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
-from tf_dlrm.embeddings.placements.tpu import TpuPlan
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.planner import make_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.planner import make_plan
+from tf_dlrm.tpu.placement import TpuPlan
 from tf_dlrm.training.build import build_features, build_model, copy_weights
 from tf_dlrm.training.config import TrainingConfig
 from tf_dlrm.training.sources import Source, mean_hotness

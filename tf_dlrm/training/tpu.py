@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.embeddings.placements.tpu import TpuPlacement
 from tf_dlrm.embeddings.stored_features import stored_ids
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.tpu.placement import TpuPlacement
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
 from tf_dlrm.training.steps import repeated
 from tfrecords.tracing import traced_as_written

@@ -12,23 +12,13 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.kernels.choice import load
-from tf_dlrm.embeddings.optimizers import (
-    FTRL,
-    SGD,
-    Adagrad,
-    Frozen,
-    LazyAdam,
-    Optimizer,
-    RowWiseAdagrad,
-    adam_correction,
-)
+from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.pooling import StackedFeature
 
 _FOLDER = pathlib.Path(__file__).parent
 # As the C++ numbers them.
 _COMBINERS = ("sum", "mean", "sqrtn")
 _BY_SPLITS, _BY_BAG, _NO_ROW = 0, -1, -1
-_OPTIMIZERS = (SGD, Adagrad, RowWiseAdagrad, LazyAdam, FTRL, Frozen)
 
 
 def are_used(optimizer: Optimizer, device: str) -> bool:
@@ -37,7 +27,7 @@ def are_used(optimizer: Optimizer, device: str) -> bool:
     Raises:
         ValueError: See `choice.load`.
     """
-    if type(optimizer) not in _OPTIMIZERS:
+    if not optimizer.native:
         return False
     spec = tf.DeviceSpec.from_string(device)
     # Servers of parameters have TensorFlow's operations only.
@@ -178,13 +168,11 @@ def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dic
 
 def _numbers(optimizer: Optimizer, step: tf.Tensor) -> Sequence[Any]:
     """Returns rate, epsilon, beta_1, beta_2, power, l1, l2 and beta; 0 where there is none."""
-    rate = optimizer.rate(step)
+    own = optimizer.numbers()
     names = ("epsilon", "beta_1", "beta_2", "learning_rate_power", "l1", "l2", "beta")
-    numbers = [tf.constant(getattr(optimizer, name, 0.0), tf.float32) for name in names]
+    numbers = [tf.constant(own.get(name, 0.0), tf.float32) for name in names]
     numbers[3] = -numbers[3]
-    if isinstance(optimizer, LazyAdam):
-        rate *= adam_correction(optimizer, step)
-    return [rate, *numbers]
+    return [optimizer.rate(step), *numbers]
 
 
 def _ops() -> Any:

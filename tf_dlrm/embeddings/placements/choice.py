@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,23 +18,30 @@ from tf_dlrm.embeddings.placements.model_parallel import ModelParallelPlacement
 from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.placements.placement import Placement
 from tf_dlrm.embeddings.placements.serving import ServingPlacement, ServingPlan
-from tf_dlrm.embeddings.placements.tpu import TpuPlan, make_tpu_placement
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, ROW_WISE, TABLE_WISE, Plan, TablePlan
 
-AnyPlan = Plan | TpuPlan | ServingPlan
+# From features, plan, seed and communication dtype to their tables under the current strategy.
+MakePlacement = Callable[[Sequence[FeatureConfig], Any, int, tf.DType], Placement]
 COMMUNICATION_DTYPES = ("float32", "bfloat16")
 # A copy of a smaller table on every device costs less than an exchange of its rows.
 _SMALL_TABLE_ROWS = 10_000
-_ALL_TO_ALLS: dict[type, Callable[[tf.distribute.Strategy], AllToAll]] = {
-    tf.distribute.MirroredStrategy: InProcessAllToAll,
-    tf.distribute.MultiWorkerMirroredStrategy: CrossProcessAllToAll,
-}
+_MAKERS: dict[type, MakePlacement] = {}
+
+
+def register(kind: type, make: MakePlacement) -> None:
+    """Makes a placement known to `make_placement`.
+
+    Args:
+        kind: The type of strategy under which it is made; or a type of plan, which decides alone.
+        make: Makes it from the features, the plan or None, the seed and the communication dtype.
+    """
+    _MAKERS[kind] = make
 
 
 def make_placement(
     features: Sequence[FeatureConfig],
     seed: int = 0,
-    plan: AnyPlan | None = None,
+    plan: Any = None,
     communication_dtype: str = "float32",
 ) -> Placement:
     """Creates the tables of the features under the current strategy.
@@ -41,9 +49,10 @@ def make_placement(
     Args:
         features: The features and their tables.
         seed: Seed of the first values.
-        plan: Where each table is, under a strategy of several replicas; None for a default: large
-            tables by rows over all replicas, a copy of small ones on each. For a TPU, a `TpuPlan`,
-            with which one device stands in for a TPU. For an export, a `ServingPlan`.
+        plan: A `Plan` says where each table is, under a strategy of several replicas; None for a
+            default: large tables by rows over all replicas, a copy of small ones on each. A plan
+            of another type that is registered decides itself what is made: a `TpuPlan`, with which
+            one device stands in for a TPU; for an export, a `ServingPlan`.
         communication_dtype: "float32" or "bfloat16".
 
     Raises:
@@ -54,36 +63,65 @@ def make_placement(
             f"communication_dtype must be one of {COMMUNICATION_DTYPES}, but is "
             f"{communication_dtype!r}."
         )
-    if isinstance(plan, ServingPlan):
-        return ServingPlacement(features, plan)
+    strategy = tf.distribute.get_strategy()
+    kinds = (type(plan), *type(strategy).__mro__)
+    make = next((_MAKERS[kind] for kind in kinds if kind in _MAKERS), _make_local)
+    return make(features, plan, seed, tf.as_dtype(communication_dtype))
+
+
+def _make_local(
+    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, communication_dtype: tf.DType
+) -> Placement:
+    del communication_dtype
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    if isinstance(plan, TpuPlan) or isinstance(strategy, tf.distribute.TPUStrategy):
-        return make_tpu_placement(features, plan, seed)
-    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
-        servers = server_devices()
-        plan = plan or server_plan(features, len(servers))
-        return ParameterServerPlacement(features, plan, servers, seed)
-    all_to_all = _ALL_TO_ALLS.get(type(strategy))
-    if tf.distribute.in_cross_replica_context() and all_to_all:
-        plan = plan or default_plan(features, replicas)
-        return ModelParallelPlacement(
-            features,
-            plan,
-            all_to_all(strategy),
-            dict(zip(replicas_here(strategy), strategy.extended.worker_devices, strict=True)),
-            seed,
-            tf.as_dtype(communication_dtype),
-        )
     if replicas != 1:
+        known = [kind.__name__ for kind in _MAKERS if issubclass(kind, tf.distribute.Strategy)]
         raise ValueError(
             f"EmbeddingCollection has no placement for {type(strategy).__name__} with {replicas} "
-            f"replicas; it has some for {', '.join(known.__name__ for known in _ALL_TO_ALLS)}, "
-            "under which a layer must be built within strategy.scope()."
+            f"replicas; it has some for {', '.join(known)}, under which a layer must be built "
+            "within strategy.scope()."
         )
     if plan is not None:
         plan.check(features)
     return LocalPlacement(features, seed)
+
+
+def _model_parallel(all_to_all: Callable[[tf.distribute.Strategy], AllToAll]) -> MakePlacement:
+    def make(
+        features: Sequence[FeatureConfig],
+        plan: Plan | None,
+        seed: int,
+        communication_dtype: tf.DType,
+    ) -> Placement:
+        if not tf.distribute.in_cross_replica_context():
+            return _make_local(features, plan, seed, communication_dtype)
+        strategy = tf.distribute.get_strategy()
+        return ModelParallelPlacement(
+            features,
+            plan or default_plan(features, strategy.num_replicas_in_sync),
+            all_to_all(strategy),
+            dict(zip(replicas_here(strategy), strategy.extended.worker_devices, strict=True)),
+            seed,
+            communication_dtype,
+        )
+
+    return make
+
+
+def _make_on_servers(
+    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, communication_dtype: tf.DType
+) -> Placement:
+    del communication_dtype
+    servers = server_devices()
+    plan = plan or server_plan(features, len(servers))
+    return ParameterServerPlacement(features, plan, servers, seed)
+
+
+register(ServingPlan, lambda features, plan, seed, dtype: ServingPlacement(features, plan))
+register(tf.distribute.MirroredStrategy, _model_parallel(InProcessAllToAll))
+register(tf.distribute.MultiWorkerMirroredStrategy, _model_parallel(CrossProcessAllToAll))
+register(tf.distribute.ParameterServerStrategy, _make_on_servers)
 
 
 def replicas_here(strategy: tf.distribute.Strategy) -> range:

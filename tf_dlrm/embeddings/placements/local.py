@@ -29,6 +29,8 @@ class LocalPlacement:
         stacks: The variables that hold them.
     """
 
+    checks_ids_on_host = False
+
     def __init__(self, features: Sequence[FeatureConfig], seed: int = 0) -> None:
         """Creates the tables and draws their first values.
 

@@ -57,6 +57,8 @@ class ModelParallelPlacement:
         stacks: The parts of tables, by width and optimizer.
     """
 
+    checks_ids_on_host = False
+
     def __init__(
         self,
         features: Sequence[FeatureConfig],

@@ -48,6 +48,8 @@ class ParameterServerPlacement:
         stacks: The parts of tables, by width and optimizer.
     """
 
+    checks_ids_on_host = False
+
     def __init__(
         self,
         features: Sequence[FeatureConfig],
@@ -161,4 +163,6 @@ def _update_servers(
     for own, own_rows, own_values in zip(stack.stacks, rows, values, strict=True):
         if own is not None:
             with tf.device(own.variable.device):
-                own.optimizer.apply(own.variable, own.slots, own_rows, own_values, step)
+                own.optimizer.apply(
+                    own.variable, own.slots, own_rows, own_values, step, shared=True
+                )

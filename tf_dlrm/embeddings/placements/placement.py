@@ -42,9 +42,11 @@ class Placement(Protocol):
 
     Attributes:
         tables: The tables as logical [vocabulary_size, dim] tensors.
+        checks_ids_on_host: Whether ids are in range before they come to `lookup`, also within XLA.
     """
 
     tables: TableSet
+    checks_ids_on_host: bool = False
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """Looks up the bags of all features."""

@@ -66,6 +66,8 @@ class ServingPlacement:
         tables: No tables: there are no rows to read or restore.
     """
 
+    checks_ids_on_host = False
+
     def __init__(self, features: Sequence[FeatureConfig], plan: ServingPlan) -> None:
         """Creates the variables.
 

@@ -1,0 +1,136 @@
+"""What the devices carry under a partial plan, kept up to date while tables come and go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_dlrm.embeddings.plan import DATA_PARALLEL, TABLE_WISE
+from tf_dlrm.planner.model import CostModel, Parts
+
+# A device that is over its memory by a millionth is worse than any second.
+_EXCESS_SECONDS = 1e6
+# Less than any part is asked for: what is left when all tables of a group were taken away.
+_NO_IDS = 1e-9
+# The weight of evenness against the step itself: it breaks ties between plans whose slowest device
+# is the same, so that a search finds its way from one improvement of the maximum to the next.
+_EVENNESS = 1e-3
+
+
+class Choice(NamedTuple):
+    """Where a table may be put.
+
+    Attributes:
+        sharding: One of `plan.SHARDINGS`.
+        devices: Numbers of the devices, in the order of the parts; empty where data-parallel.
+    """
+
+    sharding: str
+    devices: tuple[int, ...] = ()
+
+
+class Loads:
+    """The sums over the tables that are placed, for each device.
+
+    Attributes:
+        compute: float [devices], seconds of lookups and updates.
+        memory: float [devices], bytes of tables.
+        ids: float [groups, devices], ids that each device asks of this one.
+        request: Seconds that are equal on all devices.
+    """
+
+    def __init__(self, model: CostModel, groups: int) -> None:
+        """Starts with no table.
+
+        Args:
+            model: The cost model.
+            groups: Number of groups that choices may have parts in.
+        """
+        self._model = model
+        self.compute = np.zeros(model.devices)
+        self.memory = np.zeros(model.devices)
+        self.ids = np.zeros((groups, model.devices))
+        self.request = 0.0
+        self._piece_seconds = np.array([model.piece_seconds(g) for g in range(groups)])
+        self._piece_bytes = np.array([model.piece_bytes(g) for g in range(groups)])
+        # A scale for evenness: the mean seconds of a device when all is placed.
+        self.typical = 1.0
+
+    def parts(self, table: str, choice: Choice) -> Parts:
+        """Returns the parts of a table under a choice."""
+        return self._model.parts(table, choice.sharding, len(choice.devices) or 1)
+
+    def add(self, table: str, choice: Choice, sign: float = 1.0) -> None:
+        """Puts a table somewhere, or with `sign` -1 takes it away."""
+        parts = self.parts(table, choice)
+        where = self._where(choice)
+        self.compute[where] += sign * (parts.lookup + parts.update)
+        self.memory[where] += sign * parts.memory
+        if choice.sharding == DATA_PARALLEL:
+            self.ids[parts.group[0]] += sign * parts.ids[0]
+        else:
+            self.ids[parts.group, where] += sign * parts.ids
+        self.request += sign * parts.request
+
+    def _where(self, choice: Choice) -> np.ndarray:
+        if choice.sharding == DATA_PARALLEL:
+            return np.arange(self._model.devices)
+        return np.array(choice.devices)
+
+    def score(self) -> float:
+        """Returns what a search minimises: the seconds of a step that depend on the plan.
+
+        Every device that is over its memory makes it worse than any plan that fits.
+        """
+        squares = float((self.compute**2).sum()), float((self.memory**2).sum())
+        pieces = self.ids.max(1)[:, np.newaxis]
+        maxima = np.atleast_1d(self.compute.max()), np.atleast_1d(self.memory.max())
+        return float(self._score(*maxima, pieces, self.request, *squares)[0])
+
+    def scores_on_one(self, table: str) -> np.ndarray:
+        """Returns for each device the score with `table` whole on it, [devices]."""
+        parts = self.parts(table, Choice(TABLE_WISE, (0,)))
+        seconds = parts.lookup[0] + parts.update[0]
+        size = parts.memory[0]
+        group = parts.group[0]
+        pieces = np.repeat(self.ids.max(1)[:, np.newaxis], len(self.compute), 1)
+        pieces[group] = np.maximum(pieces[group], self.ids[group] + parts.ids[0])
+        return self._score(
+            np.maximum(self.compute.max(), self.compute + seconds),
+            np.maximum(self.memory.max(), self.memory + size),
+            pieces,
+            self.request + parts.request,
+            (self.compute**2).sum() + (2.0 * self.compute + seconds) * seconds,
+            (self.memory**2).sum() + (2.0 * self.memory + size) * size,
+        )
+
+    def score_with(self, table: str, choice: Choice) -> float:
+        """Returns the score with `table` put somewhere."""
+        saved = self.compute.copy(), self.memory.copy(), self.ids.copy(), self.request
+        self.add(table, choice)
+        score = self.score()
+        # Not subtracted, which would leave rounding errors.
+        self.compute, self.memory, self.ids, self.request = saved
+        return score
+
+    def _score(
+        self,
+        compute: np.ndarray,
+        memory: np.ndarray,
+        pieces: np.ndarray,
+        request: float,
+        compute_squares: np.ndarray | float,
+        memory_squares: np.ndarray | float,
+    ) -> np.ndarray:
+        """Returns the scores of several candidates [n]; `pieces` is [groups, n]."""
+        model = self._model
+        used = np.flatnonzero(pieces.max(1) > _NO_IDS)
+        seconds = compute + request + self._piece_seconds @ pieces
+        seconds = seconds + model.exchange_count(used.tolist()) * model.latency
+        seconds = seconds + _EVENNESS * compute_squares / (model.devices * self.typical)
+        other = self._piece_bytes @ pieces + model.fixed_bytes
+        limit = model.memory_limit
+        excess = np.maximum(memory + other - limit, 0.0) / limit
+        unevenness = _EVENNESS * memory_squares / (model.devices * limit**2)
+        return seconds + _EXCESS_SECONDS * np.where(excess > 0, excess + unevenness, 0.0)

@@ -1,0 +1,313 @@
+"""What tables, batch and hardware make of the cost model: the load of any table placed anyhow."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
+from tf_dlrm.embeddings.optimizers import Optimizer
+from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, even_cut
+from tf_dlrm.planner import cost
+from tf_dlrm.planner.hardware import Hardware
+from tf_dlrm.planner.workload import Dense, Workload, expected_unique
+
+
+class Group(NamedTuple):
+    """Parts of tables that are in one stack, whose pieces are exchanged padded to the largest.
+
+    Attributes:
+        columns: Width.
+        optimizer: Optimizer.
+        data_parallel: Whether every device has all of it.
+    """
+
+    columns: int
+    optimizer: Optimizer
+    data_parallel: bool
+
+
+class Parts(NamedTuple):
+    """The load of a table, part by part, wherever the parts are put.
+
+    Attributes:
+        group: int [k], number of each part's group; equal devices may have several parts.
+        ids: float [k], ids that each device asks of the part.
+        lookup: float [k], seconds.
+        update: float [k], seconds.
+        memory: float [k], bytes of weights and slots.
+        request: Seconds that every device spends on its own ids of the table.
+    """
+
+    group: np.ndarray
+    ids: np.ndarray
+    lookup: np.ndarray
+    update: np.ndarray
+    memory: np.ndarray
+    request: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a plan costs, in seconds and bytes; arrays have an element for each device.
+
+    Attributes:
+        lookup: Gathering rows for all devices.
+        update: Updating rows.
+        table_bytes: Weights and slots.
+        other_bytes: Exchange buffers, activations and dense parameters, equal on all devices.
+        memory_limit: What a device may fill.
+        ids: Ids that each device is asked for by all devices together.
+        exchange: Moving ids, vectors and gradients, latency included.
+        exchange_bytes: What each device sends to others, padding included.
+        request: Making a device's own ids unique, and pooling.
+        dense: MLPs and interaction.
+        all_reduce: Summing the gradients of the MLPs.
+        overhead: Of a step that does nothing.
+    """
+
+    lookup: np.ndarray
+    update: np.ndarray
+    table_bytes: np.ndarray
+    other_bytes: float
+    memory_limit: float
+    ids: np.ndarray
+    exchange: float
+    exchange_bytes: float
+    request: float
+    dense: float
+    all_reduce: float
+    overhead: float
+
+    @property
+    def tables(self) -> np.ndarray:
+        """Seconds that each device spends on the tables' rows."""
+        return self.lookup + self.update
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step: the slowest device's tables, and what all do alike."""
+        alike = self.exchange + self.request + self.dense + self.all_reduce + self.overhead
+        return float(self.tables.max()) + alike
+
+    @property
+    def imbalance(self) -> float:
+        """The slowest device's time on rows over the mean; 1 is perfect."""
+        mean = float(self.tables.mean())
+        return float(self.tables.max()) / mean if mean else 1.0
+
+    @property
+    def excess_bytes(self) -> float:
+        """By how much the fullest device is over its limit; 0 if it is not."""
+        return max(0.0, float(self.table_bytes.max()) + self.other_bytes - self.memory_limit)
+
+
+class CostModel:
+    """The cost of any plan for given features, workload, hardware and number of devices.
+
+    Attributes:
+        features: The features.
+        tables: Their tables, by name.
+        workload: What is looked up.
+        hardware: The hardware.
+        devices: Number of devices, W.
+        batch: Examples on a device.
+        groups: The groups met so far.
+        memory_limit: Bytes that a device may fill.
+        fixed_bytes: Bytes of activations and dense parameters on a device.
+        latency: Seconds of an empty collective.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        workload: Workload,
+        hardware: Hardware,
+        devices: int,
+        dense: Dense | None = None,
+    ) -> None:
+        """Checks what is given, and computes what no plan changes.
+
+        Raises:
+            ValueError: If the features contradict each other, `workload` names others, or there is
+                no device.
+        """
+        if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+            raise ValueError(f"devices must be a whole number of at least 1, but is {devices!r}.")
+        self.features = tuple(features)
+        self.tables = {table.name: table for table in tables_of(features)}
+        workload.check(features)
+        self.workload = workload
+        self.hardware = hardware
+        self.devices = devices
+        self.batch = math.ceil(workload.batch_size / devices)
+        self.groups: list[Group] = []
+        self.memory_limit = hardware.device_memory(devices)
+        self.latency = cost.latency_seconds(devices, hardware)
+        self._sharers = hardware.sharers(devices)
+        self._ids_per_example = {
+            name: workload.ids_per_example(features, name) for name in self.tables
+        }
+        self._id_bytes = max(cost.id_bytes(t.vocabulary_size) for t in self.tables.values())
+        self.parts = functools.lru_cache(maxsize=None)(self._parts)
+        dims = [feature.table.dim for feature in self.features]
+        layers = (dense or Dense()).layers(dims)
+        parameters = sum((inputs + 1) * outputs for inputs, outputs in layers)
+        products = sum(inputs * outputs for inputs, outputs in layers)
+        if dense is not None:
+            products += dense.interaction_multiplications(dims)
+        self._dense = cost.dense_seconds(products, parameters, self.batch, hardware, self._sharers)
+        self._all_reduce = (
+            cost.all_reduce_seconds(parameters * cost.FLOAT_BYTES, devices, hardware)
+            if layers
+            else 0.0
+        )
+        self.fixed_bytes = cost.activation_bytes(
+            sum(self.draws(name) * table.dim for name, table in self.tables.items()),
+            sum(dims),
+            sum(outputs for _, outputs in layers),
+            parameters,
+            self.batch,
+        )
+
+    def draws(self, table: str) -> float:
+        """Returns the ids of a table in the part of the batch of one device."""
+        return self.batch * self._ids_per_example[table]
+
+    def group_number(self, group: Group) -> int:
+        """Returns the number of a group in `groups`, which it may be new in."""
+        if group not in self.groups:
+            self.groups.append(group)
+        return self.groups.index(group)
+
+    def piece_seconds(self, group: int) -> float:
+        """Returns the seconds that an id more in the largest piece of a group costs everyone."""
+        return cost.exchange_seconds(self._travels(group)[0], self.devices, self.hardware)
+
+    def piece_bytes(self, group: int) -> float:
+        """Returns the bytes of exchange buffers that an id more in the largest piece takes."""
+        return self.devices * self._travels(group)[1]
+
+    def _travels(self, group: int) -> tuple[int, int]:
+        columns, _, data_parallel = self.groups[group]
+        return cost.bytes_per_id(
+            columns, self._id_bytes, self.workload.communication_bytes, data_parallel
+        )
+
+    def _parts(self, name: str, sharding: str, count: int) -> Parts:
+        """Returns the loads of a table that is cut into `count` parts.
+
+        A data-parallel table has one part, the load of each device.
+        """
+        table = self.tables[name]
+        rows, dim = table.vocabulary_size, table.dim
+        columns = [dim] * count
+        bounds = [(0, rows)] * count
+        if sharding == ROW_WISE:
+            bounds = [even_cut(rows, count, part) for part in range(count)]
+        elif sharding == COLUMN_WISE:
+            cuts = [even_cut(dim, count, part) for part in range(count)]
+            columns = [stop - first for first, stop in cuts]
+        local, everywhere = self._unique(table, bounds)
+        copied = sharding == DATA_PARALLEL
+        gathered = local if copied else self.devices * local
+        rows_held = np.array([stop - first for first, stop in bounds])
+        groups: np.ndarray = np.zeros(count, np.int64)
+        lookup, update, memory = (np.zeros(count) for _ in range(3))
+        for width in sorted(set(columns)):
+            of_width = np.array(columns) == width
+            groups[of_width] = self.group_number(Group(width, table.optimizer, copied))
+            lookup[of_width] = cost.lookup_seconds(
+                gathered[of_width], width, self.hardware, self._sharers
+            )
+            update[of_width] = cost.update_seconds(
+                self.devices * local[of_width],
+                everywhere[of_width],
+                width,
+                table.optimizer,
+                self.hardware,
+                self._sharers,
+            )
+            memory[of_width] = cost.table_bytes(rows_held[of_width], width, table.optimizer)
+        pieces = count if sharding == COLUMN_WISE else 1
+        request = cost.request_seconds(
+            self.draws(name),
+            0.0 if copied else float(local.sum()) / pieces,
+            dim,
+            pieces,
+            self.hardware,
+            self._sharers,
+        )
+        return Parts(groups, local, lookup, update, memory, request)
+
+    def _unique(
+        self, table: TableConfig, bounds: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the different ids in ranges of rows: one device's, and all devices'."""
+        edges = np.array(bounds)
+        draws = self.draws(table.name)
+        found = []
+        for count in (draws, draws * self.devices):
+            below = expected_unique(
+                edges.reshape(-1),
+                table.vocabulary_size,
+                count,
+                self.workload.alpha,
+                self.workload.popular_first,
+            ).reshape(edges.shape)
+            found.append(below[:, 1] - below[:, 0])
+        return found[0], found[1]
+
+    def exchange_count(self, groups: Sequence[int]) -> int:
+        """Returns the collectives of a step: counts, ids, gradients, and vectors if any travel."""
+        if self.devices == 1 or not len(groups):
+            return 0
+        return 3 + any(not self.groups[group].data_parallel for group in groups)
+
+    def estimate(self, plan: Plan) -> Estimate:
+        """Returns what a plan costs.
+
+        Raises:
+            ValueError: If the plan is for another number of devices or for other tables.
+        """
+        if plan.devices != self.devices:
+            raise ValueError(f"The plan is for {plan.devices} device(s), not {self.devices}.")
+        plan.check(self.features)
+        lookup, update, memory = (np.zeros(self.devices) for _ in range(3))
+        ids: dict[int, np.ndarray] = {}
+        request = 0.0
+        for name, placed in plan.tables.items():
+            copied = placed.sharding == DATA_PARALLEL
+            parts = self.parts(name, placed.sharding, len(placed.devices) or 1)
+            where = np.arange(self.devices) if copied else np.array(placed.devices)
+            lookup[where] += parts.lookup
+            update[where] += parts.update
+            memory[where] += parts.memory
+            for group in np.unique(parts.group):
+                chosen = where if copied else where[parts.group == group]
+                asked = parts.ids if copied else parts.ids[parts.group == group]
+                ids.setdefault(int(group), np.zeros(self.devices))[chosen] += asked
+            request += parts.request
+        largest = {group: float(asked.max()) for group, asked in ids.items()}
+        seconds = sum(n * self.piece_seconds(group) for group, n in largest.items())
+        sent = sum(n * self._travels(group)[0] for group, n in largest.items())
+        buffers = sum(n * self.piece_bytes(group) for group, n in largest.items())
+        return Estimate(
+            lookup=lookup,
+            update=update,
+            table_bytes=memory,
+            other_bytes=self.fixed_bytes + buffers,
+            memory_limit=self.memory_limit,
+            ids=self.devices * np.sum(list(ids.values()), axis=0),
+            exchange=seconds + self.exchange_count(list(ids)) * self.latency,
+            exchange_bytes=(self.devices - 1) * sent,
+            request=request,
+            dense=self._dense,
+            all_reduce=self._all_reduce,
+            overhead=self.hardware.step_overhead_us * 1e-6,
+        )

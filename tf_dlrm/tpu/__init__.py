@@ -1,0 +1,1 @@
+"""Tables on a TPU: its embedding hardware, and what the host does in its place."""

@@ -1,0 +1,316 @@
+"""What looks up and updates the tables of a TPU: its embedding hardware, or the host in its place.
+
+All of them take ids that `ready_ids` has checked and laid out. `enqueue` belongs outside of
+`strategy.run`, `receive` and `apply` inside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
+from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
+from tf_dlrm.embeddings.range_check import check_pieces
+from tf_dlrm.embeddings.tables import ROWS, Table
+from tf_dlrm.tpu.config import feature_configs
+from tf_dlrm.tpu.optimizers import tpu_names
+from tf_dlrm.tpu.tables import (
+    DealtLayout,
+    DealtTable,
+    Part,
+    PartedTable,
+)
+
+# Where TensorFlow does not know how many SparseCores a chip has, it takes this number too.
+_SPARSE_CORES_OF_A_CHIP = 4
+
+
+class Engine(Protocol):
+    """Tables and what looks them up and updates them.
+
+    Attributes:
+        tables: The logical tables.
+        variables: The variables that hold them on the host, for SavedModels.
+        row_variables: Those of them that always hold the newest rows of the tables.
+    """
+
+    tables: list[Table]
+    variables: list[tf.Variable]
+    row_variables: list[tf.Variable]
+
+    def enqueue(self, ids: Mapping[str, Any]) -> Any:
+        """Hands over the ids of a batch, each a value of every replica.
+
+        Returns:
+            What `receive` wants, as an argument of `strategy.run`.
+        """
+        ...
+
+    def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
+        """Returns for each feature the vectors [batch, dim], and what `apply` wants."""
+        ...
+
+    def apply(self, gradients: Mapping[str, tf.Tensor], kept: Any, step: tf.Tensor) -> None:
+        """Updates the looked-up rows once with the gradients [batch, dim] of the vectors."""
+        ...
+
+    def before_steps(self) -> None:
+        """Says that training steps follow, which want what was written into the tables."""
+        ...
+
+
+def ready_ids(feature: FeatureConfig, bags: Bags) -> Any:
+    """Returns the ids of a feature as embedding hardware takes them, all in range.
+
+    Args:
+        feature: The feature.
+        bags: Its bags.
+
+    Returns:
+        int32 or int64 [batch] where every bag has one id, else a ragged tensor [batch, None].
+
+    Raises:
+        ValueError: If the bags have weights.
+        tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
+            has no out-of-vocabulary row.
+    """
+    if bags.weights is not None:
+        raise ValueError(
+            f"Feature '{feature.name}' has weights, but a TPU's embedding hardware gives no "
+            "gradients of them. Use another placement, or no weights."
+        )
+    ids = in_range(feature, bags)
+    if bags.hotness == 1:
+        return tf.ensure_shape(ids, [bags.static_batch])
+    if bags.hotness is not None:
+        batch = bags.batch if bags.static_batch is None else bags.static_batch
+        splits = tf.range(batch + 1) * bags.hotness
+        return tf.RaggedTensor.from_row_splits(ids, tf.cast(splits, tf.int64), validate=False)
+    batch = tf.cast(bags.batch if bags.static_batch is None else bags.static_batch, tf.int64)
+    row = tf.cast(bags.bag_indices(), tf.int64)
+    return tf.RaggedTensor.from_value_rowids(ids, row, nrows=batch, validate=False)
+
+
+def in_range(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
+    """Returns the ids [n] of a feature, those outside of its table as its out-of-vocabulary row."""
+    return check_pieces([StackedFeature(feature.name, feature.table, 0)], [bags], bags.ids.dtype)
+
+
+class HostEngine:
+    """Does on the host what a TPU does: for tests, and for serving in the API of TensorFlow.
+
+    Lookups are those of `tf.tpu.experimental.embedding.TPUEmbeddingForServing`; updates are made by
+    this package's optimizers, because that API has none for the host.
+    """
+
+    def __init__(self, features: Sequence[FeatureConfig], seed: int, step: tf.Variable) -> None:
+        """Creates the tables.
+
+        Args:
+            features: The features.
+            seed: Seed of the first values.
+            step: The variable that counts the updates.
+        """
+        self._features = features
+        self._embedding = tf.tpu.experimental.embedding.TPUEmbeddingForServing(
+            feature_configs(features, seed, step), None
+        )
+        self._variables: dict[str, dict[str, tf.Variable]] = {}
+        self.tables: list[Table] = []
+        self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
+        for table in tables_of(features):
+            made = self._embedding.variables[table.name]
+            own = {key: made[name] for key, name in tpu_names(table).items()}
+            self._variables[table.name] = own
+            self.variables += own.values()
+            self.row_variables.append(own[ROWS])
+            parts = {k: [Part((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
+            self.tables.append(PartedTable(table, parts))
+
+    def enqueue(self, ids: Mapping[str, Any]) -> Any:
+        """See `Engine.enqueue`; the host looks up where it receives."""
+        return dict(ids)
+
+    def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
+        """See `Engine.receive`."""
+        vectors = self._embedding(queued)
+        for feature in self._features:
+            batch = queued[feature.name].shape[0]
+            vectors[feature.name].set_shape([batch, feature.table.dim])
+        return vectors, queued
+
+    def apply(self, gradients: Mapping[str, tf.Tensor], kept: Any, step: tf.Tensor) -> None:
+        """See `Engine.apply`."""
+        for table in tables_of(self._features):
+            own = [StackedFeature(f.name, table, 0) for f in self._features if f.table == table]
+            bags = {f.name: make_bags(f.name, kept[f.name]) for f in own}
+            batch = StackBatch(own, bags, table.vocabulary_size, table.dim)
+            slots = dict(self._variables[table.name])
+            rows = slots.pop("rows")
+            table.optimizer.apply(rows, slots, batch.ids, batch.unpool(gradients), step)
+
+    def before_steps(self) -> None:
+        """See `Engine.before_steps`; there is nothing to carry to the host."""
+
+
+class EmbeddingUnitEngine:
+    """The embedding hardware of TPU v2, v3 and v4, by `tf.tpu.experimental.embedding.TPUEmbedding`.
+
+    The tables are on the TPU. Variables on the hosts take them over when they are read, and are
+    loaded into the TPU before the next step when they were written. Not verified on hardware.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        seed: int,
+        step: tf.Variable,
+        replica_batch_size: int,
+        pipelining: bool,
+    ) -> None:
+        """Creates the tables under the current TPUStrategy.
+
+        Args:
+            features: The features.
+            seed: Seed of the first values.
+            step: The variable that counts the updates.
+            replica_batch_size: Rows of a replica's batch.
+            pipelining: Whether lookups may run beside the step before, and miss its update.
+        """
+        configs = feature_configs(features, seed, step, replica_batch_size)
+        self._embedding = tf.tpu.experimental.embedding.TPUEmbedding(configs, None, pipelining)
+        self._embedding.build()
+        # "host" or "tpu" where only one of them has the newest values.
+        self._ahead = ""
+        self.tables: list[Table] = []
+        self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
+        for table in tables_of(features):
+            # No public name leads to them while a TPU has the tables.
+            made = self._embedding._variables[table.name]
+            parts = {k: _host_parts(made[name].variables) for k, name in tpu_names(table).items()}
+            self.variables += [c for found in parts.values() for part in found for c in part.copies]
+            self.tables.append(PartedTable(table, parts, self._from_tpu, self._before_write))
+
+    def enqueue(self, ids: Mapping[str, Any]) -> Any:
+        """See `Engine.enqueue`."""
+        self._embedding.enqueue(dict(ids), training=True)
+        return {}
+
+    def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
+        """See `Engine.receive`."""
+        del queued
+        return self._embedding.dequeue(), None
+
+    def apply(self, gradients: Mapping[str, tf.Tensor], kept: Any, step: tf.Tensor) -> None:
+        """See `Engine.apply`; the hardware has the step from `feature_configs`."""
+        del kept, step
+        self._embedding.apply_gradients(dict(gradients))
+
+    def before_steps(self) -> None:
+        """See `Engine.before_steps`."""
+        if self._ahead == "host":
+            self._embedding._load_variables()
+        self._ahead = "tpu"
+
+    def _from_tpu(self) -> None:
+        if self._ahead == "tpu":
+            self._embedding._retrieve_variables()
+            self._ahead = ""
+
+    def _before_write(self) -> None:
+        self._from_tpu()
+        self._ahead = "host"
+
+
+def _host_parts(variables: Sequence[tf.Variable]) -> list[Part]:
+    """Describes variables of consecutive rows, one on each host."""
+    parts, first = [], 0
+    for variable in variables:
+        parts.append(Part((variable,), 0, first, variable.shape[0]))
+        first += variable.shape[0]
+    return parts
+
+
+class SparseCoreEngine:
+    """The SparseCores of TPU v5p and later, by `tf.tpu.experimental.embedding.TPUEmbeddingV2`.
+
+    Not verified on hardware.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[FeatureConfig],
+        seed: int,
+        step: tf.Variable,
+        replica_batch_size: int,
+        pipelining: bool,
+        limits: Any = None,
+    ) -> None:
+        """Creates the tables under the current TPUStrategy.
+
+        Args:
+            features: The features.
+            seed: Seed of the first values.
+            step: The variable that counts the updates.
+            replica_batch_size: Rows of a replica's batch.
+            pipelining: Whether lookups may run beside the step before, and miss its update.
+            limits: None, or a `tf.tpu.experimental.embedding.SparseCoreEmbeddingConfig`.
+
+        Raises:
+            ValueError: If a table has more rows than 32-bit numbers count.
+        """
+        for table in tables_of(features):
+            if table.vocabulary_size > tf.int32.max:
+                raise ValueError(
+                    f"Table '{table.name}' has {table.vocabulary_size} rows, but a SparseCore "
+                    f"takes ids of 32 bits, up to {tf.int32.max}."
+                )
+        strategy = tf.distribute.get_strategy()
+        hardware = strategy.extended.tpu_hardware_feature
+        of_chip = hardware.num_embedding_devices_per_chip or _SPARSE_CORES_OF_A_CHIP
+        cores = strategy.num_replicas_in_sync * of_chip
+        self._embedding = tf.tpu.experimental.embedding.TPUEmbeddingV2(
+            feature_configs(features, seed, step, replica_batch_size, cores),
+            None,
+            pipelining,
+            limits,
+        )
+        self._embedding.build()
+        self.tables = [self._table(table) for table in tables_of(features)]
+        self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
+
+    def _table(self, table: TableConfig) -> Table:
+        layout = self._embedding.embedding_layouts[table.name]
+        made = self._embedding.variables[layout.stacked_table_name]
+        return DealtTable(
+            table,
+            {key: made[name].values for key, name in tpu_names(table).items()},
+            DealtLayout(
+                layout.num_sparse_cores,
+                layout.sparse_core_shard_row_offset,
+                layout.sparse_core_shard_rotation,
+            ),
+        )
+
+    def enqueue(self, ids: Mapping[str, Any]) -> Any:
+        """See `Engine.enqueue`; TensorFlow takes the ids to the host from within the step."""
+        return dict(ids)
+
+    def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
+        """See `Engine.receive`."""
+        return self._embedding(queued)
+
+    def apply(self, gradients: Mapping[str, tf.Tensor], kept: Any, step: tf.Tensor) -> None:
+        """See `Engine.apply`; the hardware has the step from `feature_configs`."""
+        del step
+        self._embedding.apply_gradients(dict(gradients), preserved_outputs=kept)
+
+    def before_steps(self) -> None:
+        """See `Engine.before_steps`; the tables are read and written where they are."""
