@@ -1,40 +1,75 @@
-"""Private names of TensorFlow and Keras, and in which versions they are known to be so."""
+"""Every private name of TensorFlow that is used; those of Keras are in `keras_internals`.
+
+All were seen in TensorFlow 2.17 to 2.21. Beside what is here, classes of tables and of checkpoints
+override methods of TensorFlow's `Trackable` and `Checkpoint` whose names begin with an underscore.
+`tests/test_internals.py` has the list, and says of a new version what is missing there.
+"""
 
 import inspect
 import threading
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.python.checkpoint.functional_saver import MultiDeviceSaver
 from tensorflow.python.eager import tape as tape_stack
-from tensorflow.python.ops import (
-    control_flow_util,
-    control_flow_v2_func_graphs,
-    gradients_util,
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.ops import control_flow_util, control_flow_v2_func_graphs, gradients_util
+from tensorflow.python.ops.collective_ops import (
+    all_to_all_v2,
+    all_to_all_v3,
+    initialize_communicator,
 )
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+from tensorflow.python.saved_model.fingerprinting_utils import write_fingerprint
+from tensorflow.python.saved_model.save_context import in_save_context
+from tensorflow.python.trackable.base import VARIABLE_VALUE_KEY, SaveType, Trackable
+from tensorflow.python.trackable.trackable_utils import escape_local_name
+from tensorflow.python.training.saving.saveable_object import SaveableObject, SaveSpec
+
+__all__ = [
+    "AskedGradient",
+    "MultiDeviceSaver",
+    "ResourceVariable",
+    "SaveSpec",
+    "SaveType",
+    "SaveableObject",
+    "Trackable",
+    "VARIABLE_VALUE_KEY",
+    "all_to_all_v2",
+    "all_to_all_v3",
+    "asked_gradients",
+    "convert_variables_to_constants_v2",
+    "escape_local_name",
+    "in_save_context",
+    "initialize_communicator",
+    "is_in_branch_or_loop",
+    "knows",
+    "rows_from_tpu",
+    "rows_to_tpu",
+    "tapes_that_record",
+    "tensors_to_save",
+    "write_fingerprint",
+    "xla_compiles_here",
+]
 
 
 def tapes_that_record(*tensors: tf.Tensor) -> int:
     """Returns how often this thread's open tapes may want the gradient of one of some tensors.
 
     0 where no tape records what is made of them, 1 where one does, and 2 where several do, or one
-    that is persistent. In TensorFlow 2.17 to 2.21.
+    that is persistent.
     """
     return int(gradients_util.PossibleTapeGradientTypes(tensors))
 
 
 def xla_compiles_here() -> bool:
-    """Returns whether what is traced now is part of a function that XLA compiles.
-
-    In TensorFlow 2.17 to 2.21.
-    """
+    """Returns whether what is traced now is part of a function that XLA compiles."""
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
 def is_in_branch_or_loop() -> bool:
-    """Returns whether what is traced now is in the graph of a branch or of the body of a loop.
-
-    In TensorFlow 2.17 to 2.21.
-    """
+    """Returns whether what is traced now is in the graph of a branch or of the body of a loop."""
     return isinstance(
         tf.compat.v1.get_default_graph(),
         control_flow_v2_func_graphs.CondBranchFuncGraph
@@ -61,7 +96,6 @@ def asked_gradients() -> list[AskedGradient]:
 
     A gradient function is not told by whom it is called, so the call stack has to tell. Tapes
     outside a gradient of graphs are left out: what that makes may be kept, and serve other tapes.
-    In TensorFlow 2.17 to 2.21.
     """
     found: list[AskedGradient] = []
     frame = inspect.currentframe()
@@ -82,7 +116,7 @@ def knows(tape: tf.GradientTape, tensor: tf.Tensor) -> bool:
     """Returns whether a tape has recorded what a tensor was made of, or watches it.
 
     TensorFlow can only be asked about all tapes of a thread, so a thread is made that has but this
-    one. In TensorFlow 2.17 to 2.21.
+    one.
     """
     found = []
 
@@ -97,3 +131,19 @@ def knows(tape: tf.GradientTape, tensor: tf.Tensor) -> bool:
     thread.start()
     thread.join()
     return found[0]
+
+
+def tensors_to_save(checkpoint: tf.train.Checkpoint) -> Mapping[Any, Mapping[str, Any]]:
+    """Returns for each object of a checkpoint its tensors, by their names in a file."""
+    tensors: Mapping[Any, Mapping[str, Any]] = checkpoint._saver._gather_serialized_tensors()[0]
+    return tensors
+
+
+def rows_to_tpu(embedding: tf.tpu.experimental.embedding.TPUEmbedding) -> None:
+    """Copies tables from the host into a TPU's embedding hardware."""
+    embedding._load_variables()
+
+
+def rows_from_tpu(embedding: tf.tpu.experimental.embedding.TPUEmbedding) -> None:
+    """Copies tables from a TPU's embedding hardware to the host."""
+    embedding._retrieve_variables()

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.optimizers import Optimizer
+from tf_dlrm.internals import ResourceVariable
 
 # Elements that are read at once where a table is swept: 64 MB of float32.
 _CHUNK_ELEMENTS = 1 << 24
@@ -141,9 +141,7 @@ def _variable(optimizer: Optimizer, shape: tuple[int, ...], value: float, name: 
     # Not tf.Variable, which under a strategy would make a copy on every device. Keras 2 compiles
     # models under a strategy only if all of their variables say that they were made there.
     strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
-    return resource_variable_ops.ResourceVariable(
-        initial, trainable=False, name=name, distribute_strategy=strategy
-    )
+    return ResourceVariable(initial, trainable=False, name=name, distribute_strategy=strategy)
 
 
 def chunks(shape: Sequence[int]) -> Iterator[tuple[int, int]]:

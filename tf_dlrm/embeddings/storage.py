@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.hashing import hash_ids
 from tf_dlrm.embeddings.initializers import Constant, Initializer, Uniform
-from tfrecords.hashing import hash_tensor
 
 if TYPE_CHECKING:
     from tf_dlrm.embeddings.config import TableConfig
@@ -186,7 +186,7 @@ class MultipleHashing:
         stored = _stored(table, "", vocabulary_size=self.buckets, dim=dim)
 
         def bucket(ids: tf.Tensor, *, key: int) -> tf.Tensor:
-            hashed = hash_tensor(key, tf.cast(ids, tf.int64))
+            hashed = hash_ids(key, tf.cast(ids, tf.int64))
             return tf.cast(hashed % tf.constant(self.buckets, tf.uint64), tf.int64)
 
         return [

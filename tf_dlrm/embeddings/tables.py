@@ -7,14 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
-from tensorflow.python.trackable import base as trackable
-from tensorflow.python.training.saving import saveable_object
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
 from tf_dlrm.embeddings.stack import Stack, chunks
+from tf_dlrm.internals import (
+    VARIABLE_VALUE_KEY,
+    ResourceVariable,
+    SaveableObject,
+    SaveSpec,
+    SaveType,
+    Trackable,
+)
 
 # The key of the table itself beside those of its slots.
 ROWS = "rows"
@@ -42,7 +47,7 @@ class Slice(NamedTuple):
     assign: Callable[[tf.Tensor], None]
 
 
-class Table(trackable.Trackable, abc.ABC):
+class Table(Trackable, abc.ABC):
     """One table and the slots of its optimizer, by logical rows.
 
     In a checkpoint it is one tensor `rows` [vocabulary_size, dim] and one for each slot, written as
@@ -156,7 +161,7 @@ class Table(trackable.Trackable, abc.ABC):
         return {key: functools.partial(_Saveable, self, key) for key in self.keys()}
 
 
-class _Saveable(saveable_object.SaveableObject):
+class _Saveable(SaveableObject):
     """One key of a table in a checkpoint: one logical tensor, in slices where it is large or cut.
 
     Each slice is read when it is written, so that describing a table, which restoring does too,
@@ -168,9 +173,7 @@ class _Saveable(saveable_object.SaveableObject):
         self._key = key
         self._slices = table.slices(key)
         specs = [
-            saveable_object.SaveSpec(
-                held.read, _slice_spec(table.shape(key), held), name, tf.float32, held.device
-            )
+            SaveSpec(held.read, _slice_spec(table.shape(key), held), name, tf.float32, held.device)
             for held in self._slices
         ]
         super().__init__(None, specs, name)
@@ -247,7 +250,7 @@ class StackedTable(Table):
         return self._stack.variable if slot == ROWS else self._stack.slots[slot]
 
 
-class TableSet(trackable.Trackable):
+class TableSet(Trackable):
     """The tables of a collection by name, and the number of updates that they have had.
 
     Not a mapping for Python's `isinstance`, on purpose: both Kerases take mappings apart when a
@@ -362,11 +365,11 @@ class TableSet(trackable.Trackable):
             counter.assign(np.asarray(arrays[":updates"]))
 
     def _trackable_children(
-        self, save_type: str = trackable.SaveType.CHECKPOINT, **kwargs: Any
+        self, save_type: str = SaveType.CHECKPOINT, **kwargs: Any
     ) -> dict[str, Any]:
         del kwargs
         tables = {f"table:{name}": table for name, table in self._tables.items()}
-        if save_type == trackable.SaveType.SAVEDMODEL:
+        if save_type == SaveType.SAVEDMODEL:
             variables = (*self.counters, *self._variables)
             return tables | {f"variable_{k}": variable for k, variable in enumerate(variables)}
         return {"updates": self._saved_counter, **tables}
@@ -374,27 +377,25 @@ class TableSet(trackable.Trackable):
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         del cached_dependencies
         # Keras 2 also reads SavedModels into models.
-        of_saved_model = self._trackable_children(trackable.SaveType.SAVEDMODEL)
+        of_saved_model = self._trackable_children(SaveType.SAVEDMODEL)
         return (of_saved_model | self._trackable_children()).get(name)
 
 
-class _Counters(trackable.Trackable):
+class _Counters(Trackable):
     """The update counters of all replicas: one number in a checkpoint."""
 
     def __init__(self, counters: Sequence[tf.Variable]) -> None:
         self._counters = counters
 
     def _serialize_to_tensors(self) -> dict[str, tf.Tensor]:
-        return {trackable.VARIABLE_VALUE_KEY: self._counters[0].read_value()}
+        return {VARIABLE_VALUE_KEY: self._counters[0].read_value()}
 
     def _restore_from_tensors(self, restored_tensors: Mapping[str, tf.Tensor]) -> tf.Operation:
         for counter in self._counters:
-            counter.assign(restored_tensors[trackable.VARIABLE_VALUE_KEY])
+            counter.assign(restored_tensors[VARIABLE_VALUE_KEY])
         return tf.no_op()
 
 
 def update_counter() -> tf.Variable:
     """Returns a variable that counts updates, on the current device; no strategy mirrors it."""
-    return resource_variable_ops.ResourceVariable(
-        tf.constant(0, tf.int64), trainable=False, name="updates"
-    )
+    return ResourceVariable(tf.constant(0, tf.int64), trainable=False, name="updates")

@@ -20,11 +20,11 @@ from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record, xla_compiles_here
-from tf_dlrm.keras_api import (
+from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_internals import (
     add_as_weight,
     calling_layers,
     gives_state_tree,
-    keras,
     only_shapes_are_wanted,
     values_are_given,
     writes_optimizer_to_h5,

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.schedules import LearningRateSchedule, rates_scaled
+from tf_dlrm.internals import ResourceVariable
 from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_internals import decays
 from tf_dlrm.layers.loss_scales import kind_of_living, scales_losses
 
 # What Keras's optimizers do with gradients and weights besides their rule; tables have neither.
@@ -77,7 +78,7 @@ class TableRates:
         # One layer may be in several models, which train it by turns.
         self._of_models: list[FollowedOptimizer] = []
         with tf.init_scope(), tf.device("CPU:0"):
-            self._saved = resource_variable_ops.ResourceVariable(
+            self._saved = ResourceVariable(
                 _NOTHING, trainable=False, dtype=tf.float64, name="followed"
             )
         # What it holds unless something was restored since.
@@ -214,7 +215,7 @@ class TableRates:
         _check_no_loss_scale(optimizer, self._layer)
         for name in _NOT_FOLLOWED:
             value = getattr(optimizer, name, None)
-            if not value or (name == "weight_decay" and not optimizer._use_weight_decay(trap)):
+            if not value or (name == "weight_decay" and not decays(optimizer, trap)):
                 continue
             instead = f"leave {name} out"
             if name == "weight_decay":

@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import built, keras, policy_of
+from tf_dlrm.keras_api import built, keras
+from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.kernels import pairs
 from tf_dlrm.layers.kernels.relu_dense import relu_dense

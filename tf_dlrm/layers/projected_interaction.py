@@ -5,7 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import built, keras, policy_of
+from tf_dlrm.keras_api import built, keras
+from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.mlp import MLP
 
 

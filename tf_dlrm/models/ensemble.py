@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras, policy_of
+from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel

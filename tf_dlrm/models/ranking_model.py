@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.keras_api import built, keras, policy_of, under_policy
+from tf_dlrm.keras_api import built, keras, under_policy
+from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP

@@ -5,7 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.keras_api import keras, only_shapes_are_wanted, policy_of, uses_legacy_keras
+from tf_dlrm.keras_api import keras, uses_legacy_keras
+from tf_dlrm.keras_internals import layers_within, only_shapes_are_wanted, policy_of, strategy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 
 # The key in a compiled model's config.
@@ -74,7 +75,7 @@ class TableModel(keras.Model):
         Keras takes the mean over the replicas, which neither ragged ids have nor parts of a batch
         that differ in size. Seen in Keras 3.15; Keras 2 has no such method and calls none.
         """
-        if iterator is not None and self._distribute_strategy is not None:
+        if iterator is not None and strategy_of(self) is not None:
             strategy = self.distribute_strategy
             for _, _, batches in iterator:
                 batch = next(batches)
@@ -166,7 +167,7 @@ def _spec(tensor: Any, name: str) -> Any:
 
 def _layers_of(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields all layers within a layer with their paths, each before the layers within it."""
-    for inner in layer._flatten_layers(recursive=False, include_self=False):
+    for inner in layers_within(layer):
         if not isinstance(inner, keras.metrics.Metric):
             path = f"{prefix}{inner.name}"
             yield path, inner

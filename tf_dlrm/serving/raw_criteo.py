@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.internals import ResourceVariable
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.criteo import BLANK
@@ -98,9 +98,7 @@ class RawCriteo(tf.Module):
             np.concatenate([*ids, [0]]).astype(np.int32),
         )
         self.vocabulary = [
-            resource_variable_ops.ResourceVariable(
-                array[:0], trainable=False, name="vocabulary", shape=[None]
-            )
+            ResourceVariable(array[:0], trainable=False, name="vocabulary", shape=[None])
             for array in self._content
         ]
 

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tf_dlrm.embeddings.placements.serving import ServingPlacement
 from tf_dlrm.errors import UserError
+from tf_dlrm.internals import convert_variables_to_constants_v2
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import DENSE
 from tf_dlrm.serving.request_checks import (

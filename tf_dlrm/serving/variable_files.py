@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.saved_model import fingerprinting_utils
 
+from tf_dlrm.internals import write_fingerprint
 from tfrecords.progress import Progress
 
 # Bytes of rows that are in memory at once, and in one file.
@@ -84,7 +84,7 @@ def replace_variables(saved_model: str, tensors: Mapping[str, Rows]) -> None:
         checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True
     )
     # It has a checksum of the variables.
-    fingerprinting_utils.write_fingerprint(saved_model)
+    write_fingerprint(saved_model)
 
 
 def key_of(attribute: str, index: int) -> str:

@@ -16,6 +16,7 @@ from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.tables import ROWS, Table
+from tf_dlrm.internals import rows_from_tpu, rows_to_tpu
 from tf_dlrm.tpu.config import feature_configs
 from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import (
@@ -215,12 +216,12 @@ class EmbeddingUnitEngine:
     def before_steps(self) -> None:
         """See `Engine.before_steps`."""
         if self._ahead == "host":
-            self._embedding._load_variables()
+            rows_to_tpu(self._embedding)
         self._ahead = "tpu"
 
     def _from_tpu(self) -> None:
         if self._ahead == "tpu":
-            self._embedding._retrieve_variables()
+            rows_from_tpu(self._embedding)
             self._ahead = ""
 
     def _before_write(self) -> None:

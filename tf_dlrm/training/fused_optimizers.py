@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_internals import slot_of
 
 
 class FusedSGD(keras.optimizers.SGD):
@@ -31,10 +32,9 @@ class FusedAdagrad(keras.optimizers.Adagrad):
 
     def update_step(self, gradient: tf.Tensor, variable: Any) -> None:
         """Updates one weight and its accumulator."""
-        place = self._index_dict[self._var_key(variable)]
         tf.raw_ops.ResourceApplyAdagradV2(
             var=variable.handle,
-            accum=self._accumulators[place].handle,
+            accum=slot_of(self, "accumulators", variable).handle,
             lr=tf.cast(self.learning_rate, variable.dtype),
             epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=gradient,
@@ -47,7 +47,6 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: tf.Tensor, variable: Any) -> None:
         """Updates one weight and its moments."""
-        place = self._index_dict[self._var_key(variable)]
         step = tf.cast(self.iterations + 1, variable.dtype)
         numbers = {
             "lr": self.learning_rate,
@@ -57,8 +56,8 @@ class FusedAdam(keras.optimizers.Adam):
         }
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[place].handle,
-            v=self._velocities[place].handle,
+            m=slot_of(self, "momentums", variable).handle,
+            v=slot_of(self, "velocities", variable).handle,
             beta1_power=tf.cast(self.beta_1, variable.dtype) ** step,
             beta2_power=tf.cast(self.beta_2, variable.dtype) ** step,
             grad=gradient,

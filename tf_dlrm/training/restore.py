@@ -7,12 +7,12 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-from tensorflow.python.trackable import trackable_utils
 
 from tf_dlrm.embeddings import stored_features, tables_of
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.tables import ROWS
 from tf_dlrm.errors import UserError
+from tf_dlrm.internals import escape_local_name
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.serving.export import TableRows
 from tf_dlrm.serving.variable_files import CheckpointRows
@@ -107,7 +107,7 @@ def _checkpoint_rows(model: RankingModel | Ensemble, path: str) -> TableRows:
         members = model.members
 
     def key(collection: int, table: str) -> str:
-        name = trackable_utils.escape_local_name(f"table:{table}")
+        name = escape_local_name(f"table:{table}")
         return f"{owners[collection]}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{ROWS}"
 
     for collection, member in enumerate(members):

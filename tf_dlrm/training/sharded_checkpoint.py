@@ -6,9 +6,9 @@ import enum
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.checkpoint import functional_saver
 
 from tf_dlrm.embeddings.tables import Table
+from tf_dlrm.internals import MultiDeviceSaver, tensors_to_save
 from tf_dlrm.training.processes import Processes
 
 
@@ -67,15 +67,12 @@ class ShardedCheckpoint(tf.train.Checkpoint):
         if self._processes.is_first:
             super()._write(prefix)
             return _Part.WRITTEN
-        saver = self._saver  # TensorFlow's, which knows the names that tensors have in the file
         tensors = {
-            held: by_name
-            for held, by_name in saver._gather_serialized_tensors()[0].items()
-            if _is_cut(held)
+            held: by_name for held, by_name in tensors_to_save(self).items() if _is_cut(held)
         }
         if not any(slices for by_name in tensors.values() for slices in by_name.values()):
             return _Part.EMPTY
-        functional_saver.MultiDeviceSaver(tensors).save(prefix)
+        MultiDeviceSaver(tensors).save(prefix)
         return _Part.WRITTEN
 
     def _join(self, prefix: str, states: list[int]) -> None:

@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.saved_model import save_context
 
 from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
 from tf_dlrm.errors import UserError
-from tf_dlrm.internals import xla_compiles_here
+from tf_dlrm.internals import in_save_context, xla_compiles_here
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def is_saving() -> bool:
 
     Keras 2 then traces calls with `training=True` too.
     """
-    return bool(save_context.in_save_context())
+    return bool(in_save_context())
 
 
 def _wish() -> str:

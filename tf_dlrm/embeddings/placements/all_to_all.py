@@ -8,9 +8,8 @@ import weakref
 from typing import Any, Protocol
 
 import tensorflow as tf
-from tensorflow.python.ops import collective_ops
 
-from tfrecords.tracing import traced_as_written
+from tf_dlrm.internals import all_to_all_v2, all_to_all_v3, initialize_communicator
 
 # Group keys name communicators of the whole process, so there is one count of them. Processes that
 # work together create their tables in one order, and thus agree on the keys. TensorFlow's own
@@ -61,12 +60,9 @@ class InProcessAllToAll:
         self._last: dict[int | None, tuple[weakref.ref[Any], tf.Tensor]] = {}
         group = next(_GROUP_KEYS)
 
-        @tf.function
-        @traced_as_written
+        @tf.function(autograph=False)
         def initialize() -> tf.Tensor:
-            return strategy.run(
-                lambda: collective_ops.initialize_communicator(group, self.replica(), self.world)
-            )
+            return strategy.run(lambda: initialize_communicator(group, self.replica(), self.world))
 
         self._communicators = strategy.experimental_local_results(initialize())
 
@@ -90,7 +86,7 @@ class InProcessAllToAll:
         last = self._last.get(replica)
         after = [last[1]] if last and last[0]() is graph else []
         with tf.control_dependencies(after):
-            received = collective_ops.all_to_all_v3(
+            received = all_to_all_v3(
                 self._communicators[replica],
                 pieces,
                 # All replicas are one group. They are of one process, which knows their ranks.
@@ -140,7 +136,7 @@ class CrossProcessAllToAll:
             size = tf.shape(flat)[1]
             padded = _rounded_up(size)
             flat = tf.pad(flat, [[0, 0], [0, padded - size]])
-        received = collective_ops.all_to_all_v2(
+        received = all_to_all_v2(
             flat,
             group_size=self.world,
             group_key=self._first_key + self._site() * len(_DTYPES) + _DTYPES.index(pieces.dtype),

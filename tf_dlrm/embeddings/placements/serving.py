@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
-from tensorflow.python.ops import resource_variable_ops
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
@@ -15,6 +14,7 @@ from tf_dlrm.embeddings.placements.placement import Lookup, Pulled
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.row_format import RowFormat, row_format
 from tf_dlrm.embeddings.tables import TableSet
+from tf_dlrm.internals import ResourceVariable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ServingStack:
         self.offsets = tuple(offsets)
         width = format.width(self.dim)
         # Of unknown length, so that it may be empty here and whole once it is loaded.
-        self.variable = resource_variable_ops.ResourceVariable(
+        self.variable = ResourceVariable(
             tf.zeros([0, width], format.dtype), trainable=False, name="rows", shape=[None, width]
         )
 
