@@ -1,6 +1,5 @@
 import dataclasses
 
-import numpy as np
 import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LazyAdam, RowWiseAdagrad, TableConfig

@@ -1,9 +1,10 @@
 """Makes the folders beside it: python make.py CHECKOUT, of the version whose files shall be kept.
 
-Each NAME.flags, with NAME.plan.json if there is one, becomes a folder NAME: the model directory as it is after `FIRST` steps, without
-its lock. Beside it, `expected.npz` has what came of that: the numbers in the checkpoint that the
-same command left `LAST - FIRST` steps later; its metrics; and of an export of the first checkpoint,
-the numbers as they are stored and the probabilities of `inputs_of` some rows.
+Each NAME.flags, with NAME.plan.json if there is one, becomes a folder NAME: the model directory as
+it is after `FIRST` steps, without its lock. Beside it, `expected.npz` has what came of that: the
+numbers in the checkpoint that the same command left `LAST - FIRST` steps later; its metrics; and of
+an export of the first checkpoint, the numbers as they are stored and the probabilities of the rows
+of `inputs_of`.
 """
 
 import json
