@@ -82,7 +82,7 @@ class PlanOptions:
         (8,), "Number of devices; several to see how it scales.", most=_MOST_DEVICES
     )
     hardware: str = option(
-        "cpu", "What the devices can do: cpu, a100_node, h100_node, tpu_v5p, or a TOML file."
+        "cpu", "What the devices can do: cpu, a100_node, h100_node, or a TOML file."
     )
     calibrate: str = option(
         "", "File for a description of this machine, measured now; used in place of --hardware."

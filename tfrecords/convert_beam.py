@@ -100,6 +100,8 @@ def _convert(beam_arguments: list[str]) -> dict[str, int]:
         how = command_line.how_to_convert(
             criteo_flags.default_split(), criteo_flags.REFERENCE.value
         )
+    for files in command_line.held_out():
+        inputs = [*inputs, *files]
     _refuse(_NOT_READ, "is for the conversion on one machine; the runner decides it here")
     return pipeline.convert(
         inputs,

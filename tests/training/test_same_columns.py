@@ -18,7 +18,6 @@ from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.exporting import export_checkpoint
 from tf_dlrm.training.run import describe_run, train
 from tf_dlrm.training.same_columns import check_columns, check_same_run
-from tfrecords import parquet_source
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.options import Options
@@ -27,6 +26,7 @@ from tfrecords.conversion.vocabulary_files import write_vocabulary
 from tfrecords.folder import WholeFolder
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
+from tfrecords.table_source import TableSource
 from tfrecords.writer import DatasetWriter
 
 _SIZE = 12
@@ -258,9 +258,7 @@ def test_hashed_columns(make_tiny, tmp_path, caplog, ours, theirs, outcome):
         assert outcome in caplog.text
 
 
-def test_parquet_files_say_it_by_their_description(make_tiny, tmp_path, monkeypatch):
-    # Reading is tensorflow-io's; what the columns are is known without.
-    monkeypatch.setattr(parquet_source, "_reading_operation", lambda: None)
+def test_parquet_files_say_it_by_their_description(make_tiny, tmp_path):
     (tmp_path / "train").mkdir()
     columns = {"click": [0.0, 1.0], "color": [1, 2], "shape": [3, 4]}
     fields = [pa.field(name, pa.array(column).type, False) for name, column in columns.items()]
@@ -271,7 +269,7 @@ def test_parquet_files_say_it_by_their_description(make_tiny, tmp_path, monkeypa
             label=label, shape=f'{{kind = "integer", vocabulary_size = {_SIZE}}}'
         ).replace('"csv"', '"parquet"')
         toml = toml.replace('color = "integer"', f'color = {{kind="text", hash_buckets={_SIZE}}}')
-        return parquet_source.ParquetSource(str(tmp_path), from_toml(toml, "t.toml"))
+        return TableSource(str(tmp_path), from_toml(toml, "t.toml"))
 
     run = describe_run(make_tiny(tmp_path / "run"), source(""))
     assert run["meanings"]["Feature color"]["words"] == "the hash of text"

@@ -12,7 +12,14 @@ from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
 # The flag that names the folder of each kind of data that has one.
-_FOLDERS = {"folder": "data_dir", "parquet": "data_dir", "synthetic": "synthetic_dir"}
+_FOLDERS = {
+    "folder": "data_dir",
+    "table": "data_dir",
+    "parquet": "data_dir",
+    "synthetic": "synthetic_dir",
+}
+# Both read tables without a conversion; the second is an older name.
+_TABLES = ("table", "parquet")
 # What is made at once, a block of rows, is held in memory; so is the order of all blocks.
 _MOST_RANDOM_COLUMNS = 10_000
 _MOST_RANDOM_ROWS = 10**11
@@ -26,18 +33,23 @@ class DataOptions:
 
     data: str = option(
         "folder",
-        "Source of examples: a data set folder (--data_dir), Parquet files as they are "
-        "(--data_schema), or made on the fly: random examples, or synthetic ones with the locality "
-        "of other data (--synthetic_dir).",
-        ("folder", "parquet", "random", "synthetic"),
+        "Source of examples: a data set folder (--data_dir); a table of Parquet files as they are "
+        "(--data_schema; parquet is another name for it); or made on the fly: random examples, or "
+        "synthetic ones with the locality of other data (--synthetic_dir).",
+        ("folder", "table", "parquet", "random", "synthetic"),
     )
     data_dir: str = option(
         "",
-        "Data set folder, as written by tfrecords.convert_criteo; with --data=parquet a folder of "
+        "Data set folder, as written by tfrecords.convert_criteo; with --data=table a folder of "
         ".parquet files for each split: DIR/train, DIR/evaluation.",
     )
     data_schema: str = option(
-        "", "With --data=parquet: what the columns are, as for --schema of tfrecords.convert."
+        "", "With --data=table: what the columns are, as for --schema of tfrecords.convert."
+    )
+    data_vocabulary: str = option(
+        "",
+        "With --data=table: a data set folder whose vocabularies give ids to the values of columns "
+        "that are neither ids nor hashed.",
     )
     shuffle: bool = option(True, "Whether training rows are shuffled anew in every epoch.")
     shuffle_window_rows: int = option(
@@ -126,18 +138,21 @@ class DataOptions:
                     f"--data={self.data} contradicts --{name}={getattr(self, name)}: leave one of "
                     "them out."
                 )
-        if bool(self.data_schema) != (self.data == "parquet"):
+        for name in ("data_schema", "data_vocabulary"):
+            if getattr(self, name) and self.data not in _TABLES:
+                raise UserError(
+                    f"--{name}={getattr(self, name)} contradicts --data={self.data}: only tables "
+                    "that are read as they are need it."
+                )
+        if self.data in _TABLES and not self.data_schema:
             raise UserError(
-                f"--data_schema={self.data_schema} contradicts --data={self.data}: only Parquet "
-                "files need it."
-                if self.data_schema
-                else "--data_schema is missing: --data=parquet needs to know what the columns are."
+                f"--data_schema is missing: --data={self.data} needs to know what the columns are."
             )
         if self.data_service:
             self._check_data_service()
         if self.data == "folder":
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
-        elif self.data == "parquet":
+        elif self.data in _TABLES:
             self._check_folder("train", "folder of Parquet files", "any program")
             self._check_data_schema()
         elif self.data == "synthetic":
@@ -214,7 +229,7 @@ class DataOptions:
     def with_absolute_paths(self) -> DataOptions:
         """The same options, for use from any folder."""
         paths: dict[str, Any] = {}
-        for name in set(_FOLDERS.values()):
+        for name in {*_FOLDERS.values(), "data_vocabulary"}:
             if getattr(self, name):
                 paths[name] = files.absolute(getattr(self, name))
         # A description can also be a built-in one, which has a name and no path.

@@ -9,7 +9,7 @@ from typing import Any
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.export import export_model
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.signatures import placements
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_exported_run, read_run
@@ -116,7 +116,7 @@ def export_checkpoint(
     }
 
 
-def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawCriteo:
+def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawTable:
     """Returns the fields of the log, by the data set that the run was trained on."""
     if config.data.data != "folder":
         raise UserError(
@@ -133,7 +133,7 @@ def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawCriteo:
             f"{folder} is not the data that the model was trained on any more, so --serve_raw "
             "can't have its vocabulary."
         )
-    return RawCriteo(info, folder)
+    return RawTable(info, folder)
 
 
 def _auc_loss(

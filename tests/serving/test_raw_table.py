@@ -14,7 +14,7 @@ from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.schema import CategoricalColumn, Schema
@@ -43,7 +43,7 @@ def conversions():
 
 @pytest.fixture
 def converted(criteo_lines, convert_criteo, conversions, tmp_path_factory):
-    """By the options of a conversion: the lines, the data set, and its RawCriteo."""
+    """By the options of a conversion: the lines, the data set, and its RawTable."""
 
     def make(**options):
         key = tuple(sorted(options.items()))
@@ -53,7 +53,7 @@ def converted(criteo_lines, convert_criteo, conversions, tmp_path_factory):
             (folder / "input.txt").write_text("\n".join(lines) + "\n")
             data = str(folder / "out")
             convert_criteo([folder / "input.txt"], data, rows_per_record=64, **options)
-            conversions[key] = lines, data, filled(RawCriteo(DatasetInfo.load(data), data))
+            conversions[key] = lines, data, filled(RawTable(DatasetInfo.load(data), data))
         return conversions[key]
 
     return make
@@ -217,8 +217,8 @@ def test_a_saved_model_has_the_vocabulary_inside(converted, read_blocks, tmp_pat
 def test_data_that_are_no_log(tmp_path):
     with DatasetWriter(str(tmp_path), Schema((), (CategoricalColumn("x", 3),)), {}) as writer:
         writer.write("train", {"x": np.zeros(3, np.int64)}, np.zeros(3, np.float32))
-    with pytest.raises(UserError, match="was not converted from that"):
-        RawCriteo(DatasetInfo.load(str(tmp_path)), str(tmp_path))
+    with pytest.raises(UserError, match="does not say of which text it was made"):
+        RawTable(DatasetInfo.load(str(tmp_path)), str(tmp_path))
 
 
 def test_a_damaged_vocabulary_is_named(converted, tmp_path):
@@ -226,4 +226,4 @@ def test_a_damaged_vocabulary_is_named(converted, tmp_path):
     copy = str(shutil.copytree(data, tmp_path / "copy"))
     pathlib.Path(copy, "vocabulary", "C7.npy").write_bytes(b"damaged")
     with pytest.raises(UserError, match="vocabulary of column C7 .* is missing or damaged"):
-        RawCriteo(DatasetInfo.load(copy), copy)
+        RawTable(DatasetInfo.load(copy), copy)
