@@ -152,8 +152,11 @@ class ModelParallelPlacement:
         replica = self._trained_replica([p.lookup for p in pulled])
         step = self._counters[replica].read_value()
         requests, gradients = self._requests_and_gradients(pulled, replica)
-        bags = [(e, pulled_to(e.stack, p)) for p in pulled for e in p.lookup.residuals.pooled]
-        bags = [(exchange, part.gradients) for exchange, part in bags]
+        bags = [
+            (exchange, pulled_to(exchange.stack, p).gradients)
+            for p in pulled
+            for exchange in p.lookup.residuals.pooled
+        ]
         # What each replica says of its gradients goes along with them.
         world = self._all_to_all.world
         pieces = [tf.fill([world, 1], tf.cast(all_finite(pulled), self._dtype))]
@@ -270,8 +273,8 @@ class ModelParallelPlacement:
         """Tells the owners of rows which of them each replica asks for: two exchanges."""
         world = self._all_to_all.world
         # What every replica sends to every other one: all learn the largest piece from it.
-        columns = [asked.sent for asked in (*requests, *pooled)]
-        counts = tf.stack(columns + [exchange.bags for exchange in pooled], 1)
+        columns = [r.sent for r in requests] + [e.sent for e in pooled] + [e.bags for e in pooled]
+        counts = tf.stack(columns, 1)
         matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
         # One at least, where all bags of all replicas are empty: TensorFlow's all-to-all within a
         # process reads the memory of what it is given, and that of nothing kills the process.

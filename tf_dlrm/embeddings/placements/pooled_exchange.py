@@ -114,7 +114,7 @@ class PooledExchange:
 
     def _lengths(self, name: str) -> tf.Tensor:
         entry = self._entries[name]
-        if entry.hotness is None:
+        if entry.splits is not None:
             return entry.splits[1:] - entry.splits[:-1]
         return tf.fill([self._batch], entry.hotness)
 
