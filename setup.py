@@ -16,9 +16,10 @@ setup(
     install_requires=[
         "absl-py>=1.4",
         "google-crc32c>=1.5",
-        "keras>=3.2,<3.16",
+        "keras>=3.5,<3.16",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "protobuf>=4.25",
         "pyarrow>=14",
         "scikit-learn>=1.3",
         "tensorboard>=2.17",

@@ -20,8 +20,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.option import check_values, commas, option
+from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
+from tf_dlrm.training.options.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class PlanOptions:
         (8,), "Number of devices; several to see how it scales.", most=_MOST_DEVICES
     )
     hardware: str = option(
-        "cpu", "What the devices can do: cpu, a100_node, h100_node, tpu_v5p, or a TOML file."
+        "cpu", "What the devices can do: cpu, a100_node, h100_node, or a TOML file."
     )
     calibrate: str = option(
         "", "File for a description of this machine, measured now; used in place of --hardware."

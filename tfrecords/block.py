@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
 
 from tfrecords.errors import DataError
+from tfrecords.example_message import Example
 from tfrecords.schema import CategoricalColumn, Schema
 
 DENSE = "dense"
@@ -26,7 +26,7 @@ def encode(schema: Schema, columns: Mapping[str, np.ndarray]) -> bytes:
         schema: The columns.
         columns: Arrays by feature name; for a ragged column also its `/lengths`.
     """
-    example = tf.train.Example()
+    example = Example()
     feature = example.features.feature
     for name, dtype in feature_types(schema).items():
         array = np.ascontiguousarray(columns[name], dtype=dtype)
@@ -42,8 +42,8 @@ def decode(schema: Schema, data: bytes) -> dict[str, np.ndarray]:
         ValueError: If the bytes are no such record; a clause without the file's name.
     """
     try:
-        example = tf.train.Example.FromString(data)
-    except Exception as error:  # protobuf's DecodeError is not part of TensorFlow's interface
+        example = Example.FromString(data)
+    except Exception as error:  # of protobuf, by whatever implementation
         raise ValueError(f"it is no tf.train.Example ({error})") from error
     columns: dict[str, np.ndarray] = {}
     types = feature_types(schema)

@@ -9,7 +9,8 @@ NumPy and once in TensorFlow.
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
+
+from tfrecords.lazy import tf
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9

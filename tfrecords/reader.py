@@ -129,9 +129,49 @@ class RecordSource:
             return _records(paths, file_of[blocks], record_of[blocks])
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
-            return _decode(self.schema, records, rows, info.rows_per_record)
+            return decode_records(self.schema, records, rows, info.rows_per_record)
 
         return ordered_batches(order, fetch, load, batch_size, drop_remainder)
+
+    def dataset(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        epochs: int = 1,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """Batches of (features, label) for Keras's `fit`, `evaluate` and loops of one's own.
+
+        Args:
+            split: "train", "evaluation" or another one of the data set.
+            batch_size: Rows in a batch.
+            shuffle_seed: As of `batches`: None for file order.
+            epochs: Number of epochs, one after the other, each in an order of its own where there
+                is a seed. `fit(..., epochs=n)` would show the rows of one epoch `n` times in the
+                same order.
+            drop_remainder: Whether to leave out the last batch of an epoch if it is smaller.
+
+        Raises:
+            DataError: As `batches`, or if there is no epoch.
+        """
+        if epochs < 1:
+            raise DataError(f"epochs must be at least 1, not {epochs}.")
+        parts = [
+            self.batches(
+                split,
+                batch_size,
+                shuffle_seed=shuffle_seed,
+                epoch=epoch,
+                drop_remainder=drop_remainder,
+            )
+            for epoch in range(epochs)
+        ]
+        dataset = parts[0]
+        for part in parts[1:]:
+            dataset = dataset.concatenate(part)
+        return dataset
 
     def only_label(self, split: str) -> float | None:
         """The label, 0 or 1, that all rows of a split have; None where they differ.
@@ -182,10 +222,17 @@ def _records(paths: np.ndarray, file_of: np.ndarray, record_of: np.ndarray) -> t
     return places.interleave(read, cycle_length=2, num_parallel_calls=2, deterministic=True)
 
 
-def _decode(
-    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int
+def decode_records(
+    schema: Schema, records: tf.Tensor, rows: tf.Tensor, rows_per_record: int = 0
 ) -> tuple[Features, tf.Tensor]:
-    """The rows of the records of a window, checked."""
+    """The rows of records, checked.
+
+    Args:
+        schema: The columns.
+        records: string `[records]`, each what `block.encode` makes.
+        rows: int64 scalar, how many rows they must hold.
+        rows_per_record: Rows of each record but perhaps the last, where that is known.
+    """
     flat = _flat_columns(schema, records, rows, rows_per_record)
     # tf.reshape refuses another number of values: that is the check that no row is missing.
     rows32 = tf.cast(rows, tf.int32)

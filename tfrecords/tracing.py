@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import tensorflow as tf
+from tfrecords.lazy import tf
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -3,14 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from tfrecords import verify
+from tfrecords import files, verify
+from tfrecords.conversion.description_file import from_toml
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
 from tfrecords.reader import RecordSource
+from tfrecords.table_source import TableSource
 
 
 def read_ids(source, **arguments) -> np.ndarray:
@@ -140,3 +144,19 @@ def test_a_data_set_that_is_not_there(store, folder):
     store.put(f"{key_of(folder)}/dataset.json", json.dumps({"format": "other"}).encode())
     with pytest.raises(DataError, match=f"{folder}/dataset.json does not describe a data set"):
         RecordSource(folder)
+
+
+def test_a_table_in_a_store_is_read_as_one_on_this_disk(store, folder, tmp_path):
+    toml = 'format = "parquet"\nlabel = "y"\n[categorical]\n'
+    toml += 'row_id = {kind = "integer", vocabulary_size = 3000}\ncity = {hash_buckets = 9}\n'
+    described = from_toml(toml, "t.toml")
+    columns = {"y": np.arange(3000) % 2, "row_id": np.arange(3000), "city": ["a", "b", None] * 1000}
+    here = tmp_path / "train" / "part-0.parquet"
+    here.parent.mkdir()
+    pq.write_table(pa.table(columns), here, row_group_size=1000)
+    files.copy(str(here), f"{folder}/train/part-0.parquet")
+    there, local = TableSource(folder, described), TableSource(str(tmp_path), described)
+    assert there.fingerprint == local.fingerprint and there.only_label("train") is None
+    found = read_ids(there, shuffle_seed=1)
+    np.testing.assert_array_equal(found, read_ids(local, shuffle_seed=1))
+    assert sorted(found) == list(range(3000))

@@ -7,7 +7,7 @@ from tf_dlrm.planner.calibrate import calibrate, describe
 
 
 def test_every_preset_loads_and_has_its_name():
-    assert set(presets()) == {"cpu", "a100_node", "h100_node", "tpu_v5p"}
+    assert set(presets()) == {"cpu", "a100_node", "h100_node"}
     for name in presets():
         assert load_hardware(name).name == name
 

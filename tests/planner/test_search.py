@@ -155,7 +155,8 @@ def _search_is_never_worse_than_simple_plans(hardware, problem):
     for plan in (search.table_wise(), search.row_wise(), search.greedy()):
         _check_cover(plan, model.tables.values())
         other = model.estimate(plan)
-        assert (best.excess_bytes, best.step) <= (other.excess_bytes, other.step)
+        # Simplicity may cost a thousandth.
+        assert (best.excess_bytes, best.step / 1.001) <= (other.excess_bytes, other.step)
         for name, pin in problem.pins.items():
             assert pin.allows(plan.tables[name].sharding, plan.tables[name].devices)
 
@@ -220,6 +221,32 @@ def test_hot_small_tables_are_copied_where_that_is_cheaper(hardware):
     ]
     plan = make_plan(features, 2, 64, hardware=slow)
     assert {table.sharding for table in plan.tables.values()} == {"data_parallel"}
+
+
+def test_where_times_tie_the_simpler_plan_is_taken_and_said(hardware):
+    # A large table decides how long the step is; it and a middle one are cut over all devices.
+    rows = {"large": 1_000_000, "middle": 400_000, "three": 3, "seven": 7}
+    features = [
+        FeatureConfig(name, TableConfig(name, count, 16, optimizer=SGD(0.01)))
+        for name, count in rows.items()
+    ]
+    model = CostModel(features, Workload(65_536, {"large": 20.0}), hardware, 8)
+    search = Search(model)
+    plan = plan_for(model)
+    assert plan.tables["large"].sharding == "row_wise"
+    assert {plan.tables[name].sharding for name in ("three", "seven")} == {"data_parallel"}
+    for name in ("three", "seven"):
+        assert "simplest of what is as fast" in plan.tables[name].reason
+    for name in ("large", "middle"):
+        assert "simplest" not in plan.tables[name].reason
+    # Cut into as many parts as it has rows, a small table gains next to nothing.
+    step = model.estimate(plan).step
+    for name, parts in (("three", 3), ("seven", 7)):
+        cut = {**plan.tables, name: TablePlan("row_wise", tuple(range(parts)))}
+        assert model.estimate(Plan(8, cut)).step > step / 1.001
+    way = search.complexity
+    assert way("three", "data_parallel") < way("three", "table_wise")
+    assert way("large", "table_wise") < way("large", "data_parallel")
 
 
 def test_large_hot_tables_are_cut(hardware):

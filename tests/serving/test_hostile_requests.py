@@ -15,7 +15,7 @@ from serving.client_options import examples
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tfrecords.conversion.criteo import BLANK
 from tfrecords.conversion.vocabulary_files import read_vocabulary
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
@@ -291,7 +291,7 @@ def log(request, criteo_lines, convert_criteo, as_served, tmp_path_factory):
     features = tuple(FeatureConfig(table.name, table) for table in tables)
     model = DLRM(DLRMConfig(13, features, (4,), (1,), interaction="concat", seed=1))
     path = str(folder / "model")
-    export_model(model, info.schema, path, {"step": 1}, raw=RawCriteo(info, data))
+    export_model(model, info.schema, path, {"step": 1}, raw=RawTable(info, data))
     ids = {}
     for name in CATEGORICAL_NAMES:
         keys = read_vocabulary(data, info.vocabularies[name]).tolist()

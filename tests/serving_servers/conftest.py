@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.signatures import named_inputs
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.criteo import CriteoFormat
@@ -188,7 +188,7 @@ def raw_model(tmp_path_factory):
     info = DatasetInfo.load(data)
     model = _model(info.schema, 1)
     path = str(folder / "model")
-    export_model(model, info.schema, path, {"step": 1}, raw=RawCriteo(info, data))
+    export_model(model, info.schema, path, {"step": 1}, raw=RawTable(info, data))
     # The last seventh, whose values are not all in the vocabulary of the others.
     ((features, label),) = RecordSource(data).batches("evaluation", len(rows))
     names = (*DENSE_NAMES, *CATEGORICAL_NAMES)

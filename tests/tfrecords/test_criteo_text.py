@@ -5,14 +5,15 @@ import pyarrow as pa
 import pytest
 
 from tfrecords.conversion.criteo import CriteoFormat
-from tfrecords.conversion.criteo_text import NotParsed, hexadecimal, parse
+from tfrecords.conversion.criteo_text import parse
 from tfrecords.conversion.formats import Piece
+from tfrecords.kinds.hexadecimal import NotHexadecimal, read_digits
 
 
 def _read(values):
     out = np.full(len(values), 7, np.uint32)
     blank = np.zeros(len(values), np.bool_)
-    hexadecimal(pa.array(values, pa.binary()), out, blank)
+    read_digits(pa.array(values, pa.binary()), out, blank)
     return out.tolist(), blank.tolist()
 
 
@@ -31,7 +32,7 @@ def test_hexadecimal_numbers(lengths):
 def test_a_slice_of_an_array():
     array = pa.array([b"ffffffff", b"", b"1", b"2a"], pa.binary())[1:3]
     out, blank = np.zeros(2, np.uint32), np.zeros(2, np.bool_)
-    hexadecimal(array, out, blank)
+    read_digits(array, out, blank)
     assert out.tolist() == [0, 1] and blank.tolist() == [True, False]
 
 
@@ -42,12 +43,12 @@ def test_every_byte_that_is_no_digit_is_found(length):
         if chr(byte) in "0123456789abcdefABCDEF":
             assert _read([b"12345678", value])[0][1] == int(value, 16)
         else:
-            with pytest.raises(NotParsed):
+            with pytest.raises(NotHexadecimal):
                 _read([b"12345678", value])
 
 
 def test_more_than_eight_digits():
-    with pytest.raises(NotParsed):
+    with pytest.raises(NotHexadecimal):
         _read([b"123456789"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -102,14 +102,38 @@ class RowGradients(NamedTuple):
     stack: Stack
     ids: tf.Tensor
     gradients: tf.Tensor
+    residual: Any = None
+
+
+class StoreBags(NamedTuple):
+    """Bags of features of a stack that the store pools itself."""
+
+    stack: Stack
+    features: Sequence[StackedFeature]
+    bags: Mapping[str, Bags]
+
+
+class StoreGradients(NamedTuple):
+    """Gradients [batch, dim] of such bags by feature, and what `read` returned beside them."""
+
+    stack: Stack
+    features: Sequence[StackedFeature]
+    bags: Mapping[str, Bags]
+    gradients: Mapping[str, tf.Tensor]
     residual: Any
+
+    def of_rows(self) -> RowGradients:
+        """Returns the rows of the bags that were used, and their gradients."""
+        used = [f for f in self.features if f.name in self.gradients]
+        batch = StackBatch(used, self.bags, self.stack.rows, self.stack.dim)
+        return RowGradients(self.stack, batch.ids, batch.unpool(self.gradients))
 
 
 class Tables(abc.ABC):
     """A `Placement` of tables in stacks. A subclass is a store: it says where rows are.
 
-    It makes the stacks, and has `read` and `write`; where one operation looks up and pools, also
-    `pooled` and `update_pooled`.
+    It makes the stacks, and has `read` and `write`; where it can do more than hand out rows, also
+    `pools`.
 
     Attributes:
         tables: The tables as logical [vocabulary_size, dim] tensors.
@@ -132,22 +156,40 @@ class Tables(abc.ABC):
         self.stacks = tuple(stacks)
         self.tables = tables
 
+    def pools(self, stack: Stack, bags: Mapping[str, Bags]) -> Collection[str]:
+        """Returns the names of those features of a stack whose bags the store pools itself."""
+        del stack, bags
+        return ()
+
     @abc.abstractmethod
-    def read(self, wanted: Sequence[RowIds]) -> tuple[list[tf.Tensor], list[Any]]:
-        """Returns for each stack the rows [n, dim], and what `write` wants to know of the reading.
+    def read(
+        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
+    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+        """Reads rows, each with what `write` wants to know of the reading.
 
         Args:
             wanted: Rows of different stacks.
+            pooled: What `pools` has named.
+
+        Returns:
+            For each of `wanted` the rows, float32 [n, dim]; for each of `pooled` the vectors
+            [batch, dim] of its features.
         """
 
     @abc.abstractmethod
     def write(
-        self, updates: Sequence[RowGradients], step: tf.Tensor, finite: tf.Tensor, kernels: bool
+        self,
+        rows: Sequence[RowGradients],
+        pooled: Sequence[StoreGradients],
+        step: tf.Tensor,
+        finite: tf.Tensor,
+        kernels: bool,
     ) -> tf.Tensor:
-        """Updates each row once, by the sum of its gradients.
+        """Updates each row once, by the sum of all of its gradients.
 
         Args:
-            updates: Rows of different stacks, and their gradients.
+            rows: Rows of different stacks, and their gradients.
+            pooled: Gradients of what the store has pooled; of one stack there may be several.
             step: Scalar int64, the number of updates made before this one.
             finite: Scalar bool; where it is false, no row is updated.
             kernels: Whether native kernels may do it.
@@ -156,62 +198,35 @@ class Tables(abc.ABC):
             `finite`, where all who update together have said it.
         """
 
-    def pooled(self, stack: Stack, bags: Mapping[str, Bags]) -> dict[str, tf.Tensor] | None:
-        """Returns the vectors of all of a stack's features from one operation; None without one.
-
-        Args:
-            stack: The stack.
-            bags: For each of its features, the bags.
-        """
-        del stack, bags
-        return None
-
-    def update_pooled(
-        self,
-        stack: Stack,
-        features: Sequence[StackedFeature],
-        bags: Mapping[str, Bags],
-        gradients: Mapping[str, tf.Tensor],
-        step: tf.Tensor,
-        finite: tf.Tensor,
-    ) -> None:
-        """Updates the rows of one lookup by `pooled`.
-
-        Args:
-            stack: The stack.
-            features: Those of its features that were used.
-            bags: For each of the stack's features, the bags.
-            gradients: For each of `features`, the gradient [batch, dim] of its vectors.
-            step: See `write`.
-            finite: See `write`.
-        """
-        raise NotImplementedError
-
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`."""
         bags = self._of_one_batch(bags)
-        parts: dict[str, tf.Tensor] = {}
         batches: list[StackBatch | None] = []
+        wanted, pooled = [], []
         for stack in self.stacks:
-            own = _bags_of(stack.features, bags)
-            pooled = self.pooled(stack, own)
-            if pooled is None:
-                batches.append(StackBatch(stack.features, own, stack.rows, stack.dim))
-            else:
-                batches.append(None)
-                parts.update(pooled)
-        wanted = [
-            RowIds(stack, batch.ids)
-            for stack, batch in zip(self.stacks, batches, strict=True)
-            if batch is not None
-        ]
-        found = iter(zip(*self.read(wanted), strict=True) if wanted else ())
-        kept: list[_Found | None] = []
+            own = {feature.name: bags[feature.feature] for feature in stack.features}
+            names = self.pools(stack, own)
+            by_store = [f for f in stack.features if f.name in names]
+            by_rows = [f for f in stack.features if f.name not in names]
+            if by_store:
+                pooled.append(StoreBags(stack, by_store, own))
+            batch = StackBatch(by_rows, own, stack.rows, stack.dim) if by_rows else None
+            batches.append(batch)
+            if batch is not None:
+                wanted.append(RowIds(stack, batch.ids))
+        rows, vectors = self.read(wanted, pooled)
+        parts: dict[str, tf.Tensor] = {}
+        of_stacks, read = [], iter(rows)
         for batch in batches:
-            kept.append(None if batch is None else _Found(batch, *next(found)))
-            if batch is not None and kept[-1] is not None:
-                parts.update(batch.pool(kept[-1].rows))
-        return Lookup(self._joined(parts), bags, _Residuals(kept, are_allowed()))
+            found = None if batch is None else _Found(batch, *next(read))
+            of_stacks.append(found)
+            if found is not None:
+                parts.update(found.batch.pool(found.rows))
+        for of_store, _ in vectors:
+            parts.update(of_store)
+        kept = [(asked, residual) for asked, (_, residual) in zip(pooled, vectors, strict=True)]
+        residuals = _Residuals(of_stacks, kept, are_allowed())
+        return Lookup(self._joined(parts), bags, residuals)
 
     def weight_gradients(
         self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
@@ -220,27 +235,30 @@ class Tables(abc.ABC):
         self._check_trained([lookup])
         summed: dict[str, tf.Tensor] = {}
         for stack, found in zip(self.stacks, lookup.residuals.found, strict=True):
-            used = [f for f in stack.features if f.feature in gradients]
-            if all(lookup.bags[f.feature].weights is None for f in used):
+            weighted = [
+                f
+                for f in stack.features
+                if f.feature in gradients and lookup.bags[f.feature].weights is not None
+            ]
+            own = {f.name: lookup.bags[f.feature] for f in stack.features}
+            there = {f.name for f in found.batch.features} if found else set()
+            if any(f.name not in there for f in weighted):  # the store has pooled their rows
+                batch = StackBatch(weighted, own, stack.rows, stack.dim)
+                (((rows, _),), _) = self.read([RowIds(stack, batch.ids)], [])
+                found = _Found(batch, rows, None)
+            if not weighted or found is None:
                 continue
-            if found is None:  # then no other rows are read again than those that are needed
-                own = _bags_of(used, lookup.bags)
-                batch, looked_up = StackBatch(used, own, stack.rows, stack.dim), used
-                ((rows,), _) = self.read([RowIds(stack, batch.ids)])
-            else:
-                batch, rows, looked_up = found.batch, found.rows, stack.features
             parts = {
                 f.name: _columns(gradients[f.feature], f, stack.dim)
                 if f.feature in gradients
-                else tf.zeros([lookup.bags[f.feature].batch, stack.dim])
-                for f in looked_up
+                else tf.zeros([own[f.name].batch, stack.dim])
+                for f in found.batch.features
             }
-            of_parts = batch.weight_gradients(rows, parts)
-            for f in used:
-                if f.name in of_parts:
-                    part = of_parts[f.name]
-                    before = summed.get(f.feature)
-                    summed[f.feature] = part if before is None else before + part
+            of_parts = found.batch.weight_gradients(found.rows, parts)
+            for f in weighted:
+                before = summed.get(f.feature)
+                part = of_parts[f.name]
+                summed[f.feature] = part if before is None else before + part
         return summed
 
     def update(self, pulled: Sequence[Pulled]) -> None:
@@ -249,25 +267,28 @@ class Tables(abc.ABC):
         finite = all_finite(pulled)
         place = self._counter()
         step = self.tables.counters[place].read_value()
-        updates = []
+        rows, pooled = [], []
         for k, stack in enumerate(self.stacks):
-            own = [(p.lookup, _parts_of(stack, p.gradients)) for p in pulled]
-            own = [(lookup, parts) for lookup, parts in own if parts]
-            if not own:
-                continue
-            lookup, parts = own[0]
-            found = lookup.residuals.found[k]
-            used = [f for f in stack.features if f.name in parts]
-            if len(own) == 1 and found is None:
-                bags = _bags_of(used, lookup.bags)
-                self.update_pooled(stack, used, bags, parts, step, finite)
-            elif len(own) == 1 and used == stack.features:
-                of_rows = found.batch.unpool(parts)
-                updates.append(RowGradients(stack, found.batch.ids, of_rows, found.residual))
-            else:
-                updates.append(_rows_and_gradients(stack, own))
+            used = []
+            for lookup, of_features in pulled:
+                parts = _parts_of(stack, of_features)
+                found: _Found | None = lookup.residuals.found[k]
+                by_rows = {f.name for f in found.batch.features} if found else set()
+                for (_, features, bags), residual in lookup.residuals.pooled_of(stack):
+                    own = {f.name: parts[f.name] for f in features if f.name in parts}
+                    if own:
+                        pooled.append(StoreGradients(stack, features, bags, own, residual))
+                own = {name: part for name, part in parts.items() if name in by_rows}
+                if found is not None and own:
+                    used.append((lookup, found, own))
+            if len(used) == 1 and len(used[0][2]) == len(used[0][1].batch.features):
+                ((_, found, own),) = used
+                of_rows = found.batch.unpool(own)
+                rows.append(RowGradients(stack, found.batch.ids, of_rows, found.residual))
+            elif used:
+                rows.append(_joined_rows(stack, [(lookup, own) for lookup, _, own in used]))
         kernels = any(p.lookup.residuals.kernels for p in pulled)
-        finite = self.write(updates, step, finite, kernels)
+        finite = self.write(rows, pooled, step, finite, kernels)
         self.tables.count_update(finite, place)
 
     def _of_one_batch(self, bags: Mapping[str, Bags]) -> dict[str, Bags]:
@@ -324,7 +345,7 @@ def logical_tables(
 
 
 class _Found(NamedTuple):
-    """What a lookup found in one stack: the ids, float32 [n, dim] of their rows, and the rest."""
+    """What a lookup has read of one stack: ids, their rows [n, dim], and what `write` wants."""
 
     batch: StackBatch
     rows: tf.Tensor
@@ -332,10 +353,21 @@ class _Found(NamedTuple):
 
 
 class _Residuals(NamedTuple):
-    """What a lookup found in each stack, None by `pooled`; and whether kernels may update it."""
+    """What a lookup found.
+
+    Attributes:
+        found: Of each stack, what was read by rows.
+        pooled: What the store has pooled, and what `read` returned beside it.
+        kernels: Whether kernels may update the rows.
+    """
 
     found: Sequence[_Found | None]
+    pooled: Sequence[tuple[StoreBags, Any]]
     kernels: bool
+
+    def pooled_of(self, stack: Stack) -> list[tuple[StoreBags, Any]]:
+        """Returns those of `pooled` that are of a stack."""
+        return [entry for entry in self.pooled if entry[0].stack is stack]
 
 
 def all_finite(pulled: Sequence[Pulled]) -> tf.Tensor:
@@ -360,10 +392,6 @@ def none_unless(finite: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
     return [value[:count] for value in values]
 
 
-def _bags_of(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dict[str, Bags]:
-    return {feature.name: bags[feature.feature] for feature in features}
-
-
 def _columns(gradient: tf.Tensor, feature: StackedFeature, dim: int) -> tf.Tensor:
     if feature.part_of is None:
         return gradient
@@ -379,17 +407,22 @@ def _parts_of(stack: Stack, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.
     }
 
 
-def _rows_and_gradients(
+def _joined_rows(
     stack: Stack, used: Sequence[tuple[Lookup, Mapping[str, tf.Tensor]]]
 ) -> RowGradients:
     """Returns which rows of a stack were used by several lookups, or by some of its features."""
-    ids, gradients = [], []
+    found = []
     for lookup, parts in used:
         features = [f for f in stack.features if f.name in parts]
-        own = _bags_of(features, lookup.bags)
-        batch = StackBatch(features, own, stack.rows, stack.dim)
-        ids.append(batch.ids)
-        gradients.append(batch.unpool(parts))
-    dtype = tf.int64 if any(entry.dtype == tf.int64 for entry in ids) else tf.int32
-    joined = tf.concat([tf.cast(entry, dtype) for entry in ids], 0)
-    return RowGradients(stack, joined, tf.concat(gradients, 0), None)
+        bags = {f.name: lookup.bags[f.feature] for f in features}
+        found.append(StoreGradients(stack, features, bags, parts, None).of_rows())
+    return joined(found)
+
+
+def joined(rows: Sequence[RowGradients]) -> RowGradients:
+    """Returns rows of one stack, and their gradients, one after the other."""
+    if len(rows) == 1:
+        return rows[0]
+    dtype = tf.int64 if any(own.ids.dtype == tf.int64 for own in rows) else tf.int32
+    ids = tf.concat([tf.cast(own.ids, dtype) for own in rows], 0)
+    return RowGradients(rows[0].stack, ids, tf.concat([own.gradients for own in rows], 0))

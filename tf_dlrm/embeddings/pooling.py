@@ -19,6 +19,7 @@ class StackBatch:
     """One batch of ids of all features of a stack, each with a number of bags of its own.
 
     Attributes:
+        features: The features.
         ids: int32 or int64 tensor [n] of rows of the stack, all in range.
     """
 
@@ -41,6 +42,7 @@ class StackBatch:
             tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
                 table has no out-of-vocabulary row.
         """
+        self.features = tuple(features)
         self._dim = dim
         self._bags = bags
         # By the tensor that is their batch.

@@ -131,6 +131,7 @@ class Stack:
         shards: What each device holds; None where it holds nothing or is of another process.
         blocks: The blocks of all devices, each with its offset on its device.
         features: The features that look into the stack.
+        homes: By the names of `features`, the block of those of which one device has all rows.
     """
 
     def __init__(
@@ -175,6 +176,12 @@ class Stack:
             for shard, own in zip(self.shards, held, strict=True)
             for block in (own if shard is None else shard.blocks)
         ]
+        self.homes: dict[str, Block] = {}
+        for feature in self.features:
+            at = (feature.table.name, feature.first_column)
+            own = [b for b in self.blocks if (b.table.name, b.first_column) == at]
+            if len(own) == 1 and not self.copied:
+                self.homes[feature.name] = own[0]
         by_row = np.argsort(starts, kind="stable")
         self._starts: np.ndarray = np.array(starts, np.int64)[by_row]
         self._devices: np.ndarray = np.array(devices, np.int32)[by_row]

@@ -1,9 +1,14 @@
 """DLRM: the deep learning recommendation model of Naumov et al."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import FeatureConfig, Optimizer, TableConfig
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.dot_interaction import DotInteraction
 from tf_dlrm.layers.projected_interaction import ProjectedInteraction
@@ -71,6 +76,49 @@ class DLRMConfig(RankingConfig):
                     f"{field} must end in a multiple of the embedding dim, {self.dims[0]}, but is "
                     f"{units}."
                 )
+
+    @classmethod
+    def for_dataset(
+        cls,
+        dataset: Any,
+        dim: int,
+        optimizer: Optimizer,
+        bottom_mlp: Sequence[int] = (512, 256),
+        top_mlp: Sequence[int] = (512, 256),
+        **options: Any,
+    ) -> DLRMConfig:
+        """Returns a DLRM for the columns of a data set, a table for each feature.
+
+        Args:
+            dataset: What `tfrecords.open` returns, or anything with such a `schema`.
+            dim: Columns of all tables.
+            optimizer: That of all tables, such as `Adagrad(0.02)`.
+            bottom_mlp: Outputs of the bottom MLP's hidden layers; a last one of `dim` is added. A
+                data set without dense columns has no bottom MLP.
+            top_mlp: Outputs of the top MLP's hidden layers; a last one of 1 is added.
+            **options: All else, see the class.
+        """
+        schema = dataset.schema
+        features = tuple(
+            FeatureConfig(
+                column.name,
+                TableConfig(
+                    column.name,
+                    column.vocabulary_size,
+                    dim,
+                    optimizer=optimizer,
+                    out_of_vocabulary=column.out_of_vocabulary,
+                ),
+            )
+            for column in schema.categorical
+        )
+        return cls(
+            dense_features=len(schema.dense),
+            features=features,
+            bottom_mlp=(*bottom_mlp, dim) if schema.dense else (),
+            top_mlp=(*top_mlp, 1),
+            **options,
+        )
 
     def _check_widths(self) -> None:
         dims = {feature.name: feature.table.dim for feature in self.features}

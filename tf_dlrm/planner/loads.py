@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from tf_dlrm.embeddings.plan import DATA_PARALLEL, TABLE_WISE
+from tf_dlrm.embeddings.plan import DATA_PARALLEL, TABLE_WISE, TablePlan
 from tf_dlrm.planner.model import CostModel, Parts
 
 # A device that is over its memory by a millionth is worse than any second.
@@ -16,18 +14,6 @@ _NO_IDS = 1e-9
 # The weight of evenness against the step itself: it breaks ties between plans whose slowest device
 # is the same, so that a search finds its way from one improvement of the maximum to the next.
 _EVENNESS = 1e-3
-
-
-class Choice(NamedTuple):
-    """Where a table may be put.
-
-    Attributes:
-        sharding: One of `plan.SHARDINGS`.
-        devices: Numbers of the devices, in the order of the parts; empty where data-parallel.
-    """
-
-    sharding: str
-    devices: tuple[int, ...] = ()
 
 
 class Loads:
@@ -57,11 +43,11 @@ class Loads:
         # A scale for evenness: the mean seconds of a device when all is placed.
         self.typical = 1.0
 
-    def parts(self, table: str, choice: Choice) -> Parts:
+    def parts(self, table: str, choice: TablePlan) -> Parts:
         """Returns the parts of a table under a choice."""
         return self._model.parts(table, choice.sharding, len(choice.devices) or 1)
 
-    def add(self, table: str, choice: Choice, sign: float = 1.0) -> None:
+    def add(self, table: str, choice: TablePlan, sign: float = 1.0) -> None:
         """Puts a table somewhere, or with `sign` -1 takes it away."""
         parts = self.parts(table, choice)
         where = self._where(choice)
@@ -73,24 +59,27 @@ class Loads:
             self.ids[parts.group, where] += sign * parts.ids
         self.request += sign * parts.request
 
-    def _where(self, choice: Choice) -> np.ndarray:
+    def _where(self, choice: TablePlan) -> np.ndarray:
         if choice.sharding == DATA_PARALLEL:
             return np.arange(self._model.devices)
         return np.array(choice.devices)
 
-    def score(self) -> float:
+    def score(self, evenness: float = _EVENNESS) -> float:
         """Returns what a search minimises: the seconds of a step that depend on the plan.
 
         Every device that is over its memory makes it worse than any plan that fits.
+
+        Args:
+            evenness: The weight of evenness; with 0 it is these seconds alone, if the plan fits.
         """
         squares = float((self.compute**2).sum()), float((self.memory**2).sum())
         pieces = self.ids.max(1)[:, np.newaxis]
         maxima = np.atleast_1d(self.compute.max()), np.atleast_1d(self.memory.max())
-        return float(self._score(*maxima, pieces, self.request, *squares)[0])
+        return float(self._score(*maxima, pieces, self.request, *squares, evenness)[0])
 
     def scores_on_one(self, table: str) -> np.ndarray:
         """Returns for each device the score with `table` whole on it, [devices]."""
-        parts = self.parts(table, Choice(TABLE_WISE, (0,)))
+        parts = self.parts(table, TablePlan(TABLE_WISE, (0,)))
         seconds = parts.lookup[0] + parts.update[0]
         size = parts.memory[0]
         group = parts.group[0]
@@ -105,11 +94,11 @@ class Loads:
             (self.memory**2).sum() + (2.0 * self.memory + size) * size,
         )
 
-    def score_with(self, table: str, choice: Choice) -> float:
+    def score_with(self, table: str, choice: TablePlan, evenness: float = _EVENNESS) -> float:
         """Returns the score with `table` put somewhere."""
         saved = self.compute.copy(), self.memory.copy(), self.ids.copy(), self.request
         self.add(table, choice)
-        score = self.score()
+        score = self.score(evenness)
         # Not subtracted, which would leave rounding errors.
         self.compute, self.memory, self.ids, self.request = saved
         return score
@@ -122,15 +111,16 @@ class Loads:
         request: float,
         compute_squares: np.ndarray | float,
         memory_squares: np.ndarray | float,
+        evenness: float = _EVENNESS,
     ) -> np.ndarray:
         """Returns the scores of several candidates [n]; `pieces` is [groups, n]."""
         model = self._model
         used = np.flatnonzero(pieces.max(1) > _NO_IDS)
         seconds = compute + request + self._piece_seconds @ pieces
         seconds = seconds + model.exchange_count(used.tolist()) * model.latency
-        seconds = seconds + _EVENNESS * compute_squares / (model.devices * self.typical)
+        seconds = seconds + evenness * compute_squares / (model.devices * self.typical)
         other = self._piece_bytes @ pieces + model.fixed_bytes
         limit = model.memory_limit
         excess = np.maximum(memory + other - limit, 0.0) / limit
-        unevenness = _EVENNESS * memory_squares / (model.devices * limit**2)
+        unevenness = evenness * memory_squares / (model.devices * limit**2)
         return seconds + _EXCESS_SECONDS * np.where(excess > 0, excess + unevenness, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from tf_dlrm.embeddings.plan import (
@@ -12,7 +13,6 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.planner.loads import Choice
 from tf_dlrm.planner.model import CostModel
 from tf_dlrm.planner.pins import Pin
 from tf_dlrm.planner.search import Search
@@ -23,8 +23,8 @@ _WORDS = {
     ROW_WISE: "cut by row",
     COLUMN_WISE: "cut by column",
 }
-# Devices are many; reasons compare no more ways than a reader wants.
-_LEAST_SHARE = 1e-4
+# Times that differ by less than this share of a step are told as equal.
+_LEAST_SHARE = 2e-4
 
 
 def with_reasons(model: CostModel, search: Search, plan: Plan, pins: Mapping[str, Pin]) -> Plan:
@@ -39,29 +39,30 @@ def with_reasons(model: CostModel, search: Search, plan: Plan, pins: Mapping[str
         plan: The plan.
         pins: What was decided before.
     """
-    loads = search.loads_of(
-        {name: Choice(table.sharding, table.devices) for name, table in plan.tables.items()}
-    )
+    loads = search.loads_of(plan.tables)
     tables = {}
     for name, placed in plan.tables.items():
-        choice = Choice(placed.sharding, placed.devices)
         if model.devices == 1:
             reason = "There is only one device."
         elif name in pins:
             reason = f"Pinned: {pins[name]}."
         else:
-            loads.add(name, choice, -1.0)
-            score = loads.score_with(name, choice)
+            loads.add(name, placed, -1.0)
+            score = loads.score_with(name, placed)
             others = search.best_of_each(loads, name)
-            loads.add(name, choice)
-            others.pop(choice.sharding, None)
+            loads.add(name, placed)
+            others.pop(placed.sharding, None)
             parts = [_against(kind, other - score, score) for kind, other in others.items()]
-            reason = f"{_what(model, name, choice)}; {', '.join(parts)}."
-        tables[name] = TablePlan(placed.sharding, placed.devices, reason)
+            alike = [kind for kind, other in others.items() if _is_tie(other - score, score)]
+            own = search.complexity(name, placed.sharding)
+            if alike and all(search.complexity(name, kind) > own for kind in alike):
+                parts.append("and this is the simplest of what is as fast")
+            reason = f"{_what(model, name, placed)}; {', '.join(parts)}."
+        tables[name] = dataclasses.replace(placed, reason=reason)
     return Plan(plan.devices, tables)
 
 
-def _what(model: CostModel, name: str, choice: Choice) -> str:
+def _what(model: CostModel, name: str, choice: TablePlan) -> str:
     parts = model.parts(name, choice.sharding, len(choice.devices) or 1)
     size = f"{float(parts.memory.max()) / 1e6:,.1f} MB"
     seconds = float((parts.lookup + parts.update).max())
@@ -69,11 +70,15 @@ def _what(model: CostModel, name: str, choice: Choice) -> str:
     return f"{_WORDS[choice.sharding].capitalize()}: {size} and {duration(seconds)} a step{each}"
 
 
+def _is_tie(more: float, score: float) -> bool:
+    return abs(more) <= _LEAST_SHARE * abs(score)
+
+
 def _against(sharding: str, more: float, score: float) -> str:
     words = _WORDS[sharding]
     if more > 1e3:  # the penalty of `loads`
         return f"{words} does not fit"
-    if abs(more) <= _LEAST_SHARE * abs(score):
+    if _is_tie(more, score):
         return f"{words} would be as fast"
     if more < 0:  # the score also counts evenness, so hardly ever, and by little
         return f"{words} would take {duration(-more)} less"

@@ -16,7 +16,7 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.planner.loads import Choice, Loads
+from tf_dlrm.planner.loads import Loads
 from tf_dlrm.planner.model import CostModel
 from tf_dlrm.planner.pins import Pin
 
@@ -29,8 +29,12 @@ _TAKEN = 4
 _ALIKE = 0.01
 # An improvement by less is rounding.
 _LEAST_GAIN = 1e-9
+# Plans whose steps differ by less than this share are as fast.
+_TIE = 1e-3
+# A table of fewer bytes is simplest as a copy on each device.
+_SMALL = 1 << 20
 
-Placed = dict[str, Choice]
+Placed = dict[str, TablePlan]
 
 
 class Search:
@@ -85,7 +89,7 @@ class Search:
         counts.update(2**power for power in range(1, devices.bit_length()) if 2**power <= devices)
         return sorted(counts - {1})
 
-    def candidates(self, loads: Loads, name: str) -> Iterable[Choice]:
+    def candidates(self, loads: Loads, name: str) -> Iterable[TablePlan]:
         """Yields the placements of a table that are worth a try, the whole table on one excepted.
 
         Of the many sets of so many devices only those that carry least, in time, in memory or in
@@ -93,15 +97,15 @@ class Search:
         """
         pin = self._pins.get(name)
         if pin is not None and pin.devices:
-            yield Choice(pin.sharding, pin.devices)
+            yield TablePlan(pin.sharding, pin.devices)
             return
         for sharding, count in self._counts[name]:
             if sharding == DATA_PARALLEL:
-                yield Choice(DATA_PARALLEL)
+                yield TablePlan(DATA_PARALLEL)
             elif sharding != TABLE_WISE:
                 yield from self._on_least(loads, name, sharding, count)
 
-    def _on_least(self, loads: Loads, name: str, sharding: str, count: int) -> Iterable[Choice]:
+    def _on_least(self, loads: Loads, name: str, sharding: str, count: int) -> Iterable[TablePlan]:
         parts = self._model.parts(name, sharding, count)
         # The heaviest part goes where least is.
         heaviest = np.argsort(-(parts.lookup + parts.update), kind="stable")
@@ -111,14 +115,14 @@ class Search:
             devices[heaviest] = np.argsort(load, kind="stable")[:count]
             if parts.ids.max() - parts.ids.min() <= _ALIKE * parts.ids.max():
                 devices.sort()  # in the order that people expect
-            choice = Choice(sharding, tuple(devices.tolist()))
+            choice = TablePlan(sharding, tuple(devices.tolist()))
             if choice not in seen:
                 seen.add(choice)
                 yield choice
 
     def best_choice(
         self, loads: Loads, name: str, shardings: Container[str] = SHARDINGS
-    ) -> tuple[Choice, float]:
+    ) -> tuple[TablePlan, float]:
         """Returns the best place of a table that is not placed, and the score with it.
 
         Args:
@@ -126,12 +130,12 @@ class Search:
             name: The table.
             shardings: The kinds to look at; all of them, if the table may have none of these.
         """
-        best: tuple[Choice, float] | None = None
+        best: tuple[TablePlan, float] | None = None
         free = (TABLE_WISE, 1) in self._counts[name] and not self._is_fixed(name)
         if free and TABLE_WISE in shardings:
             scores = loads.scores_on_one(name)
             device = int(scores.argmin())
-            best = Choice(TABLE_WISE, (device,)), float(scores[device])
+            best = TablePlan(TABLE_WISE, (device,)), float(scores[device])
         for choice in self.candidates(loads, name):
             if choice.sharding not in shardings:
                 continue
@@ -176,13 +180,13 @@ class Search:
             placed[name] = choice
         return placed
 
-    def _first_that_fits(self, loads: Loads, name: str, limit: float) -> Choice:
+    def _first_that_fits(self, loads: Loads, name: str, limit: float) -> TablePlan:
         pin = self._pins.get(name)
         if pin is not None and pin.devices:
-            return Choice(pin.sharding, pin.devices)
+            return TablePlan(pin.sharding, pin.devices)
         order = {TABLE_WISE: 0, COLUMN_WISE: 1, ROW_WISE: 2, DATA_PARALLEL: 3}
         shardings = sorted(self._counts[name], key=lambda entry: (order[entry[0]], entry[1]))
-        choice = Choice(DATA_PARALLEL)
+        choice = TablePlan(DATA_PARALLEL)
         for sharding, count in shardings:
             if sharding == DATA_PARALLEL:
                 continue
@@ -190,7 +194,7 @@ class Search:
             roomy = np.flatnonzero(loads.memory + parts.memory.max() <= limit)
             pool = roomy if len(roomy) >= count else np.arange(self._model.devices)
             least = pool[np.argsort(loads.compute[pool], kind="stable")][:count]
-            choice = Choice(sharding, tuple(sorted(least.tolist())))
+            choice = TablePlan(sharding, tuple(sorted(least.tolist())))
             if len(roomy) >= count:
                 break
         return choice
@@ -204,14 +208,17 @@ class Search:
         for name, table in self._model.tables.items():
             pin = self._pins.get(name)
             count = min(self._model.devices, table.vocabulary_size)
-            placed[name] = Choice(ROW_WISE, tuple(range(count)))
+            placed[name] = TablePlan(ROW_WISE, tuple(range(count)))
             if pin is not None and (pin.devices or pin.sharding != ROW_WISE):
-                whole = Choice(TABLE_WISE, (0,))
+                whole = TablePlan(TABLE_WISE, (0,))
                 placed[name] = next(iter(self.candidates(self._empty(), name)), whole)
         return placed
 
     def best(self) -> Plan:
-        """Returns the best plan found; never worse than the three simple ones."""
+        """Returns the simplest of the best plans found, which are as fast but for a trifle.
+
+        Without the trifle, never worse than the three simple ones.
+        """
         best, best_score = None, float("inf")
         starts = [
             self._table_wise(),
@@ -226,7 +233,41 @@ class Search:
         assert best is not None  # there are starts
         plans = [self._plan(self._shake(best, best_score)), *map(self._plan, starts[:3])]
         # What was minimised also counts evenness, so the plain ones may win by a hair.
-        return min(plans, key=self._rank)
+        return self._simplified(min(plans, key=self._rank))
+
+    def _simplified(self, plan: Plan) -> Plan:
+        """Places tables more simply, the cheapest first, as long as that costs only a trifle."""
+        estimate = self._model.estimate(plan)
+        if estimate.excess_bytes:
+            return plan
+        placed = dict(plan.tables)
+        loads = self.loads_of(placed)
+        longest = loads.score(evenness=0.0) + _TIE * estimate.step
+        for name in reversed(self._order):
+            loads.add(name, placed[name], -1.0)
+            for sharding in self._simpler(name, placed[name].sharding):
+                one = int(loads.scores_on_one(name).argmin())
+                choice = TablePlan(sharding, (one,) if sharding == TABLE_WISE else ())
+                if loads.score_with(name, choice, evenness=0.0) <= longest:
+                    placed[name] = choice
+                    break
+            loads.add(name, placed[name])
+        return self._plan(placed)
+
+    def _simpler(self, name: str, than: str) -> list[str]:
+        """Returns the shardings that a table may have and that are simpler, the simplest first."""
+        free = () if self._is_fixed(name) else {sharding for sharding, _ in self._counts[name]}
+        ranked = sorted(free, key=lambda sharding: self.complexity(name, sharding))
+        return [way for way in ranked if self.complexity(name, way) < self.complexity(name, than)]
+
+    def complexity(self, name: str, sharding: str) -> int:
+        """Returns a number that is less for a simpler way to place a table.
+
+        A copy of a small table on each device, a table whole on one, a copy of a large one, a cut.
+        """
+        if sharding == DATA_PARALLEL:
+            return 0 if self._model.parts(name, DATA_PARALLEL, 1).memory[0] < _SMALL else 2
+        return 1 if sharding == TABLE_WISE else 3
 
     def _rank(self, plan: Plan) -> tuple[float, float]:
         estimate = self._model.estimate(plan)
@@ -242,7 +283,7 @@ class Search:
         kinds = dict.fromkeys(sharding for sharding, _ in self._counts[name])
         return {kind: self.best_choice(loads, name, (kind,))[1] for kind in kinds}
 
-    def loads_of(self, placed: Mapping[str, Choice]) -> Loads:
+    def loads_of(self, placed: Mapping[str, TablePlan]) -> Loads:
         """Returns what the devices carry when each table is placed as given."""
         loads = self._empty()
         for name, choice in placed.items():
@@ -301,10 +342,6 @@ class Search:
 
     def _plan(self, placed: Placed) -> Plan:
         # In the order of the model, so that two plans can be compared line by line.
-        tables = {
-            name: TablePlan(placed[name].sharding, placed[name].devices)
-            for name in self._model.tables
-        }
-        plan = Plan(self._model.devices, tables)
+        plan = Plan(self._model.devices, {name: placed[name] for name in self._model.tables})
         plan.check(self._model.features)
         return plan

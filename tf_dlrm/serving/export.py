@@ -22,7 +22,7 @@ from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import copy_dense_weights
 from tf_dlrm.serving.foreign_files import files_of, read_description
 from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
 from tf_dlrm.serving.variable_files import Rows, key_of, replace_variables
 from tf_dlrm.serving.warmup import write_warmup
@@ -47,7 +47,7 @@ def export_model(
     *,
     table_dtype: str = "float32",
     candidate_features: Collection[str] = (),
-    raw: RawCriteo | None = None,
+    raw: RawTable | None = None,
     rows: TableRows | None = None,
     check: Callable[[str], None] | None = None,
     incremental_from: str = "",
@@ -156,7 +156,7 @@ def _write_graph(
     schema: Schema,
     run: dict[str, Any],
     candidate_features: Collection[str],
-    raw: RawCriteo | None,
+    raw: RawTable | None,
     rows: TableRows,
     folder: str,
 ) -> dict[str, Rows]:

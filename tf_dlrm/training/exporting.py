@@ -9,16 +9,16 @@ from typing import Any
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.export import export_model
-from tf_dlrm.serving.raw_criteo import RawCriteo
+from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.signatures import placements
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_exported_run, read_run
-from tf_dlrm.training.config import TrainingConfig
-from tf_dlrm.training.evaluation import evaluate
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.evaluation.evaluation import evaluate
+from tf_dlrm.training.evaluation.same_columns import check_same_run
 from tf_dlrm.training.history import History
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.restore import restore_for_serving, restore_model
-from tf_dlrm.training.same_columns import check_same_run
 from tf_dlrm.training.sources import open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords.dataset_info import DatasetInfo
@@ -116,7 +116,7 @@ def export_checkpoint(
     }
 
 
-def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawCriteo:
+def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawTable:
     """Returns the fields of the log, by the data set that the run was trained on."""
     if config.data.data != "folder":
         raise UserError(
@@ -133,7 +133,7 @@ def _raw(config: TrainingConfig, run: dict[str, Any]) -> RawCriteo:
             f"{folder} is not the data that the model was trained on any more, so --serve_raw "
             "can't have its vocabulary."
         )
-    return RawCriteo(info, folder)
+    return RawTable(info, folder)
 
 
 def _auc_loss(

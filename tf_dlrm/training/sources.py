@@ -9,14 +9,15 @@ from typing import Protocol
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.options.config import DataOptions
+from tfrecords.conversion import description_file
 from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
-from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema, table_sizes
 from tfrecords.reader import RecordSource
 from tfrecords.schema import Schema
+from tfrecords.table_source import TableSource
 from tfrecords.traces.source import SyntheticSource
 
 # Rows from which the ids per example of ragged columns are counted.
@@ -71,8 +72,8 @@ def open_source(options: DataOptions) -> Source:
     try:
         if options.data == "folder":
             return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
-        if options.data == "parquet":
-            return _parquet_source(options)
+        if options.data in ("table", "parquet"):
+            return _table_source(options)
         if options.data == "synthetic":
             return _synthetic_source(options)
         return _random_source(options)
@@ -103,11 +104,14 @@ def mean_hotness(source: Source) -> dict[str, float]:
 
 def vocabulary_checksums(source: Source) -> dict[str, str]:
     """Returns for each column that has a vocabulary a text that differs where its ids differ."""
-    if not isinstance(source, RecordSource):
-        return {}
+    found = {}
+    if isinstance(source, RecordSource):
+        found = source.info.vocabularies
+    elif isinstance(source, TableSource):
+        found = source.vocabularies
     return {
         name: f"{vocabulary.crc32c} from id {vocabulary.reserved}"
-        for name, vocabulary in source.info.vocabularies.items()
+        for name, vocabulary in found.items()
     }
 
 
@@ -118,9 +122,7 @@ def meanings(source: Source) -> dict[str, Meaning]:
     """
     if isinstance(source, RecordSource):
         return of_data_set(source.info.how_it_was_made)
-    # Of Parquet files, whose source is not imported for others.
-    table = getattr(source, "table", None)
-    return of_table(table) if isinstance(table, TableDescription) else {}
+    return of_table(source.table) if isinstance(source, TableSource) else {}
 
 
 def only_label(source: Source, split: str) -> float | None:
@@ -165,13 +167,13 @@ def _random_source(options: DataOptions) -> RandomSource:
     )
 
 
-def _parquet_source(options: DataOptions) -> Source:
-    # Here, since they need packages that no other source does.
-    from tfrecords.conversion import description_file
-    from tfrecords.parquet_source import ParquetSource
-
-    description = description_file.load(options.data_schema)
-    return ParquetSource(options.data_dir, description, options.shuffle_window_rows)
+def _table_source(options: DataOptions) -> TableSource:
+    return TableSource(
+        options.data_dir,
+        description_file.load(options.data_schema),
+        options.shuffle_window_rows,
+        options.data_vocabulary,
+    )
 
 
 def _synthetic_source(options: DataOptions) -> SyntheticSource:

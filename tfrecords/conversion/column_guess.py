@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from tfrecords.conversion.table_description import ISO, UNIX, CategoricalColumn, DenseColumn
+from tfrecords.conversion.table_description import CategoricalColumn, DenseColumn
+from tfrecords.kinds.date_part import ISO, UNIX
 
 Feature = DenseColumn | CategoricalColumn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,18 @@ from tfrecords.progress import Progress
 from tfrecords.writer import ROWS_PER_RECORD
 
 INPUT = flags.DEFINE_list(
-    "input", None, "Input files in the order of time, separated by commas; text may be .gz."
+    "input",
+    None,
+    "Input files in the order of time, separated by commas; text may be .gz. A name may be a "
+    "pattern such as day_*.csv, whose files are taken in the order of their names.",
+)
+_EVALUATION_INPUT = flags.DEFINE_list(
+    "evaluation_input",
+    [],
+    "Files of the same columns that are the split 'evaluation', in place of --split.",
+)
+_TEST_INPUT = flags.DEFINE_list(
+    "test_input", [], "Files of the same columns that are the split 'test', in place of --split."
 )
 OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -36,6 +48,17 @@ _VOCABULARY = flags.DEFINE_enum(
     ["train", "all"],
     "Whose values get an id: those of the training rows, or of all. Default: train; all with "
     "--reference.",
+)
+_VOCABULARY_OF = flags.DEFINE_string(
+    "vocabulary_of",
+    "",
+    "A data set folder: values get the ids that they have there, and those that it does not know "
+    "are out of the vocabulary, so that a model of that data can be evaluated on this.",
+)
+_EXTEND_VOCABULARY = flags.DEFINE_bool(
+    "extend_vocabulary",
+    False,
+    "With --vocabulary_of: give values that it does not know new ids behind the old ones.",
 )
 _SPLIT = flags.DEFINE_string(
     "split",
@@ -102,11 +125,35 @@ def places() -> tuple[list[str], str]:
     """The values of `--input` and `--output_dir`.
 
     Raises:
-        DataError: If one is not given.
+        DataError: If one is not given, or no file has a name of a pattern.
     """
     if not INPUT.value or not OUTPUT_DIR.value:
         raise DataError("--input and --output_dir are needed.")
-    return INPUT.value, OUTPUT_DIR.value
+    return _files("--input", INPUT.value), OUTPUT_DIR.value
+
+
+def held_out() -> tuple[list[str], list[str]]:
+    """The files of `--evaluation_input` and of `--test_input`.
+
+    Raises:
+        DataError: If no file has a name of a pattern.
+    """
+    evaluation = _files("--evaluation_input", _EVALUATION_INPUT.value)
+    return evaluation, _files("--test_input", _TEST_INPUT.value)
+
+
+def _files(flag: str, names: list[str]) -> list[str]:
+    """The files that names or patterns mean, in order."""
+    found = []
+    for name in names:
+        if not glob.has_magic(name) or "://" in name or os.path.exists(name):
+            found.append(name)
+            continue
+        matching = sorted(glob.glob(name))
+        if not matching:
+            raise DataError(f"{flag}={name}: no file has such a name.")
+        found += matching
+    return found
 
 
 def how_to_convert(default_split: str, reference: bool) -> Options:
@@ -119,10 +166,14 @@ def how_to_convert(default_split: str, reference: bool) -> Options:
     Raises:
         DataError: If a value is not allowed or two contradict each other.
     """
+    files = [len(held) for held in held_out()]
     return Options(
         min_count=_MIN_COUNT.value,
         vocabulary=_VOCABULARY.value,
-        split=_SPLIT.value or default_split,
+        split=_SPLIT.value or (options.FILES if any(files) else default_split),
+        held_out_files=(files[0], files[1]),
+        vocabulary_of=_VOCABULARY_OF.value,
+        extend_vocabulary=_EXTEND_VOCABULARY.value,
         tuning=_TUNING.value,
         shuffle=_SHUFFLE.value,
         seed=_SEED.value,
@@ -159,6 +210,8 @@ def run(
         threads = os.cpu_count() or 1
         source = make_format(Memory.of(MEMORY_GB.value, threads).piece_bytes)
         paths = inputs(named)
+        for files in held_out():
+            paths = [*paths, *files]
         info = convert(paths, output_dir, source, how, progress, threads, FRESH.value)
     except KeyboardInterrupt:
         progress.say(

@@ -8,16 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tfrecords.conversion import criteo_text, text_input
 from tfrecords.conversion.formats import InputColumn, Parsed, Piece
 from tfrecords.conversion.rows import Rows
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.errors import DataError
+from tfrecords.kinds.hexadecimal import BLANK, Hexadecimal
+from tfrecords.kinds.integer import graph_integers, integers
+from tfrecords.kinds.kind import Kind, Report, is_text, nulls
+from tfrecords.kinds.number import Number
+from tfrecords.lazy import tf
 
-BLANK = np.uint64(1 << 32)
 TERABYTE_DAYS = 24
-_BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)
+BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)
+_AS_ZERO = "as 0"
 
 
 class CriteoFormat:
@@ -62,8 +68,9 @@ class CriteoFormat:
         self._max_index_range = max_index_range
         self._bucketize_dense = bucketize_dense
         self._reference = reference
+        self._blank = np.uint64(0) if reference else BLANK
         self._piece_bytes = piece_bytes
-        names = CATEGORICAL_NAMES + (_BUCKETIZED if bucketize_dense else ())
+        names = CATEGORICAL_NAMES + (BUCKETIZED if bucketize_dense else ())
         self.columns = tuple(InputColumn(name) for name in names)
 
     def describe(self) -> dict[str, Any]:
@@ -73,7 +80,7 @@ class CriteoFormat:
             "max_index_range": self._max_index_range,
             "bucketize_dense": self._bucketize_dense,
             "dense": "log(1 + max(x, 0)), 0 where blank",
-            "blank_categories": "as 0" if self._reference else "a value of their own",
+            "blank_categories": _AS_ZERO if self._reference else "a value of their own",
         }
 
     def pieces(self, path: str, start: int = 0) -> Iterator[Piece]:
@@ -102,20 +109,85 @@ class CriteoFormat:
         """The values of the text as the conversion takes them."""
         # In float64 and then rounded once: the same on every machine.
         dense = np.log1p(np.maximum(text.integers, 0).astype(np.float64)).astype(np.float32)
-        keys = []
-        for index in range(len(CATEGORICAL_NAMES)):
-            values: np.ndarray = text.categories[index].astype(np.uint64)
-            if self._max_index_range:
-                values %= np.uint64(self._max_index_range)
-            if not self._reference:
-                values[text.blank[len(DENSE_NAMES) + index]] = BLANK
-            keys.append(values)
+        hexadecimal = Hexadecimal(self._max_index_range, self._blank)
+        keys = [
+            hexadecimal.of_numbers(text.categories[index], text.blank[len(DENSE_NAMES) + index])
+            for index in range(len(CATEGORICAL_NAMES))
+        ]
         if self._bucketize_dense:
-            for index in range(len(DENSE_NAMES)):
-                values = bucketized(text.integers[index]).view(np.uint32).astype(np.uint64)
-                values[text.blank[index]] = BLANK
-                keys.append(values)
+            keys += map(Bucket.of_numbers, text.integers, text.blank)
         return Rows(text.label.astype(np.float32), dense, tuple(keys), (None,) * len(keys))
+
+
+def blank(blank_categories: str) -> np.uint64:
+    """The key of a blank category, of what `CriteoFormat.describe` says of them."""
+    return np.uint64(0) if blank_categories == _AS_ZERO else BLANK
+
+
+class WholeNumber(Number):
+    """One of the 13 numbers, as text in a graph: a whole number of 32 bits, 0 where blank."""
+
+    needed = "a whole number of 32 bits"
+
+    def __init__(self) -> None:
+        super().__init__("log1p", 0.0)
+
+    def graph_read(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Number.graph_read`."""
+        whole, fits = _graph_whole(values)
+        return super().graph_read(whole, missing | ~fits)[0], fits | missing
+
+
+class Bucket(Kind):
+    """The bucket of one of the 13 numbers, as text in a graph; `CriteoFormat.rows` makes it too."""
+
+    needed = WholeNumber.needed
+    needed_type = "text is needed"
+    key_bits = 33
+    blank = BLANK
+    example = "1"
+    words = "the number x up to 2, else floor(ln(x)^2)"
+
+    def accepts(self, type: pa.DataType) -> bool:
+        """See `Kind.accepts`."""
+        return is_text(type)
+
+    def keys(self, values: pa.Array, report: Report) -> np.ndarray:
+        """See `Kind.keys`."""
+        whole = integers(values, report)
+        blank = nulls(values)
+        whole[blank] = 0
+        for index in np.flatnonzero(whole != whole.astype(np.int32)):
+            report(int(index), "number", f"is {whole[index]}, where {self.needed} is needed")
+        return self.of_numbers(whole.astype(np.int32), blank)
+
+    @staticmethod
+    def of_numbers(whole: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        """The keys of numbers, uint64.
+
+        Args:
+            whole: int32 `[values]`.
+            blank: bool `[values]`, which of them are missing.
+        """
+        keys: np.ndarray = bucketized(whole).view(np.uint32).astype(np.uint64)
+        keys[blank] = BLANK
+        return keys
+
+    def graph_keys(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Kind.graph_keys`."""
+        whole, fits = _graph_whole(values)
+        large = tf.floor(tf.square(tf.math.log(tf.cast(tf.maximum(whole, 3), tf.float64))))
+        buckets = tf.where(whole > 2, tf.cast(large, tf.int64), whole)
+        # As unsigned numbers of 32 bits.
+        return self._or_blank(tf.math.floormod(buckets, 2**32), fits, missing)
+
+
+def _graph_whole(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Whole numbers of 32 bits, int64, 0 where there is none, and whether there is."""
+    whole, fits = graph_integers(texts)
+    fits &= tf.strings.regex_full_match(texts, "-?[0-9]+")  # neither blanks nor 0x1F
+    fits &= tf.equal(whole, tf.cast(tf.cast(whole, tf.int32), tf.int64))
+    return tf.where(fits, whole, 0), fits
 
 
 def bucketized(values: np.ndarray) -> np.ndarray:

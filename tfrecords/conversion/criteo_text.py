@@ -12,6 +12,7 @@ from pyarrow import csv
 
 from tfrecords.conversion.formats import BadRow
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
+from tfrecords.kinds.hexadecimal import NotHexadecimal, read_digits
 
 COLUMNS = ("label", *DENSE_NAMES, *CATEGORICAL_NAMES)
 _FIRST_CATEGORY = 1 + len(DENSE_NAMES)
@@ -79,7 +80,10 @@ def parse(text: bytes) -> CriteoRows:
                 blank[index] = array.is_null().to_numpy(zero_copy_only=False)
                 integers[index][blank[index]] = 0
         else:
-            hexadecimal(array, categories[index - len(DENSE_NAMES)], blank[index])
+            try:
+                read_digits(array, categories[index - len(DENSE_NAMES)], blank[index])
+            except NotHexadecimal as error:
+                raise NotParsed(str(error)) from error
     return CriteoRows(label, integers, categories, blank)
 
 
@@ -102,68 +106,6 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 def _numbers(array: pa.Array, dtype: np.dtype) -> np.ndarray:
     """The values as they lie in memory; undefined where null."""
     return np.frombuffer(array.buffers()[1], dtype)[array.offset : array.offset + len(array)]
-
-
-def hexadecimal(array: pa.Array, values: np.ndarray, blank: np.ndarray) -> None:
-    """Reads hexadecimal digits, eight characters at a time in one 64-bit number.
-
-    Args:
-        array: pyarrow binary array `[rows]`; empty where blank.
-        values: uint32 `[rows]`, filled with the values; 0 where blank.
-        blank: bool `[rows]`, filled.
-
-    Raises:
-        NotParsed: If a value is not of one to eight hexadecimal digits.
-    """
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
-    lengths = np.diff(offsets)
-    np.equal(lengths, 0, out=blank)
-    if not len(array) or blank.all():
-        values[:] = 0
-        return
-    data = np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]]
-    if ((lengths == 8) | blank).all():
-        words = np.ascontiguousarray(data).view("<u8")
-    else:
-        words = _padded(data, lengths[~blank])
-    if len(words) == len(values):
-        values[:] = _hexadecimal_words(words)
-    else:
-        values[:] = 0
-        values[~blank] = _hexadecimal_words(words)
-
-
-def _padded(data: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Texts of one to eight characters, with "0" before them up to eight, as 64-bit words."""
-    if lengths.max() > 8:
-        raise NotParsed("a category has more than eight digits")
-    padded: np.ndarray = np.full((len(lengths), 8), ord("0"), np.uint8)
-    starts = np.cumsum(lengths) - lengths
-    within = np.arange(len(data)) - np.repeat(starts, lengths)
-    padded[
-        np.repeat(np.arange(len(lengths)), lengths), np.repeat(8 - lengths, lengths) + within
-    ] = data
-    return padded.reshape(-1).view("<u8")
-
-
-def _bytes(value: int) -> np.uint64:
-    return np.uint64(value * 0x0101010101010101)
-
-
-def _hexadecimal_words(words: np.ndarray) -> np.ndarray:
-    """Values of words of eight characters each, the first character in the lowest byte."""
-    # 1 in the byte of every letter: 'a'..'f' and 'A'..'F' have bit 6, digits have not.
-    letters = (words >> np.uint64(6)) & _bytes(1)
-    digits = ((words & _bytes(0x0F)) + letters * np.uint64(9)) & _bytes(0x0F)
-    # Written as digits again: equal to what came (in lower case) only if that was hexadecimal.
-    above_nine = ((digits + _bytes(6)) >> np.uint64(4)) & _bytes(1)
-    again = digits + _bytes(0x30) + above_nine * np.uint64(0x27)
-    if not np.array_equal(again, words | (letters << np.uint64(5))):
-        raise NotParsed("a category is not hexadecimal")
-    pairs = ((digits << np.uint64(4)) | (digits >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
-    fours = ((pairs << np.uint64(8)) | (pairs >> np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
-    return ((fours << np.uint64(16)) | (fours >> np.uint64(32))).astype(np.uint32)
 
 
 def find_bad_rows(text: bytes) -> tuple[list[bytes], list[BadRow]]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from tfrecords.conversion import table_values
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.plan import Plan
 from tfrecords.conversion.spool import Spool
 from tfrecords.conversion.table_description import LabelColumn
+from tfrecords.kinds.kind import encoded
 from tfrecords.odd_labels import ACCEPT, LabelRange, OddLabels
 
 _LOOKED_AT = 1000
@@ -35,7 +35,7 @@ def seen(array: pa.Array, label: LabelColumn) -> dict[str, int]:
         return {}
     if not label.positive_values:
         array = array[:_LOOKED_AT]
-    codes = table_values.encoded(array)
+    codes = encoded(array)
     places = codes.indices.drop_null().to_numpy(zero_copy_only=False)
     counts = np.bincount(places, minlength=len(codes.dictionary)).tolist()
     texts = [text.decode("utf-8", "replace") for text in codes.dictionary.to_pylist()]

@@ -14,23 +14,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfrecords.conversion import description_file
+from tfrecords.conversion.criteo import Bucket
 from tfrecords.conversion.table_description import (
-    ISO,
-    UNIX,
     CategoricalColumn,
     DenseColumn,
-    LabelColumn,
     TableDescription,
 )
 from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.errors import DataError
+from tfrecords.kinds import Hexadecimal
+from tfrecords.kinds.date_part import ISO, UNIX
+from tfrecords.kinds.label import either, short
+from tfrecords.kinds.number import AS_IT_STANDS, LOG1P
 
 LABEL = "The label"
-_NUMBER = "the number as it stands"
-_LOG = "log(1 + max(x, 0))"
 # What `CriteoFormat.describe` says, and what that is of a table.
-_CRITEO_DENSE = {f"{_LOG}, 0 where blank": f"{_LOG}, 0 where missing"}
-_CRITEO_BITS = 32
+_CRITEO_DENSE = {f"{LOG1P}, 0 where blank": f"{LOG1P}, 0 where missing"}
 _DATE_PARTS = {
     "hour_of_day": lambda date: date.hour,
     "weekday": lambda date: date.weekday(),
@@ -107,7 +106,7 @@ def of_data_set(how_it_was_made: Any) -> dict[str, Meaning]:
 
 def of_table(table: TableDescription) -> dict[str, Meaning]:
     """What the values of a table mean, by `LABEL` or `feature`."""
-    found = {LABEL: Meaning(_label(table.label), table.label.column)}
+    found = {LABEL: Meaning(table.label.meaning.words, table.label.column)}
     for dense in table.dense:
         found[feature(dense.name)] = Meaning(_dense(dense, table.null_values), dense.column)
     for column in table.categorical:
@@ -122,20 +121,17 @@ def of_table(table: TableDescription) -> dict[str, Meaning]:
 
 def _of_criteo(made: Mapping[str, Any]) -> tuple[dict[str, Meaning], list[str]]:
     dense = _CRITEO_DENSE.get(made["dense"], str(made["dense"]))
-    value = "a counted hexadecimal value"
-    # The values have 32 bits, so that no larger range changes any.
-    if 0 < int(made["max_index_range"]) < 1 << _CRITEO_BITS:
-        value += f" modulo {int(made['max_index_range'])}"
+    value = Hexadecimal(int(made["max_index_range"])).words
     if made["blank_categories"] == "as 0":
         value += ", 0 where blank"
     words = {name: dense for name in DENSE_NAMES} | {name: value for name in CATEGORICAL_NAMES}
     names = list(CATEGORICAL_NAMES)
     if made["bucketize_dense"]:
         for name in DENSE_NAMES:
-            words[f"{name}_bucket"] = "the number x up to 2, else floor(ln(x)^2)"
+            words[f"{name}_bucket"] = Bucket.words
             names.append(f"{name}_bucket")
     found = {feature(name): Meaning(text) for name, text in words.items()}
-    return {LABEL: Meaning(_NUMBER)} | found, names
+    return {LABEL: Meaning(AS_IT_STANDS)} | found, names
 
 
 def _of_interactions(made: Mapping[str, Any]) -> dict[str, Meaning]:
@@ -166,56 +162,25 @@ def _with_further_ids(
     return found
 
 
-def _label(label: LabelColumn) -> str:
-    if label.positive_from is not None:
-        return f"1 where the number is at least {_short(label.positive_from)}, 0 else"
-    if not label.positive_values:
-        return _NUMBER
-    negative = f"where the text is {_either(label.negative_values)}"
-    return (
-        f"1 where the text is {_either(label.positive_values)}, 0 "
-        f"{negative if label.negative_values else 'else'}"
-    )
-
-
 def _dense(column: DenseColumn, null_values: tuple[str, ...]) -> str:
-    words, missing = _NUMBER, column.missing
-    if column.transform == "log1p":
-        words = _LOG
-        # They are one number after the transform.
-        missing = None if missing is None else max(missing, 0.0)
-    elif column.transform != "none":
-        words = column.transform
-    return words if missing is None else f"{words}, {_short(missing)} {_where(null_values)}"
+    words, missing = column.meaning.words, column.meaning.missing
+    return words if missing is None else f"{words}, {short(missing)} {_where(null_values)}"
 
 
 def _categorical(column: CategoricalColumn, null_values: tuple[str, ...]) -> str:
+    words = column.meaning.words
     if column.ids is not None:
-        words = "an id as it stands" if column.part is None else f"the {column.part} of a date"
         if column.missing is None:
             return words
         return f"{words}, {column.missing} {_where(null_values)}"
-    if column.hash_buckets is not None:
-        words = f"the hash of {column.kind}"
-    else:
-        words = f"a counted {column.kind} value"
     # A missing value is one of its own, whatever it is called but for the empty text.
-    named = sorted(set(null_values) - {""})
-    return f"{words}, missing where the file says {_either(named)}" if named else words
+    named = tuple(set(null_values) - {""})
+    return f"{words}, missing where the file says {either(named)}" if named else words
 
 
 def _where(null_values: tuple[str, ...]) -> str:
-    named = sorted(set(null_values) - {""})
-    return f"where missing (or {_either(named)})" if named else "where missing"
-
-
-def _either(texts: Any) -> str:
-    return " or ".join(repr(text) for text in sorted(set(texts)))
-
-
-def _short(number: float) -> str:
-    # Of all digits, and -0 as 0.
-    return repr(float(number) + 0.0).removesuffix(".0")
+    named = tuple(set(null_values) - {""})
+    return f"where missing (or {either(named)})" if named else "where missing"
 
 
 def _reads_otherwise(written: str, how: str, part: str) -> bool:

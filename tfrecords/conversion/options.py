@@ -14,6 +14,7 @@ from tfrecords.odd_labels import ACCEPT, FAIL
 from tfrecords.writer import ROWS_PER_RECORD
 
 LAST_SEVENTH, LAST_DAY, NONE = "last_seventh", "last_day", "none"
+FILES = "files"
 SHUFFLES = ("none", "day", "total")
 DAYS = 7
 
@@ -48,6 +49,11 @@ class Options:
         multi_hot: Ids per row and column that each column of one id is blown up to; empty: not.
         on_odd_labels: "fail" or "accept", where all labels of a split are alike, or a text of the
             label's description never occurs. The data set does not depend on it.
+        held_out_files: With `split` "files": how many of the last input files are the splits
+            "evaluation" and "test".
+        vocabulary_of: A data set folder: values get the ids that they have there; empty for none.
+        extend_vocabulary: Whether values that are not known there get new ids behind the old ones;
+            else they are out of the vocabulary.
         memory_gb: About how many gigabytes may be used, beside half a one for TensorFlow itself;
             None for half of the machine's. The data set does not depend on it.
 
@@ -68,12 +74,16 @@ class Options:
     multi_hot: tuple[int, ...] = ()
     multi_hot_distribution: str = "uniform"
     on_odd_labels: str = FAIL
+    held_out_files: tuple[int, int] = (0, 0)
+    vocabulary_of: str = ""
+    extend_vocabulary: bool = False
     memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.vocabulary is None:
             object.__setattr__(self, "vocabulary", "all" if self.reference else "train")
         object.__setattr__(self, "multi_hot", tuple(self.multi_hot))
+        object.__setattr__(self, "held_out_files", tuple(self.held_out_files))
         if self.min_count < 1:
             raise DataError(f"--min_count must be at least 1, not {self.min_count}.")
         if self.rows_per_record < 1:
@@ -102,10 +112,25 @@ class Options:
             )
         multi_hot.check(self.multi_hot, self.multi_hot_distribution)
         _ = self.fraction
-        if self.tuning and self.split == NONE:
+        if any(self.held_out_files) != (self.split == FILES):
+            raise DataError(
+                "--evaluation_input and --test_input name the held-out rows, so "
+                f"--split={self.split} contradicts them; leave one of them out."
+            )
+        if self.tuning and self.split in (NONE, FILES):
             raise DataError(
                 "--tuning holds out training rows in the way of --split, so it needs another "
-                "--split than none."
+                f"--split than {self.split}."
+            )
+        if self.extend_vocabulary and not self.vocabulary_of:
+            raise DataError(
+                "--extend_vocabulary says what to do with values that the vocabulary of another "
+                "data set does not know; name it by --vocabulary_of."
+            )
+        if self.reference and self.vocabulary_of:
+            raise DataError(
+                "--reference counts all values anew, so --vocabulary_of contradicts it; leave one "
+                "of them out."
             )
         if self.reference and self.min_count > 1:
             raise DataError(
@@ -122,12 +147,18 @@ class Options:
         """All that the data set depends on, as values that `json.dumps` takes."""
         values = dataclasses.asdict(self)
         del values["memory_gb"], values["on_odd_labels"]
+        # As data sets say it that know of no such options.
+        if not any(self.held_out_files):
+            del values["held_out_files"]
+        del values["vocabulary_of"]  # a path, which is no content
+        if not self.extend_vocabulary:
+            del values["extend_vocabulary"]
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property
     def fraction(self) -> float | None:
         """The share of the rows held out, where `split` is a number."""
-        if self.split in (LAST_SEVENTH, LAST_DAY, NONE):
+        if self.split in (LAST_SEVENTH, LAST_DAY, NONE, FILES):
             return None
         try:
             fraction = float(self.split)
@@ -166,6 +197,8 @@ class Options:
         rows = sum(file_rows)
         if self.split == NONE:
             return [SplitRange("train", 0, rows)]
+        if self.split == FILES:
+            return self._of_files(file_rows)
         if self.split == LAST_DAY:
             days = list(file_rows[:-1] if self.tuning else file_rows)
             train, end = sum(days[:-1]), sum(days)
@@ -196,9 +229,11 @@ class Options:
         rows = sum(file_rows)
         if self.split == NONE or (self.vocabulary == "all" and not self.tuning):
             return rows
-        if self.split == LAST_DAY:
-            held_out = self.tuning + (self.vocabulary == "train")
-            return sum(file_rows[: files - held_out])
+        if self.split in (LAST_DAY, FILES):
+            held_out = sum(self.held_out_files) or 1
+            if self.vocabulary == "all":
+                held_out = 0
+            return sum(file_rows[: files - self.tuning - held_out])
         # The boundaries only move up with the number of rows.
         train, end = self._boundaries(rows)
         return end if self.vocabulary == "all" else train
@@ -217,6 +252,23 @@ class Options:
             sizes = np.array([quotient + (day < remainder) for day in range(DAYS)], np.int64)
         starts: np.ndarray = np.cumsum(sizes)[:-1]
         return starts
+
+    def _of_files(self, file_rows: Sequence[int]) -> list[SplitRange]:
+        """Training rows, and those of the files that are held out."""
+        evaluation, test = self.held_out_files
+        train = len(file_rows) - evaluation - test
+        ranges, first, start = [], 0, 0
+        for split, count in (("train", train), ("evaluation", evaluation), ("test", test)):
+            end = start + sum(file_rows[first : first + count])
+            if count and start == end:
+                flag = "--input" if split == "train" else f"--{split}_input"
+                raise DataError(
+                    f"The files of {flag} have no row, so the split {split!r} would be empty."
+                )
+            if count:
+                ranges.append(SplitRange(split, start, end))
+            first, start = first + count, end
+        return ranges
 
     def _boundaries(self, rows: int) -> tuple[int, int]:
         """Where the training rows end, and where the rows end that are used at all."""

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrecords.conversion import table_rows, table_values
+from tfrecords.conversion import table_rows
 from tfrecords.conversion.formats import Piece
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.text_table import check_columns
 from tfrecords.errors import DataError
+from tfrecords.kinds import Kind, Text
+from tfrecords.kinds.kind import is_number, is_text
 
 
 def parquet_pieces(
@@ -32,7 +34,7 @@ def parquet_pieces(
     size = os.path.getsize(path)
     try:
         with pq.ParquetFile(path) as file:
-            _check(path, file.schema_arrow, description)
+            check(path, file.schema_arrow, description)
             before = 0
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -49,36 +51,45 @@ def parquet_pieces(
                     at += batch.num_rows
                     if table.num_rows:
                         begin = at - table.num_rows
-                        yield Piece(path, begin, at, begin + 1, _blanked(table, description), done)
+                        yield Piece(
+                            path,
+                            begin,
+                            at,
+                            begin + 1,
+                            with_nulls(table, description.null_values),
+                            done,
+                        )
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}.") from error
 
 
-def _check(path: str, schema: pa.Schema, description: TableDescription) -> None:
+def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
+    """Checks that a file has the columns that are described, of types that can be read.
+
+    Raises:
+        DataError: If it has not.
+    """
     check_columns(path, tuple(schema.names), description)
     label = description.label
-    _check_type(path, schema.field(label.column), "text" if label.positive_values else "number")
+    of_label = Text() if label.positive_values else None
+    _check_type(path, schema.field(label.column), of_label)
     for dense in description.dense:
-        _check_type(path, schema.field(dense.column), "number")
+        _check_type(path, schema.field(dense.column), None)
     for column in description.categorical:
         field = schema.field(column.column)
-        if column.many and not (column.separator is not None and table_values.is_text(field.type)):
+        if column.separator is not None and is_text(field.type):
+            continue
+        if column.many:
             if not _is_list(field.type):
-                raise DataError(
-                    f"{path}: the column {column.column!r} is of type {field.type}, where "
-                    f"hotness = {'any' if column.hotness is None else column.hotness!r} needs "
-                    "lists, or text and a separator."
-                )
+                hotness = "any" if column.hotness is None else column.hotness
+                needed = f"hotness = {hotness!r} needs lists, or text and a separator"
+                raise DataError(_other_type(path, field, needed))
             field = pa.field(field.name, field.type.value_type)
-        _check_type(path, field, _needed(column))
-
-
-def _needed(column: CategoricalColumn) -> str:
-    if column.separator is not None:
-        return "any"
-    return {"integer": "number", "hexadecimal": "hexadecimal", "datetime": "date"}.get(
-        column.kind, "text"
-    )
+            if column.separator is not None:
+                if not is_text(field.type) and not _is_list(field.type):
+                    raise DataError(_other_type(path, field, "text is needed"))
+                continue
+        _check_type(path, field, column.meaning)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -87,35 +98,24 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _check_type(path: str, field: pa.Field, needed: str) -> None:
-    kind = field.type
-    whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    number = whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    text = table_values.is_text(kind)
-    allowed, say = {
-        "number": (number or text, "numbers or text are needed"),
-        "text": (
-            whole or text,
-            "text or whole numbers are needed (kind = 'integer' takes numbers with a point too, as "
-            "long as they are whole)",
-        ),
-        "hexadecimal": (text, "text is needed for kind = 'hexadecimal'"),
-        "date": (
-            whole or text or pa.types.is_timestamp(kind) or pa.types.is_date(kind),
-            "dates, text or whole numbers are needed",
-        ),
-        "any": (text or _is_list(kind), "text is needed"),
-    }[needed]
-    if not allowed:
-        raise DataError(f"{path}: the column {field.name!r} is of type {kind}, where {say}.")
+def _check_type(path: str, field: pa.Field, kind: Kind | None) -> None:
+    """Checks that a column can hold what it is to hold: values of a kind, or numbers."""
+    if kind is None:
+        if not is_number(field.type) and not is_text(field.type):
+            raise DataError(_other_type(path, field, "numbers or text are needed"))
+    elif not kind.accepts(field.type):
+        raise DataError(_other_type(path, field, kind.needed_type))
 
 
-def _blanked(table: pa.Table, description: TableDescription) -> pa.Table:
+def _other_type(path: str, field: pa.Field, needed: str) -> str:
+    return f"{path}: the column {field.name!r} is of type {field.type}, where {needed}."
+
+
+def with_nulls(table: pa.Table, null_values: tuple[str, ...]) -> pa.Table:
+    """The table with nulls where its text is one of `null_values`."""
     for index, name in enumerate(table.column_names):
         column = table.column(index)
-        if table_values.is_text(column.type) and description.null_values:
+        if is_text(column.type) and null_values:
             array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-            table = table.set_column(
-                index, name, table_rows.blank_out(array, description.null_values)
-            )
+            table = table.set_column(index, name, table_rows.blank_out(array, null_values))
     return table

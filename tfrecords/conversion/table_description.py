@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 from typing import Any, TypeGuard
 
 from tfrecords.errors import DataError
+from tfrecords.kinds import KINDS, Kind
+from tfrecords.kinds.date_part import ISO, PARTS, UNIX
+from tfrecords.kinds.label import Label
+from tfrecords.kinds.number import Number
 
 FORMATS = ("csv", "tsv", "parquet")
 TRANSFORMS = ("none", "log1p")
-KINDS = ("text", "integer", "hexadecimal", "datetime")
-# Number of ids of each part; days of the month and months begin with id 0, weekdays with Monday.
-PARTS = {"hour_of_day": 24, "weekday": 7, "day_of_month": 31, "month": 12}
-ISO, UNIX = "iso", "unix"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,11 @@ class LabelColumn:
                 "can be one of them only."
             )
 
+    @property
+    def meaning(self) -> Label:
+        """What its values mean."""
+        return Label(self.positive_from, self.positive_values, self.negative_values)
+
 
 @dataclasses.dataclass(frozen=True)
 class DenseColumn:
@@ -89,6 +95,11 @@ class DenseColumn:
         _check_name(f"{where} column", self.column)
         _check_choice(f"{where} transform", self.transform, TRANSFORMS)
         _set_number(self, "missing", f"{where} missing")
+
+    @property
+    def meaning(self) -> Number:
+        """What its values mean."""
+        return Number(self.transform, self.missing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +164,7 @@ class CategoricalColumn:
                 "columns; name it otherwise and say column = 'dense'."
             )
         _check_name(f"{where} column", self.column)
-        _check_choice(f"{where} kind", self.kind, KINDS)
+        _check_choice(f"{where} kind", self.kind, tuple(KINDS))
         for name in ("min_count", "vocabulary_size", "hash_buckets", "hotness"):
             _check_count(f"{where} {name}", getattr(self, name))
         _check_choice(f"{where} longer", self.longer, ("error", "cut"))
@@ -165,6 +176,12 @@ class CategoricalColumn:
                 f"{where} longer = 'cut' needs hotness = a number, of the values that are kept."
             )
 
+    @functools.cached_property
+    def meaning(self) -> Kind:
+        """What its values mean."""
+        kind = KINDS[self.kind]
+        return kind(**{name: getattr(self, name) for name in kind.options})
+
     @property
     def many(self) -> bool:
         """Whether a row of the table holds a list of values."""
@@ -175,11 +192,15 @@ class CategoricalColumn:
         """Number of ids where the values are ids below it already; None where they are counted."""
         return PARTS[self.part] if self.part is not None else self.vocabulary_size
 
+    def _check_option(self, where: str, name: str) -> None:
+        if getattr(self, name) is not None and name not in KINDS[self.kind].options:
+            known = tuple(word for word, kind in KINDS.items() if name in kind.options)
+            raise DataError(f"{where} {name} is for kind = {_either(known)}, not {self.kind!r}.")
+
     def _check_datetime(self, where: str) -> None:
+        for name in ("datetime_format", "part"):
+            self._check_option(where, name)
         if self.kind != "datetime":
-            for name in ("datetime_format", "part"):
-                if getattr(self, name) is not None:
-                    raise DataError(f"{where} {name} is for kind = 'datetime', not {self.kind!r}.")
             return
         _check_choice(f"{where} part", self.part, tuple(PARTS))
         if not isinstance(self.datetime_format, str) or not self.datetime_format:
@@ -208,15 +229,8 @@ class CategoricalColumn:
         ]
         if len(ways) > 1:
             raise DataError(f"{where} {ways[0]} and {ways[1]} contradict each other; choose one.")
-        if self.vocabulary_size is not None and self.kind != "integer":
-            raise DataError(
-                f"{where} vocabulary_size says that the values are ids already, so kind must be "
-                f"'integer', not {self.kind!r}."
-            )
-        if self.hash_buckets is not None and self.kind == "hexadecimal":
-            raise DataError(
-                f"{where} hash_buckets needs kind = 'text' or 'integer', not 'hexadecimal'."
-            )
+        for name in ("vocabulary_size", "hash_buckets"):
+            self._check_option(where, name)
         if self.missing is None:
             return
         if self.ids is None:
@@ -374,7 +388,7 @@ def _check_choice(what: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def _either(allowed: tuple[str, ...]) -> str:
     quoted = [repr(value) for value in allowed]
-    return ", ".join(quoted[:-1]) + " or " + quoted[-1]
+    return " or ".join(part for part in (", ".join(quoted[:-1]), quoted[-1]) if part)
 
 
 def _check_count(what: str, value: object) -> None:

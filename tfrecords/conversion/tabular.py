@@ -22,10 +22,7 @@ _ROW_BYTES = 128
 class TabularFormat:
     """Files of rows, as a description says.
 
-    The key of a value is, for text, TensorFlow's 64-bit fingerprint (`tf.fingerprint`), that of the
-    empty text where it is missing; for an integer the value (two's complement), and
-    `table_values.BLANK_INTEGER` where it is missing; for hexadecimal text the number, and
-    `table_values.BLANK_HEXADECIMAL` where it is missing.
+    The key of a value is what its kind says: see `tfrecords.kinds`.
 
     Args:
         description: What the files hold.
@@ -129,6 +126,6 @@ def _input_column(column: CategoricalColumn) -> InputColumn:
     return InputColumn(
         column.name,
         column.hotness,
-        column.hash_buckets if column.hash_buckets is not None else column.ids,
+        column.meaning.size,
         column.min_count,
     )

@@ -12,12 +12,12 @@ from pyarrow import csv
 
 from tfrecords.conversion import text_input
 from tfrecords.conversion.formats import BadRow
-from tfrecords.conversion.table_description import UNIX, CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.json_values import shown
+from tfrecords.kinds.kind import TEXT
 
 _MARK = b"\xef\xbb\xbf"
-_TEXT = pa.dictionary(pa.int32(), pa.binary())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,21 +112,14 @@ def column_types(description: TableDescription) -> dict[str, pa.DataType]:
     """As what Arrow's parser of CSV reads each column that is used."""
     wanted: dict[str, set[pa.DataType]] = {name: set() for name in description.used}
     label = description.label
-    wanted[label.column].add(_TEXT if label.positive_values else pa.float64())
+    wanted[label.column].add(TEXT if label.positive_values else pa.float64())
     for dense in description.dense:
         wanted[dense.column].add(pa.float64())
     for column in description.categorical:
-        wanted[column.column].add(_type(column))
+        several = column.separator is not None
+        wanted[column.column].add(pa.binary() if several else column.meaning.csv_type)
     # A column that is needed in two ways is read as text.
     return {name: next(iter(of)) if len(of) == 1 else pa.binary() for name, of in wanted.items()}
-
-
-def _type(column: CategoricalColumn) -> pa.DataType:
-    if column.separator is not None or column.kind == "hexadecimal":
-        return pa.binary()
-    if column.kind == "integer" or column.datetime_format == UNIX:
-        return pa.int64()
-    return _TEXT
 
 
 def parse_lines(lines: Lines, description: TableDescription) -> pa.Table | None:

@@ -16,7 +16,7 @@ CONVERT = "tfrecords.convert --schema={clicks.toml} --output_dir={out} --input="
 CRITEO = "tfrecords.convert_criteo --output_dir={out} --input="
 RATINGS = "tfrecords.leave_one_out --evaluation_negatives=9 --output_dir={out} --input="
 DESCRIBE = "tfrecords.convert --describe="
-PARQUET = "tf_dlrm.train --data=parquet --data_dir={parquet} --data_schema={parquet.toml}"
+PARQUET = "tf_dlrm.train --data=table --data_dir={parquet} --data_schema={parquet.toml}"
 PARQUET += " --embedding_dim=4 --bottom_mlp=8,4 --top_mlp=8,1 --batch_size=64"
 INPUTS = {CONVERT: "clicks.csv", CRITEO: "criteo.txt", RATINGS: "ratings.csv"}
 
@@ -234,7 +234,6 @@ _PARTS = {
 @pytest.mark.parametrize("split", ["train", "evaluation"])
 @pytest.mark.parametrize("edit", _PARTS)
 def test_the_bytes_of_a_parquet_file(refused, place, split, edit):
-    pytest.importorskip("tensorflow_io")
     path = pathlib.Path(place("{parquet}")) / split / "part-0.parquet"
     path.write_bytes(_PARTS[edit](path.read_bytes()))
     refused(*shlex.split(PARQUET), words=[split, "part-0.parquet"])
@@ -264,7 +263,6 @@ _COLUMNS = {
 
 @pytest.mark.parametrize("edit", _COLUMNS)
 def test_the_columns_of_a_parquet_file(refused, place, edit):
-    pytest.importorskip("tensorflow_io")
     path = pathlib.Path(place("{parquet}")) / "train/part-0.parquet"
     pa.parquet.write_table(_COLUMNS[edit](pa.parquet.read_table(path)), path)
     words = {"labels alike": "label", "no rows": "train"}.get(edit, "part-0.parquet")

@@ -134,6 +134,12 @@ def expected(files, columns, options):
 
     if options.split == "none":
         splits = {"train": numbers}
+    elif options.split == "files":
+        names = ["evaluation"] * options.held_out_files[0] + ["test"] * options.held_out_files[1]
+        names = ["train"] * (len(files) - len(names)) + names
+        splits = {name: [] for name in names}
+        for n in numbers:
+            splits[names[rows[n][0]]].append(n)
     else:
         if options.tuning:
             numbers, _ = hold_out(numbers, last)
@@ -234,10 +240,21 @@ def conversions(draw):
     file = st.lists(st.one_of(row, row, row, st.just("bad")), min_size=1, max_size=25)
     files = draw(st.lists(file, min_size=1, max_size=4))
     reference = draw(st.booleans())
+    splits = ["none", "last_seventh", "last_day", "0.3"]
+    held_out = (0, 0)
+    if len(files) > 1:
+        splits.append("files")
+        held_out = draw(
+            st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(
+                lambda held: 0 < sum(held) < len(files)
+            )
+        )
+    split = draw(st.sampled_from(splits))
     options = Options(
         min_count=1 if reference else draw(st.integers(1, 3)),
         vocabulary="all" if reference else draw(st.sampled_from(["train", "all"])),
-        split=draw(st.sampled_from(["none", "last_seventh", "last_day", "0.3"])),
+        split=split,
+        held_out_files=held_out if split == "files" else (0, 0),
         shuffle=draw(st.sampled_from(["none", "day", "total"])),
         seed=draw(st.integers(0, 3)),
         reference=reference,
@@ -248,7 +265,7 @@ def conversions(draw):
         multi_hot=(3, 2) if multi_hot else (),
         multi_hot_distribution=draw(st.sampled_from(["uniform", "pareto"])),
     )
-    if options.split != "none" and draw(st.booleans()):
+    if options.split not in ("none", "files") and draw(st.booleans()):
         options = dataclasses.replace(options, tuning=True)
     return files, JsonLines(columns, draw(st.integers(1, 9))), options, draw(st.booleans())
 
@@ -325,6 +342,9 @@ _CASES = {
     "sevenths": {"shuffle": "day", "seed": 4, "keep_negatives": 0.7},
     "total": {"shuffle": "total", "seed": 1, "min_count": 3, "vocabulary": "all"},
     "tuning": {"tuning": True, "split": "last_day", "min_count": 2, "vocabulary": "all"},
+    "files": {"split": "files", "held_out_files": (1, 1), "min_count": 2, "shuffle": "day"},
+    "files, all counted": {"split": "files", "held_out_files": (0, 2), "vocabulary": "all"},
+    "files, sampled": {"split": "files", "held_out_files": (2, 0), "keep_negatives": 0.5},
     "uniform": {"multi_hot": (3, 2), "seed": 5, "min_count": 2},
     "pareto": {"multi_hot": (4, 3), "seed": 6, "multi_hot_distribution": "pareto"},
 }

@@ -254,13 +254,16 @@ _DATE = 'kind = "datetime", datetime_format = "iso", part = "weekday"'
         (_c("min_count = 0"), r"min_count must be a whole number of at least 1, not 0"),
         (_c("min_count = true"), r"min_count must be a whole number of at least 1, not True"),
         (_c('kind = "integer", vocabulary_size = 1.5'), "vocabulary_size must be a whole number"),
-        (_c("vocabulary_size = 5"), "kind must be 'integer', not 'text'"),
+        (_c("vocabulary_size = 5"), "vocabulary_size is for kind = 'integer', not 'text'"),
         (
             _c('kind = "integer", vocabulary_size = 5, hash_buckets = 2'),
             "vocabulary_size and hash_buckets contradict each other",
         ),
         (_c("hash_buckets = 5, min_count = 2"), "hash_buckets and min_count contradict"),
-        (_c('kind = "hexadecimal", hash_buckets = 5'), "hash_buckets needs kind = 'text' or"),
+        (
+            _c('kind = "hexadecimal", hash_buckets = 5'),
+            "hash_buckets is for kind = 'text' or 'integer', not",
+        ),
         (_c('hotness = "many"'), "hotness must be a whole number of at least 1, or 'any'"),
         (_c("hotness = 3"), "hotness needs separator"),
         (_c('separator = ""'), "separator must be the text between two values"),

@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 
 from tfrecords.conversion.description_file import from_toml, load
 from tfrecords.conversion.table_description import CategoricalColumn
-from tfrecords.conversion.table_values import (
-    BLANK_HEXADECIMAL,
-    BLANK_INTEGER,
-    fingerprints,
-    keys,
-)
 from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
+from tfrecords.kinds import Hexadecimal, Integer, Text
 
 _TOML = """
 format = "{format}"
@@ -418,6 +413,8 @@ def test_all_rows_bad(parse):
         *(" 5", "5 ", "\t5", "+5", "-5", "0x1F", "0X1f", "-0x1F", "1_0", "", " ", "5.0", "٣", "-0"),
         *("007", ".5", "5.", ".", "1e5", "1E-5", "+1.5", "1.5f", "0x1p3", "e5", "inf", "-nan"),
         *("99999999999999999999", "9223372036854775807", "1e400", "1e-400", "1d5", "0xfffffffffff"),
+        *("0" * 25 + "7", "-" + "0" * 20 + "12", "0x7fffffffffffffff", "0xffffffffffffffff"),
+        *("0x8000000000000000", "0x0ffffffffffffffff", "0009223372036854775808"),
     ],
 )
 @pytest.mark.parametrize("kind", ["integer", "none"])
@@ -488,9 +485,8 @@ def test_fingerprints_never_change():
     published["2applefalse"] = 2794438866806483259
     texts = pa.array(list(published), pa.string())
     expected = [number % 2**64 for number in published.values()]
-    assert fingerprints(texts).tolist() == expected
-    column = CategoricalColumn("c", "c", hash_buckets=1000)
-    buckets = keys(texts, column, None).tolist()
+    assert Text().keys(texts, None).tolist() == expected
+    buckets = CategoricalColumn("c", "c", hash_buckets=1000).meaning.keys(texts, None).tolist()
     assert buckets == [number % 1000 for number in expected]
 
 
@@ -609,7 +605,7 @@ def test_columns_and_description():
     described = format.describe()
     assert described["name"] == "mine"
     assert TabularFormat(from_toml(described["description"], "d")).columns == format.columns
-    assert (BLANK_INTEGER, BLANK_HEXADECIMAL) == (2**63, 2**32)
+    assert (Integer().blank, Hexadecimal().blank) == (2**63, 2**32)
 
 
 def test_avazu(tmp_path):

@@ -11,7 +11,14 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import Block
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import Lookup, RowGradients, RowIds, Tables
+from tf_dlrm.embeddings.lookup import (
+    Lookup,
+    RowGradients,
+    RowIds,
+    StoreBags,
+    StoreGradients,
+    Tables,
+)
 from tf_dlrm.embeddings.optimizers import Frozen
 from tf_dlrm.embeddings.plan import whole_plan
 from tf_dlrm.embeddings.row_format import RowFormat, row_format
@@ -99,16 +106,21 @@ class FrozenPlacement(Tables):
         """The bytes of all tables once they have rows."""
         return sum(shard.rows * self.format.row_bytes(shard.dim) for shard in self.shards)
 
-    def read(self, wanted: Sequence[RowIds]) -> tuple[list[tf.Tensor], list[Any]]:
+    def read(
+        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
+    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
         """See `Tables.read`."""
-        rows = [
-            self.format.decode(tf.gather(stack.on().variable, ids), stack.dim)
-            for stack, ids in wanted
-        ]
-        return rows, [None] * len(rows)
+        del pooled
+        encoded = [(stack, tf.gather(stack.on().variable, ids)) for stack, ids in wanted]
+        return [(self.format.decode(rows, stack.dim), None) for stack, rows in encoded], []
 
     def write(
-        self, updates: Sequence[RowGradients], step: tf.Tensor, finite: tf.Tensor, kernels: bool
+        self,
+        rows: Sequence[RowGradients],
+        pooled: Sequence[StoreGradients],
+        step: tf.Tensor,
+        finite: tf.Tensor,
+        kernels: bool,
     ) -> tf.Tensor:
         """Is never called: see `_check_trained`."""
         raise NotImplementedError

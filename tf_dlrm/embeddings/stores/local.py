@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
-from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.kernels.choice import are_allowed
-from tf_dlrm.embeddings.lookup import RowGradients, RowIds, Tables, logical_tables, none_unless
+from tf_dlrm.embeddings.lookup import (
+    RowGradients,
+    RowIds,
+    StoreBags,
+    StoreGradients,
+    Tables,
+    joined,
+    logical_tables,
+    none_unless,
+)
 from tf_dlrm.embeddings.plan import whole_plan
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
 
@@ -38,46 +46,52 @@ class LocalPlacement(Tables):
         stacks = make_stacks(features, whole_plan(features), on_devices({0: None}))
         super().__init__(features, stacks, logical_tables(features, stacks, seed))
 
-    def read(self, wanted: Sequence[RowIds]) -> tuple[list[tf.Tensor], list[Any]]:
-        """See `Tables.read`."""
-        return [tf.gather(stack.on().variable, ids) for stack, ids in wanted], [None] * len(wanted)
-
-    def write(
-        self, updates: Sequence[RowGradients], step: tf.Tensor, finite: tf.Tensor, kernels: bool
-    ) -> tf.Tensor:
-        """See `Tables.write`."""
-        for stack, ids, gradients, _ in updates:
-            ids, gradients = none_unless(finite, ids, gradients)
-            stack.on().update(ids, gradients, step, kernels)
-        return finite
-
-    def pooled(self, stack: Stack, bags: Mapping[str, Bags]) -> dict[str, tf.Tensor] | None:
-        """See `Tables.pooled`: the kernels."""
+    def pools(self, stack: Stack, bags: Mapping[str, Bags]) -> Collection[str]:
+        """See `Tables.pools`: all, where there are kernels."""
         shard = stack.on()
         if not are_allowed() or not native.are_used(shard.optimizer, shard.variable.device):
-            return None
-        if len({id(entry.batch) for entry in bags.values()}) > 1:
-            return None
-        return native.lookup(shard.variable, stack.features, bags)
+            return ()
+        return () if len({id(entry.batch) for entry in bags.values()}) > 1 else bags
 
-    def update_pooled(
+    def read(
+        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
+    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+        """See `Tables.read`; one operation for each stack."""
+        return (
+            [(tf.gather(stack.on().variable, ids), None) for stack, ids in wanted],
+            [
+                (native.lookup(stack.on().variable, features, bags), None)
+                for stack, features, bags in pooled
+            ],
+        )
+
+    def write(
         self,
-        stack: Stack,
-        features: Sequence[StackedFeature],
-        bags: Mapping[str, Bags],
-        gradients: Mapping[str, tf.Tensor],
+        rows: Sequence[RowGradients],
+        pooled: Sequence[StoreGradients],
         step: tf.Tensor,
         finite: tf.Tensor,
-    ) -> None:
-        """See `Tables.update_pooled`."""
-        shard = stack.on()
-        native.update(
-            shard.optimizer,
-            shard.variable,
-            shard.slots,
-            features,
-            bags,
-            gradients,
-            step,
-            finite,
-        )
+        kernels: bool,
+    ) -> tf.Tensor:
+        """See `Tables.write`; one operation for each stack."""
+        for stack in self.stacks:
+            of_rows = [own for own in rows if own.stack is stack]
+            of_bags = [own for own in pooled if own.stack is stack]
+            shard = stack.on()
+            if len(of_bags) == 1 and not of_rows:
+                ((_, features, bags, gradients, _),) = of_bags
+                native.update(
+                    shard.optimizer,
+                    shard.variable,
+                    shard.slots,
+                    [f for f in features if f.name in gradients],
+                    bags,
+                    gradients,
+                    step,
+                    finite,
+                )
+            elif of_rows or of_bags:
+                found = joined([*of_rows, *(own.of_rows() for own in of_bags)])
+                ids, gradient = none_unless(finite, found.ids, found.gradients)
+                shard.update(ids, gradient, step, kernels)
+        return finite

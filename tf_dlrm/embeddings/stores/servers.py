@@ -8,7 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import RowGradients, RowIds, Tables, logical_tables, none_unless
+from tf_dlrm.embeddings.lookup import (
+    RowGradients,
+    RowIds,
+    StoreBags,
+    StoreGradients,
+    Tables,
+    logical_tables,
+    none_unless,
+)
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
 from tf_dlrm.embeddings.stack import make_stacks, on_devices
 from tf_dlrm.embeddings.tables import update_counter
@@ -66,25 +74,32 @@ class ParameterServerPlacement(Tables):
             counter = update_counter()
         super().__init__(features, stacks, logical_tables(features, stacks, seed, [counter]))
 
-    def read(self, wanted: Sequence[RowIds]) -> tuple[list[tf.Tensor], list[Any]]:
+    def read(
+        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
+    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
         """See `Tables.read`; one gather for each stack and server."""
-        unique = [tf.unique(ids) for _, ids in wanted]
-        rows = [
-            tf.gather(stack.gather(of_stack.y), of_stack.idx)
-            for (stack, _), of_stack in zip(wanted, unique, strict=True)
-        ]
-        return rows, unique
+        del pooled
+        found = []
+        for stack, ids in wanted:
+            unique = tf.unique(ids)
+            found.append((tf.gather(stack.gather(unique.y), unique.idx), unique))
+        return found, []
 
     def write(
-        self, updates: Sequence[RowGradients], step: tf.Tensor, finite: tf.Tensor, kernels: bool
+        self,
+        rows: Sequence[RowGradients],
+        pooled: Sequence[StoreGradients],
+        step: tf.Tensor,
+        finite: tf.Tensor,
+        kernels: bool,
     ) -> tf.Tensor:
         """See `Tables.write`; each server updates those of the different rows that it holds."""
-        del kernels
-        for stack, ids, gradients, unique in updates:
-            rows, index = unique or tf.unique(ids)
-            summed = tf.math.unsorted_segment_sum(gradients, index, tf.size(rows))
-            rows, summed = none_unless(finite, rows, summed)
-            route = stack.route(rows)
+        del pooled, kernels
+        for stack, ids, gradients, residual in rows:
+            unique, index = residual or tf.unique(ids)
+            summed = tf.math.unsorted_segment_sum(gradients, index, tf.size(unique))
+            unique, summed = none_unless(finite, unique, summed)
+            route = stack.route(unique)
             count = len(stack.shards)
             rows_of = tf.dynamic_partition(route.row, route.device, count)
             values_of = tf.dynamic_partition(summed, route.device, count)
