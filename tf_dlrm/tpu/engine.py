@@ -16,7 +16,7 @@ from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.tables import ROWS, Table
-from tf_dlrm.internals import rows_from_tpu, rows_to_tpu
+from tf_dlrm.internals import rows_from_tpu, rows_to_tpu, variables_on_hosts
 from tf_dlrm.tpu.config import feature_configs
 from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import (
@@ -192,8 +192,7 @@ class EmbeddingUnitEngine:
         self.variables: list[tf.Variable] = []
         self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
-            # No public name leads to them while a TPU has the tables.
-            made = self._embedding._variables[table.name]
+            made = variables_on_hosts(self._embedding, table.name)
             parts = {k: _host_parts(made[name].variables) for k, name in tpu_names(table).items()}
             self.variables += [c for found in parts.values() for part in found for c in part.copies]
             self.tables.append(PartedTable(table, parts, self._from_tpu, self._before_write))
