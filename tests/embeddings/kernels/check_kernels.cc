@@ -68,10 +68,25 @@ struct Numbers {
   double w, first, second;
 };
 
+struct Given {
+  float rate, epsilon, beta_1, beta_2, power, l1, l2, beta;
+
+  // In the order of the fields of the class in Python.
+  Rates Of(Kind kind) const {
+    switch (kind) {
+      case Kind::kSGD: return {rate, {}};
+      case Kind::kAdagrad:
+      case Kind::kRowWiseAdagrad: return {rate, {7, epsilon}};
+      case Kind::kLazyAdam: return {rate, {beta_1, beta_2, epsilon}};
+      default: return {rate, {-power, l1, l2, 7, beta}};
+    }
+  }
+};
+
 // The rules over doubles, apart from those of the kernels.
-Numbers Updated(Kind kind, const Rates& r, Numbers n, double g, double mean_square) {
+Numbers Updated(Kind kind, const Given& r, Numbers n, double g, double mean_square) {
   switch (kind) {
-    case Kind::kSgd: return {n.w - r.rate * g, 0, 0};
+    case Kind::kSGD: return {n.w - r.rate * g, 0, 0};
     case Kind::kAdagrad:
     case Kind::kRowWiseAdagrad: {
       const double total = n.first + (kind == Kind::kAdagrad ? g * g : mean_square);
@@ -98,7 +113,7 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, bool half, int
            int64_t most) {
   const int64_t first_rows = 37, second_rows = 300, rows = first_rows + second_rows;
   const bool row_wise = kind == Kind::kRowWiseAdagrad;
-  const int slots = kind == Kind::kSgd ? 0 : kind <= Kind::kRowWiseAdagrad ? 1 : 2;
+  const int slots = kind == Kind::kSGD ? 0 : kind <= Kind::kRowWiseAdagrad ? 1 : 2;
   std::vector<float> table(rows * dim);
   std::vector<uint16_t> half_table(rows * dim);
   for (int64_t i = 0; i < rows * dim; ++i) {
@@ -108,7 +123,7 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, bool half, int
   std::vector<float> first(slots > 0 ? rows * (row_wise ? 1 : dim) : 0);
   std::vector<float> second(slots > 1 ? rows * dim : 0);
   for (float& value : first) value = 0.25f + std::fabs(Real());
-  for (float& value : second) value = kind == Kind::kFtrl ? Real() : 0.25f + std::fabs(Real());
+  for (float& value : second) value = kind == Kind::kFTRL ? Real() : 0.25f + std::fabs(Real());
   const std::vector<float> before = table, first_before = first, second_before = second;
   Tables tables{half ? static_cast<void*>(half_table.data()) : table.data(), half,
                 slots > 0 ? first.data() : nullptr, slots > 1 ? second.data() : nullptr,
@@ -177,7 +192,8 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, bool half, int
     }
   }
   // Large ones, so that a number in the wrong place is a wrong row.
-  const Rates rates{0.3f, 0.4f, 0.6f, 0.7f, power, 0.5f, 0.8f, 0.9f};
+  const Given given{0.3f, 0.4f, 0.6f, 0.7f, power, 0.5f, 0.8f, 0.9f};
+  const Rates rates = given.Of(kind);
   if (path.update(kind, tables, rates, features, bags, 4, Threads).feature != -1) {
     Fail("outside", 0, -1);
   }
@@ -188,7 +204,7 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, bool half, int
       const int64_t i = row * dim + d, of_slot = row_wise ? row : i;
       Numbers wanted{before[i], slots > 0 ? first_before[of_slot] : 0.0,
                      slots > 1 ? second_before[i] : 0.0};
-      if (touched[row]) wanted = Updated(kind, rates, wanted, sums[i], squares / dim);
+      if (touched[row]) wanted = Updated(kind, given, wanted, sums[i], squares / dim);
       const double found = half ? FromHalf(half_table[i]) : table[i];
       if (!touched[row] && found != wanted.w) Fail("row without an id", found, wanted.w);
       CompareRow(found, wanted.w, half);

@@ -38,7 +38,7 @@ def _arguments():
     }, table
 
 
-_SLOT = {"kind": "Adagrad", "gradients": [tf.ones([2, 1])] * 2, "numbers": tf.ones(8)}
+_SLOT = {"kind": "Adagrad", "gradients": [tf.ones([2, 1])] * 2, "numbers": tf.ones(3)}
 
 
 def _list(name, *values):
@@ -141,6 +141,23 @@ def test_a_slot_that_does_not_fit_its_table_is_named(ops, slot):
     arguments, _ = _arguments()
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"A slot of a table \[5,1\] must be"):
         ops.tf_dlrm_update(slots=[_variable(slot).handle], **_SLOT, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kind": "Adam"}, "There is no kernel for Adam"),
+        ({"kind": "LazyAdam"}, r"LazyAdam has not 1 slot\(s\)"),
+        ({"numbers": tf.ones(8)}, "the rate and 2 numbers of Adagrad, but there are 8"),
+        ({"numbers": tf.ones(0)}, "the rate and 2 numbers of Adagrad, but there are 0"),
+    ],
+)
+def test_an_optimizer_that_is_none_or_has_not_its_numbers_is_refused(ops, wrong, message):
+    arguments, table = _arguments()
+    slot = _variable(tf.ones([5, 1]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ops.tf_dlrm_update(slots=[slot.handle], **_SLOT | wrong, **arguments)
+    np.testing.assert_array_equal(table[:, 0], np.arange(5))
 
 
 def test_a_table_that_is_its_own_slot_is_refused_and_does_not_wait_for_itself(ops):

@@ -409,12 +409,10 @@ inline Outside Update(Kind kind, const Tables& t, const Rates& rates,
   for_each(partitions, (count / partitions + 1) * (t.dim + 32) / 2, [&](int64_t p) {
     const Partition part = entries.partition(p);
     switch (kind) {
-      case Kind::kSgd: return UpdatePartition<Sgd>(t, rates, part, bits, blocks);
-      case Kind::kAdagrad: return UpdatePartition<Adagrad>(t, rates, part, bits, blocks);
-      case Kind::kRowWiseAdagrad:
-        return UpdatePartition<RowWiseAdagrad>(t, rates, part, bits, blocks);
-      case Kind::kLazyAdam: return UpdatePartition<LazyAdam>(t, rates, part, bits, blocks);
-      case Kind::kFtrl: return UpdatePartition<Ftrl>(t, rates, part, bits, blocks);
+#define TF_DLRM_UPDATE(name, slots, row_wise, numbers) \
+  case Kind::k##name: return UpdatePartition<name>(t, rates, part, bits, blocks);
+      TF_DLRM_OPTIMIZERS(TF_DLRM_UPDATE)
+#undef TF_DLRM_UPDATE
     }
   });
   return Outside{};

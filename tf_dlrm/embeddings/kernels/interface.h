@@ -9,7 +9,42 @@
 
 namespace tf_dlrm::tables {
 
-enum class Kind { kSgd, kAdagrad, kRowWiseAdagrad, kLazyAdam, kFtrl };
+// Every optimizer: its name, which is that of its class in Python and of its rule in rules.h, how
+// many slots it has, whether the first is one number a row, and how many numbers its class has
+// beside the learning rate. A new one is a rule and a line here.
+#define TF_DLRM_OPTIMIZERS(X)   \
+  X(SGD, 0, false, 0)           \
+  X(Adagrad, 1, false, 2)       \
+  X(RowWiseAdagrad, 1, true, 2) \
+  X(LazyAdam, 2, false, 3)      \
+  X(FTRL, 2, false, 5)
+
+#define TF_DLRM_KIND(name, slots, row_wise, numbers) k##name,
+enum class Kind { TF_DLRM_OPTIMIZERS(TF_DLRM_KIND) };
+#undef TF_DLRM_KIND
+
+constexpr int kMostSlots = 2, kMostNumbers = 8;
+
+struct Optimizer {
+  const char* name;
+  int slots;
+  bool row_wise;
+  int numbers;
+};
+
+// As `Kind` numbers them.
+#define TF_DLRM_OPTIMIZER(name, slots, row_wise, numbers) Optimizer{#name, slots, row_wise, numbers},
+inline constexpr Optimizer kOptimizers[] = {TF_DLRM_OPTIMIZERS(TF_DLRM_OPTIMIZER)};
+#undef TF_DLRM_OPTIMIZER
+
+constexpr bool FitIn() {
+  for (const Optimizer& one : kOptimizers) {
+    if (one.slots > kMostSlots || one.numbers > kMostNumbers) return false;
+  }
+  return true;
+}
+static_assert(FitIn(), "An optimizer has more slots or numbers than there is place for.");
+
 enum class Combiner { kSum, kMean, kSqrtn };
 
 // Bits of a float of 16: the upper half of a float of 32.
@@ -28,9 +63,10 @@ struct Tables {
   bool row_wise;  // whether the first slot is one number a row
 };
 
-// Numbers of the optimizer; each uses some.
+// The rate of an update, and the numbers of the optimizer in the order of its class's fields.
 struct Rates {
-  float rate, epsilon, beta_1, beta_2, power, l1, l2, beta;
+  float rate;
+  float numbers[kMostNumbers];
 };
 
 // The ids of one feature: bag b has those from Begin(b) up to Begin(b + 1).

@@ -94,13 +94,13 @@ def update(
     """
     if isinstance(optimizer, Frozen):
         return
-    numbers = _numbers(optimizer, step)
+    rate = optimizer.rate(step)
     _ops().tf_dlrm_update(
         table=table.handle,
         slots=[slots[spec.name].handle for spec in optimizer.slots],
         gradients=[gradients[f.name] for f in features],
         # A rate that is no number updates nothing.
-        numbers=tf.stack([tf.where(wanted, numbers[0], math.nan), *numbers[1:]]),
+        numbers=tf.stack([tf.where(wanted, rate, math.nan), *optimizer.numbers().values()]),
         kind=type(optimizer).__name__,
         **_inputs(features, bags),
     )
@@ -164,15 +164,6 @@ def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dic
         "names": [f.name for f in features],
         "tables": [f.table.name for f in features],
     }
-
-
-def _numbers(optimizer: Optimizer, step: tf.Tensor) -> Sequence[Any]:
-    """Returns rate, epsilon, beta_1, beta_2, power, l1, l2 and beta; 0 where there is none."""
-    own = optimizer.numbers()
-    names = ("epsilon", "beta_1", "beta_2", "learning_rate_power", "l1", "l2", "beta")
-    numbers = [tf.constant(own.get(name, 0.0), tf.float32) for name in names]
-    numbers[3] = -numbers[3]
-    return [optimizer.rate(step), *numbers]
 
 
 def _ops() -> Any:

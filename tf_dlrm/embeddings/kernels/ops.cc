@@ -137,13 +137,13 @@ class UpdateOp : public OpKernel {
     std::string kind;
     OP_REQUIRES_OK(context, context->GetAttr("kind", &kind));
     OP_REQUIRES_OK(context, context->GetAttr("S", &slot_count_));
-    const std::vector<std::string> kinds = {"SGD", "Adagrad", "RowWiseAdagrad", "LazyAdam", "FTRL"};
-    const auto found = std::find(kinds.begin(), kinds.end(), kind);
-    OP_REQUIRES(context, found != kinds.end(),
+    const auto found = std::find_if(std::begin(kOptimizers), std::end(kOptimizers),
+                                    [&](const Optimizer& one) { return kind == one.name; });
+    OP_REQUIRES(context, found != std::end(kOptimizers),
                 InvalidArgument("There is no kernel for ", kind, "."));
-    kind_ = static_cast<Kind>(found - kinds.begin());
-    const std::vector<int> slots = {0, 1, 1, 2, 2};
-    OP_REQUIRES(context, slot_count_ == slots[found - kinds.begin()],
+    kind_ = static_cast<Kind>(found - kOptimizers);
+    optimizer_ = *found;
+    OP_REQUIRES(context, slot_count_ == optimizer_.slots,
                 InvalidArgument(kind, " has not ", slot_count_, " slot(s)."));
   }
 
@@ -166,14 +166,14 @@ class UpdateOp : public OpKernel {
     OP_REQUIRES_OK(context, TablesOf(*variables[0]->tensor(), layout_, &tables));
     for (int k = 0; k < slot_count_; ++k) {
       Tensor* slot = variables[1 + k]->tensor();
-      const bool row_wise = kind_ == Kind::kRowWiseAdagrad;
+      const bool row_wise = k == 0 && optimizer_.row_wise;
       OP_REQUIRES(context, IsSlot(*slot, *variables[0]->tensor(), row_wise),
                   InvalidArgument("A slot of a table ", variables[0]->tensor()->shape().DebugString(),
                                   " must be float32 [rows", row_wise ? "" : ", dim", "], but is ",
                                   tensorflow::DataTypeString(slot->dtype()), " ",
                                   slot->shape().DebugString(), "."));
       (k == 0 ? tables.first_slot : tables.second_slot) = slot->flat<float>().data();
-      tables.row_wise = row_wise;
+      tables.row_wise = optimizer_.row_wise;
     }
     Features features;
     OP_REQUIRES_OK(context, features.Read(context, layout_));
@@ -188,10 +188,12 @@ class UpdateOp : public OpKernel {
     }
     const Tensor* given;
     OP_REQUIRES_OK(context, context->input("numbers", &given));
-    OP_REQUIRES(context, given->NumElements() == 8,
-                InvalidArgument("There must be 8 numbers of the optimizer."));
+    OP_REQUIRES(context, given->NumElements() == 1 + optimizer_.numbers,
+                InvalidArgument("There must be the rate and ", optimizer_.numbers, " numbers of ",
+                                optimizer_.name, ", but there are ", given->NumElements(), "."));
     const auto n = given->flat<float>();
-    const Rates rates{n(0), n(1), n(2), n(3), n(4), n(5), n(6), n(7)};
+    Rates rates{n(0), {}};
+    std::copy(n.data() + 1, n.data() + n.size(), rates.numbers);
     if (std::isnan(rates.rate)) return;  // so Python says that no row is to be updated
     const int threads = context->device()->tensorflow_cpu_worker_threads()->num_threads;
     OP_REQUIRES_OK(context, Complaint(layout_, ChosenPath().update(
@@ -201,7 +203,8 @@ class UpdateOp : public OpKernel {
 
  private:
   Layout layout_;
-  Kind kind_ = Kind::kSgd;
+  Kind kind_ = Kind::kSGD;
+  Optimizer optimizer_ = kOptimizers[0];
   int slot_count_ = 0;
 };
 

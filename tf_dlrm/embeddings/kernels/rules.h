@@ -41,7 +41,7 @@ struct Row {
   int64_t columns() const { return D != 0 ? D : dim; }
 };
 
-struct Sgd {
+struct SGD {
   template <typename T, int64_t D>
   static void Apply(const Rates& r, const Row<T, D>& row, const float* __restrict g) {
     T* __restrict w = row.w;
@@ -52,12 +52,13 @@ struct Sgd {
 struct Adagrad {
   template <typename T, int64_t D>
   static void Apply(const Rates& r, const Row<T, D>& row, const float* __restrict g) {
+    const float epsilon = r.numbers[1];  // after the first value of the accumulator
     T* __restrict w = row.w;
     float* __restrict a = row.first;
     for (int64_t d = 0; d < row.columns(); ++d) {
       const float total = a[d] + g[d] * g[d];
       a[d] = total;
-      Store(Load(w[d]) - r.rate * g[d] / (std::sqrt(total) + r.epsilon), &w[d]);
+      Store(Load(w[d]) - r.rate * g[d] / (std::sqrt(total) + epsilon), &w[d]);
     }
   }
 };
@@ -65,6 +66,7 @@ struct Adagrad {
 struct RowWiseAdagrad {
   template <typename T, int64_t D>
   static void Apply(const Rates& r, const Row<T, D>& row, const float* __restrict g) {
+    const float epsilon = r.numbers[1];  // after the first value of the accumulator
     T* __restrict w = row.w;
     constexpr int kLanes = 16;
     float lanes[kLanes] = {};  // a fixed order of summation that vectorizes
@@ -77,7 +79,7 @@ struct RowWiseAdagrad {
     for (int k = 0; k < kLanes; ++k) squares += lanes[k];
     const float total = *row.first + squares / dim;
     *row.first = total;
-    const float factor = r.rate / (std::sqrt(total) + r.epsilon);
+    const float factor = r.rate / (std::sqrt(total) + epsilon);
     for (int64_t d = 0; d < dim; ++d) Store(Load(w[d]) - factor * g[d], &w[d]);
   }
 };
@@ -85,35 +87,37 @@ struct RowWiseAdagrad {
 struct LazyAdam {
   template <typename T, int64_t D>
   static void Apply(const Rates& r, const Row<T, D>& row, const float* __restrict g) {
+    const float beta_1 = r.numbers[0], beta_2 = r.numbers[1], epsilon = r.numbers[2];
     T* __restrict w = row.w;
     float* __restrict m = row.first;
     float* __restrict v = row.second;
     for (int64_t d = 0; d < row.columns(); ++d) {
-      const float first = r.beta_1 * m[d] + (1 - r.beta_1) * g[d];
-      const float second = r.beta_2 * v[d] + (1 - r.beta_2) * g[d] * g[d];
+      const float first = beta_1 * m[d] + (1 - beta_1) * g[d];
+      const float second = beta_2 * v[d] + (1 - beta_2) * g[d] * g[d];
       m[d] = first;
       v[d] = second;
-      Store(Load(w[d]) - r.rate * first / (std::sqrt(second) + r.epsilon), &w[d]);
+      Store(Load(w[d]) - r.rate * first / (std::sqrt(second) + epsilon), &w[d]);
     }
   }
 };
 
-struct Ftrl {
+struct FTRL {
   template <typename T, int64_t D>
   static void Apply(const Rates& r, const Row<T, D>& row, const float* __restrict g) {
+    const float power = -r.numbers[0], l1 = r.numbers[1], l2 = r.numbers[2], beta = r.numbers[4];
     T* __restrict w = row.w;
     float* __restrict n = row.first;
     float* __restrict z = row.second;
     for (int64_t d = 0; d < row.columns(); ++d) {
       const float total = n[d] + g[d] * g[d];
-      const float before = r.power == 0.5f ? std::sqrt(n[d]) : std::pow(n[d], r.power);
-      const float after = r.power == 0.5f ? std::sqrt(total) : std::pow(total, r.power);
+      const float before = power == 0.5f ? std::sqrt(n[d]) : std::pow(n[d], power);
+      const float after = power == 0.5f ? std::sqrt(total) : std::pow(total, power);
       const float linear = z[d] + g[d] - (after - before) / r.rate * Load(w[d]);
-      const float denominator = (after + r.beta) / r.rate + 2 * r.l2;
+      const float denominator = (after + beta) / r.rate + 2 * l2;
       n[d] = total;
       z[d] = linear;
-      const float shrunk = (std::copysign(r.l1, linear) - linear) / denominator;
-      Store(std::fabs(linear) > r.l1 ? shrunk : 0.0f, &w[d]);
+      const float shrunk = (std::copysign(l1, linear) - linear) / denominator;
+      Store(std::fabs(linear) > l1 ? shrunk : 0.0f, &w[d]);
     }
   }
 };
