@@ -22,7 +22,7 @@ from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import (
     DealtLayout,
     DealtTable,
-    Part,
+    HeldRows,
     PartedTable,
 )
 
@@ -130,7 +130,7 @@ class HostEngine:
             self._variables[table.name] = own
             self.variables += own.values()
             self.row_variables.append(own[ROWS])
-            parts = {k: [Part((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
+            parts = {k: [HeldRows((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
             self.tables.append(PartedTable(table, parts))
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
@@ -228,11 +228,11 @@ class EmbeddingUnitEngine:
         self._ahead = "host"
 
 
-def _host_parts(variables: Sequence[tf.Variable]) -> list[Part]:
+def _host_parts(variables: Sequence[tf.Variable]) -> list[HeldRows]:
     """Describes variables of consecutive rows, one on each host."""
     parts, first = [], 0
     for variable in variables:
-        parts.append(Part((variable,), 0, first, variable.shape[0]))
+        parts.append(HeldRows((variable,), 0, first, variable.shape[0]))
         first += variable.shape[0]
     return parts
 

@@ -11,7 +11,7 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.stack import group_tables
 from tf_dlrm.embeddings.tables import ROWS
-from tf_dlrm.tpu.tables import Part, PartedTable
+from tf_dlrm.tpu.tables import HeldRows, PartedTable
 
 
 class _Feature(NamedTuple):
@@ -75,7 +75,7 @@ class ReplicatedTables:
             self._stacks.append(stack)
             for table in group:
                 parts = {
-                    key: [Part(_copies(v), offsets[table.name], 0, table.vocabulary_size)]
+                    key: [HeldRows(_copies(v), offsets[table.name], 0, table.vocabulary_size)]
                     for key, v in stack.variables.items()
                 }
                 self.tables.append(PartedTable(table, parts))
