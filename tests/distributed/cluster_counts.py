@@ -14,9 +14,9 @@ import tensorflow as tf
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import EmbeddingCollection
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
-from tf_dlrm.training.strategy import make_strategy
+from tf_dlrm.training.distribution.parameter_server import is_server, make_asynchronous_steps, serve
+from tf_dlrm.training.distribution.strategy import make_strategy
+from tf_dlrm.training.options.distribution import DistributionOptions
 
 _TABLES = [f"t{k}" for k in range(8)]
 _BATCHES = 100_000

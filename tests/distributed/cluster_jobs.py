@@ -15,11 +15,11 @@ import cluster_equality
 from absl import logging
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DistributionOptions, TrainingConfig
-from tf_dlrm.training.parameter_server import is_server, serve
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.distribution.parameter_server import is_server, serve
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.distribution.strategy import make_strategy
+from tf_dlrm.training.options.config import DistributionOptions, TrainingConfig
 from tf_dlrm.training.run import train
-from tf_dlrm.training.strategy import make_strategy
 
 
 def _wait_for(path):

@@ -58,6 +58,11 @@ _MIXED = {
     ROW_WISE: ((8, "ftrl", "fixed"),),
     COLUMN_WISE: ((5, "lazy_adam", "weighted"),),
 }
+# Bags that are pooled by the owner of the table or of its columns, beside such that are not.
+_POOLED = {
+    TABLE_WISE: ((3, "adagrad", "ragged"), (3, "adagrad", "many")),
+    COLUMN_WISE: ((5, "adagrad", "many"), (5, "adagrad", "weighted")),
+}
 # One stack of tables cut in several ways, and columns that cannot be shared out evenly.
 _UNEVEN = {
     TABLE_WISE: ((5, "adagrad", "one"),),
@@ -68,7 +73,7 @@ _UNEVEN = {
 
 def _every(optimizer):
     """Every form with every sharding."""
-    forms = [(5, "one"), (5, "ragged"), (5, "weighted"), (8, "fixed")]
+    forms = [(5, "one"), (5, "ragged"), (5, "weighted"), (8, "fixed"), (8, "many")]
     shardings = [s for s in SHARDINGS if (s, optimizer) != (COLUMN_WISE, "row_wise_adagrad")]
     return {s: tuple((dim, optimizer, form) for dim, form in forms) for s in shardings}
 
@@ -91,6 +96,8 @@ def _ids(rng, form, rows, batch):
         return tf.constant(rng.integers(0, rows, batch))
     if form == "fixed":
         return tf.constant(rng.integers(0, rows, (batch, 3)), tf.int32)
+    if form == "many":  # which the owner of the table pools
+        return tf.constant(rng.integers(0, rows, (batch, 9)), tf.int32)
     lengths = rng.integers(0, 4, batch)
     values = rng.integers(0, rows, lengths.sum())
     return tf.RaggedTensor.from_row_lengths(tf.constant(values, tf.int64), lengths)
@@ -164,6 +171,8 @@ def _targets(rng, features, batch):
     [
         pytest.param(_OF_ROWS, 2, id="of_rows-2"),
         pytest.param(_MIXED, 2, id="mixed-2"),
+        pytest.param(_POOLED, 3, id="pooled-2"),
+        pytest.param(_POOLED, 4, id="pooled-4", marks=pytest.mark.slow),
         pytest.param(_UNEVEN, 3, id="uneven-3", marks=pytest.mark.slow),
         *(
             pytest.param(_every(name), 2, id=f"{name}-2", marks=pytest.mark.exhaustive)
@@ -246,7 +255,7 @@ def _cases(draw, largest_world, most_tables):
         if sharding == ROW_WISE:
             devices = devices[: draw(st.integers(1, world))]
         tables[table.name] = TablePlan(sharding, devices)
-        for form in draw(st.sets(st.sampled_from(["one", "fixed", "ragged"]), min_size=1)):
+        for form in draw(st.sets(st.sampled_from(["one", "fixed", "many", "ragged"]), min_size=1)):
             features.append(FeatureConfig(f"{table.name}_{form}", table))
     batch = draw(st.integers(1, 9))
     inner = sorted(draw(st.lists(st.integers(0, batch), min_size=world - 1, max_size=world - 1)))
@@ -394,8 +403,10 @@ def test_arrays_of_all_tables_are_taken_by_all_replicas():
 def test_two_lookups_are_one_update_unless_one_replica_has_a_gradient_that_is_not_finite():
     optimizer = LazyAdam(0.1)
     tables = [TableConfig(name, 9, 4, optimizer=optimizer) for name in ("cut", "copied", "unused")]
+    tables.append(TableConfig("pooled", 9, 4, optimizer=optimizer, combiner="mean"))
     features = [FeatureConfig(table.name, table) for table in tables]
-    shardings = (ROW_WISE, DATA_PARALLEL, ROW_WISE)
+    features.append(FeatureConfig("of_pooled_rows_unused", tables[-1]))
+    shardings = (ROW_WISE, DATA_PARALLEL, ROW_WISE, TABLE_WISE)
     plan = {t.name: TablePlan(k, _devices(k, 2)) for t, k in zip(tables, shardings, strict=True)}
     both = _Both(features, Plan(2, plan))
     first = tf.constant([[1, 2], [3, 3], [8, 1], [0, 2]])
@@ -403,12 +414,21 @@ def test_two_lookups_are_one_update_unless_one_replica_has_a_gradient_that_is_no
 
     def train(placement, rows, scale):
         def pulled(ids, names, upstream):
-            lookup = placement.lookup({t.name: make_bags(t.name, ids[rows]) for t in tables})
+            bags = {f.name: make_bags(f.name, ids[rows]) for f in features}
+            # Of ten ids each, which their owner pools, and of five, whose rows it hands out.
+            bags["pooled"] = make_bags("pooled", tf.tile(ids[rows], [1, 5]))
+            bags["of_pooled_rows_unused"] = make_bags(
+                "unused", tf.fill([rows.stop - rows.start, 9], 7)
+            )
+            lookup = placement.lookup(bags)
             return Pulled(lookup, dict.fromkeys(names, upstream[rows] * scale))
 
         upstream = tf.reshape(tf.range(16.0), [4, 4]) - 3.0
         placement.update(
-            [pulled(first, ("cut", "copied"), upstream), pulled(second, ("cut",), 2 * upstream)]
+            [
+                pulled(first, ("cut", "copied", "pooled"), upstream),
+                pulled(second, ("cut", "pooled"), 2 * upstream),
+            ]
         )
 
     @tf.function(autograph=False)
@@ -430,6 +450,8 @@ def test_two_lookups_are_one_update_unless_one_replica_has_a_gradient_that_is_no
     both.assert_equal_tables()
     after = both.sharded.tables.to_arrays()
     np.testing.assert_array_equal(after["unused:m"], before["unused:m"])
+    np.testing.assert_array_equal(after["pooled:m"][7], before["pooled:m"][7])
+    assert np.abs(after["pooled:m"][:4]).min() > 0
     assert np.abs(after["cut:rows"] - before["cut:rows"]).max() > 0.1
     assert [int(counter) for counter in both.sharded.tables.counters] == [2, 2]
     assert int(both.sharded.tables.skipped_updates) == 1

@@ -1,6 +1,5 @@
 import dataclasses
 
-import numpy as np
 import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LazyAdam, RowWiseAdagrad, TableConfig
@@ -156,15 +155,14 @@ def test_columns_of_two_widths_are_two_stacks(hardware):
     assert cut.exchange_bytes == pytest.approx(50 * (4 + 16) + 50 * (4 + 24))
 
 
-def test_popular_rows_burden_the_first_shard(hardware):
+def test_popular_rows_burden_all_shards_alike(hardware):
     features = [_feature("t", 10_000, 16)]
     plan = Plan(4, {"t": TablePlan("row_wise", (3, 2, 1, 0))})
     first = CostModel(features, Workload(4000, alpha=1.2, popular_first=True), hardware, 4)
     anywhere = CostModel(features, Workload(4000, alpha=1.2), hardware, 4)
-    ids = first.estimate(plan).ids
-    assert ids[3] > 2 * ids[0]
-    assert np.ptp(anywhere.estimate(plan).ids) < 1e-6
-    assert ids.sum() == pytest.approx(anywhere.estimate(plan).ids.sum())
+    for ids in (first.estimate(plan).ids, anywhere.estimate(plan).ids):
+        assert ids.max() < 1.06 * ids.mean()
+    assert first.estimate(plan).ids.sum() == pytest.approx(anywhere.estimate(plan).ids.sum())
 
 
 def test_one_device_exchanges_nothing(hardware):

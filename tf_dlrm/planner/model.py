@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.optimizers import Optimizer
-from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, even_cut
+from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, dealt_rows, even_cut
 from tf_dlrm.planner import cost
 from tf_dlrm.planner.hardware import Hardware
 from tf_dlrm.planner.workload import Dense, Workload, expected_unique
@@ -207,16 +207,20 @@ class CostModel:
         table = self.tables[name]
         rows, dim = table.vocabulary_size, table.dim
         columns = [dim] * count
-        bounds = [(0, rows)] * count
+        # Ranges of rows, and of which part each is.
+        bounds, part_of = [(0, rows)] * count, list(range(count))
         if sharding == ROW_WISE:
-            bounds = [even_cut(rows, count, part) for part in range(count)]
+            dealt = dealt_rows(rows, count)
+            bounds, part_of = [(a, b) for _, a, b in dealt], [part for part, _, _ in dealt]
         elif sharding == COLUMN_WISE:
             cuts = [even_cut(dim, count, part) for part in range(count)]
             columns = [stop - first for first, stop in cuts]
-        local, everywhere = self._unique(table, bounds)
+        local, everywhere, rows_held = (
+            np.bincount(part_of, weights=of_range, minlength=count)
+            for of_range in (*self._unique(table, bounds), [b - a for a, b in bounds])
+        )
         copied = sharding == DATA_PARALLEL
         gathered = local if copied else self.devices * local
-        rows_held = np.array([stop - first for first, stop in bounds])
         groups: np.ndarray = np.zeros(count, np.int64)
         lookup, update, memory = (np.zeros(count) for _ in range(3))
         for width in sorted(set(columns)):

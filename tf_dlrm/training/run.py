@@ -34,14 +34,16 @@ from tf_dlrm.training.checkpoints import (
     read_run,
     write_run,
 )
-from tf_dlrm.training.config import OptimizerOptions, RunOptions, TrainingConfig
-from tf_dlrm.training.evaluation import Evaluation
+from tf_dlrm.training.distribution.parameter_server import is_server, make_asynchronous_steps, serve
+from tf_dlrm.training.distribution.placing import evaluated_logits, plan_tables
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.distribution.strategy import check_cluster, distribute, make_strategy
+from tf_dlrm.training.distribution.tpu import distribute_to_tpu, make_tpu_training_steps
+from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
-from tf_dlrm.training.placing import evaluated_logits, plan_tables
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
 from tf_dlrm.training.restore import restore_for_serving
 from tf_dlrm.training.sources import (
     Source,
@@ -52,8 +54,6 @@ from tf_dlrm.training.sources import (
     vocabulary_checksums,
 )
 from tf_dlrm.training.steps import make_training_steps
-from tf_dlrm.training.strategy import check_cluster, distribute, make_strategy
-from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.lock import Lock, LockHeld
 from tfrecords.machine import check_memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -12,10 +12,13 @@ from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack
 from tf_dlrm.embeddings.pooling import StackBatch
 
 
-def batch_of(stack: ShardedStack, bags: Mapping[str, Bags]) -> StackBatch:
-    """Returns the bags of the features that look into a stack."""
-    of_parts = {view.name: bags[view.feature] for view in stack.views}
-    return StackBatch(stack.features, of_parts, stack.rows, stack.dim)
+def batch_of(
+    stack: ShardedStack, bags: Mapping[str, Bags], without: Collection[str] = ()
+) -> StackBatch:
+    """Returns the bags of the features that look into a stack, but for some views of it."""
+    of_parts = {v.name: bags[v.feature] for v in stack.views if v.name not in without}
+    features = [feature for feature in stack.features if feature.name in of_parts]
+    return StackBatch(features, of_parts, stack.rows, stack.dim)
 
 
 def pulled_to(stack: ShardedStack, pulled: Pulled) -> Pulled:

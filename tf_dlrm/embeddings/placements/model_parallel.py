@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
+from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.placements.all_to_all import AllToAll
 from tf_dlrm.embeddings.placements.direct import (
     batch_of,
@@ -27,8 +27,10 @@ from tf_dlrm.embeddings.placements.placement import (
     Lookup,
     Pulled,
     all_finite,
+    none_unless,
     rows_and_gradients,
 )
+from tf_dlrm.embeddings.placements.pooled_exchange import PooledExchange, pooled_by_owner
 from tf_dlrm.embeddings.placements.sharded_stack import ShardedStack, shard_tables
 from tf_dlrm.embeddings.placements.sharded_table import ShardedTable
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
@@ -43,8 +45,10 @@ class ModelParallelPlacement:
     In a step every replica makes the ids of its part of the batch unique, sends each id to the
     replica that has its row, gets the row back, and pools the rows of its bags. The gradients go
     the same way, summed for each id; their owner sums those of all replicas and updates each row
-    once. Data-parallel tables are looked up at home; their ids and gradients go to all replicas,
-    which all make the same update.
+    once. Where bags have many ids and one replica has the whole table, the bags go there instead,
+    see `PooledExchange`: it pools them, and one vector and one gradient of each travel.
+    Data-parallel tables are looked up at home; their ids and gradients go to all replicas, which
+    all make the same update.
 
     Four exchanges a step: the numbers of ids, the ids, the vectors, the gradients. Pieces of one
     exchange are as large as the largest of them.
@@ -137,7 +141,7 @@ class ModelParallelPlacement:
         pulled = Pulled(lookup, gradients)
         return sum_by_feature(
             weight_gradients(found.request.stack, found.batch, found.rows, pulled)
-            for found in lookup.residuals
+            for found in lookup.residuals.by_rows
         )
 
     def update(self, pulled: Sequence[Pulled]) -> None:
@@ -148,6 +152,11 @@ class ModelParallelPlacement:
         replica = self._trained_replica([p.lookup for p in pulled])
         step = self._counters[replica].read_value()
         requests, gradients = self._requests_and_gradients(pulled, replica)
+        bags = [
+            (exchange, pulled_to(exchange.stack, p).gradients)
+            for p in pulled
+            for exchange in p.lookup.residuals.pooled
+        ]
         # What each replica says of its gradients goes along with them.
         world = self._all_to_all.world
         pieces = [tf.fill([world, 1], tf.cast(all_finite(pulled), self._dtype))]
@@ -156,24 +165,30 @@ class ModelParallelPlacement:
             summed = tf.math.unsorted_segment_sum(gradient, request.index, tf.size(request.unique))
             pieces.append(self._to_owners(request, tf.cast(summed, self._dtype)))
             sizes.append(request.size * request.stack.dim)
+        for exchange, used in bags:
+            pieces.append(exchange.pulls(used, self._dtype))
+            sizes.append(exchange.vectors_size)
         said, *received = self._exchange(pieces, sizes)
         finite = tf.reduce_min(said) > 0
-        for request, gradient in zip(requests, received, strict=True):
-            own = request.stack.stacks[replica]
-            if own is None:
-                continue
-            shape = [world, request.size, own.dim]
-            there = tf.sequence_mask(request.counts, request.size) & finite
-            apply = own.optimizer.apply
-            if request.by_kernels:
-                apply = functools.partial(native.update_rows, own.optimizer)
-            apply(
-                own.variable,
-                own.slots,
-                tf.boolean_mask(request.asked, there),
-                tf.cast(tf.boolean_mask(tf.reshape(gradient, shape), there), tf.float32),
-                step,
-            )
+        of_stacks: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {}
+        for request, gradient in zip(requests, received[: len(requests)], strict=True):
+            found = of_stacks.setdefault(self.stacks.index(request.stack), [])
+            if request.stack.stacks[replica] is not None:
+                found.append(request.rows_and_gradients(gradient))
+        for (exchange, used), gradient in zip(bags, received[len(requests) :], strict=True):
+            found = of_stacks.setdefault(self.stacks.index(exchange.stack), [])
+            found += exchange.rows_and_gradients(gradient, used)
+        by_kernels = any(p.lookup.residuals.by_kernels for p in pulled)
+        for number, found in of_stacks.items():
+            if found:
+                own = self.stacks[number].on(replica)
+                dtype = tf.int64 if any(ids.dtype == tf.int64 for ids, _ in found) else tf.int32
+                ids = tf.concat([tf.cast(ids, dtype) for ids, _ in found], 0)
+                ids, gradient = none_unless(finite, ids, tf.concat([g for _, g in found], 0))
+                apply = own.optimizer.apply
+                if by_kernels and native.are_used(own.optimizer, own.variable.device):
+                    apply = functools.partial(native.update_rows, own.optimizer)
+                apply(own.variable, own.slots, ids, gradient, step)
         self.tables.count_update(finite, list(self._counters).index(replica))
 
     def _trained_replica(self, lookups: Sequence[Lookup]) -> int:
@@ -189,40 +204,37 @@ class ModelParallelPlacement:
         self, pulled: Sequence[Pulled], replica: int
     ) -> tuple[list[_Request], list[tf.Tensor]]:
         """Returns the request of each stack that was used, and the gradients of its index."""
-        parts = [[pulled_to(stack, p) for p in pulled] for stack in self.stacks]
-        whole = all(
-            len(part.gradients) == len(stack.views)
-            for stack, of_stack in zip(self.stacks, parts, strict=True)
-            for part in of_stack
-        )
-        if len(pulled) == 1 and whole:
-            found: list[_Found] = pulled[0].lookup.residuals
-            gradients = [
-                f.batch.unpool(of_stack[0].gradients)
-                for f, of_stack in zip(found, parts, strict=True)
-            ]
-            return [f.request for f in found], gradients
+        parts = [[_by_rows(stack, p) for p in pulled] for stack in self.stacks]
+        if len(pulled) == 1:
+            by_rows: list[_Found] = pulled[0].lookup.residuals.by_rows
+            own = [parts[self.stacks.index(found.request.stack)][0].gradients for found in by_rows]
+            whole = [f.features == len(part) for f, part in zip(by_rows, own, strict=True)]
+            if all(whole):
+                gradients = [f.batch.unpool(part) for f, part in zip(by_rows, own, strict=True)]
+                return [found.request for found in by_rows], gradients
         # Other rows than those of one lookup: their owners must be told which.
         requests, gradients = [], []
-        by_kernels = any(f.request.by_kernels for p in pulled for f in p.lookup.residuals)
-        with kernels_allowed(by_kernels):
-            for stack, of_stack in zip(self.stacks, parts, strict=True):
-                used = [part for part in of_stack if part.gradients]
-                if used:
-                    ids, gradient = rows_and_gradients(used, stack.features, stack.rows, stack.dim)
-                    requests.append(_Request(stack, ids, self._all_to_all.world))
-                    gradients.append(gradient)
-        self._ask(requests, replica)
+        for stack, of_stack in zip(self.stacks, parts, strict=True):
+            used = [part for part in of_stack if part.gradients]
+            if used:
+                ids, gradient = rows_and_gradients(used, stack.features, stack.rows, stack.dim)
+                requests.append(_Request(stack, ids, self._all_to_all.world))
+                gradients.append(gradient)
+        if requests:
+            self._ask(requests, [], replica)
         return requests, gradients
 
     def _lookup_by_exchange(self, bags: Mapping[str, Bags], replica: int) -> Lookup:
         world = self._all_to_all.world
-        batches = [batch_of(stack, bags) for stack in self.stacks]
-        requests = [
-            _Request(stack, batch.ids, world)
-            for stack, batch in zip(self.stacks, batches, strict=True)
-        ]
-        self._ask(requests, replica)
+        requests, batches, pooled = [], [], []
+        for stack in self.stacks:
+            names = () if stack.data_parallel else pooled_by_owner(stack, bags)
+            if names:
+                pooled.append(PooledExchange(stack, names, bags, world))
+            if len(names) < len(stack.views):
+                batches.append(batch_of(stack, bags, without=names))
+                requests.append(_Request(stack, batches[-1].ids, world))
+        self._ask(requests, pooled, replica)
         served, sizes = [], []
         for request in requests:
             if request.stack.data_parallel:
@@ -234,6 +246,9 @@ class ModelParallelPlacement:
             else:
                 rows = tf.reshape(tf.gather(own.variable, request.asked), [world, sizes[-1]])
             served.append(tf.cast(rows, self._dtype))
+        for exchange in pooled:
+            sizes.append(exchange.vectors_size)
+            served.append(exchange.serve(replica, self._dtype))
         received = iter(self._exchange(served, sizes) if served else [])
         vectors: dict[str, tf.Tensor] = {}
         found = []
@@ -244,15 +259,22 @@ class ModelParallelPlacement:
                 flat = tf.reshape(next(received), [-1, request.stack.dim])
                 rows = tf.gather(flat, tf.gather(request.place(), request.index))
                 rows = tf.cast(rows, tf.float32)
-            found.append(_Found(request, batch, rows))
-            vectors.update(batch.pool(rows))
-        return Lookup(join_columns(self.stacks, self._features, vectors), bags, found)
+            of_stack = batch.pool(rows)
+            found.append(_Found(request, batch, len(of_stack), rows))
+            vectors.update(of_stack)
+        for exchange in pooled:
+            vectors.update(exchange.vectors(next(received)))
+        residuals = _Residuals(found, pooled, are_allowed())
+        return Lookup(join_columns(self.stacks, self._features, vectors), bags, residuals)
 
-    def _ask(self, requests: Sequence[_Request], replica: int) -> None:
+    def _ask(
+        self, requests: Sequence[_Request], pooled: Sequence[PooledExchange], replica: int
+    ) -> None:
         """Tells the owners of rows which of them each replica asks for: two exchanges."""
         world = self._all_to_all.world
         # What every replica sends to every other one: all learn the largest piece from it.
-        counts = tf.stack([request.sent for request in requests], 1)
+        columns = [r.sent for r in requests] + [e.sent for e in pooled] + [e.bags for e in pooled]
+        counts = tf.stack(columns, 1)
         matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
         # One at least, where all bags of all replicas are empty: TensorFlow's all-to-all within a
         # process reads the memory of what it is given, and that of nothing kills the process.
@@ -260,16 +282,21 @@ class ModelParallelPlacement:
         for k, request in enumerate(requests):
             request.size = largest[k]
             request.counts = matrix[:, replica, k]
+        for k, exchange in enumerate(pooled, len(requests)):
+            exchange.set_sizes(largest[k], largest[k + len(pooled)], matrix[:, replica, k])
         # As 64-bit numbers if those of any stack are.
-        dtype = tf.int32
-        if any(request.local.dtype == tf.int64 for request in requests):
-            dtype = tf.int64
+        local = [*(request.local for request in requests), *(exchange.ids for exchange in pooled)]
+        dtype = tf.int64 if any(ids.dtype == tf.int64 for ids in local) else tf.int32
+        pieces = [self._to_owners(request, tf.cast(request.local, dtype)) for request in requests]
+        sizes = [request.size for request in requests]
         asked = self._exchange(
-            [self._to_owners(request, tf.cast(request.local, dtype)) for request in requests],
-            [request.size for request in requests],
+            pieces + [exchange.asks(dtype) for exchange in pooled],
+            sizes + [exchange.asked_size for exchange in pooled],
         )
-        for request, ids in zip(requests, asked, strict=True):
+        for request, ids in zip(requests, asked[: len(requests)], strict=True):
             request.asked = ids
+        for exchange, bags in zip(pooled, asked[len(requests) :], strict=True):
+            exchange.receive(bags, replica)
 
     def _lookup_directly(self, bags: Mapping[str, Bags]) -> Lookup:
         if not self._all_here:
@@ -307,7 +334,6 @@ class _Request:
     """What one replica asks of the others for one stack, and they of it.
 
     Attributes:
-        by_kernels: Whether kernels update the rows of this replica.
         unique: The different rows [u] of the stack among the ids.
         index: Which of them each id is, [n].
         local: The number [u] of the row on its device.
@@ -318,7 +344,6 @@ class _Request:
     """
 
     stack: ShardedStack
-    by_kernels: bool
     unique: tf.Tensor
     index: tf.Tensor
     local: tf.Tensor
@@ -329,10 +354,6 @@ class _Request:
 
     def __init__(self, stack: ShardedStack, ids: tf.Tensor, world: int) -> None:
         self.stack = stack
-        self.by_kernels = are_allowed() and any(
-            own is not None and native.are_used(own.optimizer, own.variable.device)
-            for own in stack.stacks
-        )
         self.unique, self.index = tf.unique(ids)
         if stack.data_parallel:
             self.local = self.unique
@@ -351,16 +372,47 @@ class _Request:
         """Returns the place [u] of each unique row in what is sent and received, int32."""
         return self._device * self.size + self._rank
 
+    def rows_and_gradients(self, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the rows of this replica and their gradients, from those of all replicas."""
+        there = tf.sequence_mask(self.counts, self.size)
+        gradients = tf.reshape(gradients, [-1, self.size, self.stack.dim])
+        own = tf.cast(tf.boolean_mask(gradients, there), tf.float32)
+        return tf.boolean_mask(self.asked, there), own
+
 
 class _Found(NamedTuple):
     """What one lookup found in one stack.
 
     Attributes:
         request: What was asked of the other replicas.
-        batch: The bags of the stack's features.
+        batch: The bags of those of the stack's features whose rows were asked for.
+        features: The number of these.
         rows: float32 [n, dim], the rows of their ids.
     """
 
     request: _Request
     batch: StackBatch
+    features: int
     rows: tf.Tensor
+
+
+class _Residuals(NamedTuple):
+    """What the update of one lookup needs.
+
+    Attributes:
+        by_rows: What was found in each stack whose rows were asked for.
+        pooled: The bags that their owners pooled.
+        by_kernels: Whether kernels may update the rows.
+    """
+
+    by_rows: list[_Found]
+    pooled: list[PooledExchange]
+    by_kernels: bool
+
+
+def _by_rows(stack: ShardedStack, pulled: Pulled) -> Pulled:
+    """Returns what comes back to those views of a stack whose rows were asked for."""
+    part = pulled_to(stack, pulled)
+    pooled = {name for exchange in pulled.lookup.residuals.pooled for name in exchange.names}
+    gradients = {name: value for name, value in part.gradients.items() if name not in pooled}
+    return Pulled(part.lookup, gradients)

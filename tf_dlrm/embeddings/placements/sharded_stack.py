@@ -51,6 +51,18 @@ class PartFeature(NamedTuple):
     columns: int
 
 
+class Home(NamedTuple):
+    """The one device that has all rows of a view.
+
+    Attributes:
+        device: Number of the device.
+        offset: The first row there.
+    """
+
+    device: int
+    offset: int
+
+
 class Route(NamedTuple):
     """Where rows of a sharded stack are.
 
@@ -83,6 +95,7 @@ class ShardedStack:
         stacks: What each device holds; None where it holds nothing or is of another process.
         features: The features that look into the stack, for `StackBatch`.
         views: What the features are of, in the same order.
+        homes: By the names of views, of those that have one.
         held: All pieces.
     """
 
@@ -104,16 +117,18 @@ class ShardedStack:
         self.rows = 0
         self.features: list[StackedFeature] = []
         self.views: list[PartFeature] = []
+        self.homes: dict[str, Home] = {}
         for part in parts:
             table = part.table
-            for feature in features:
-                if feature.table.name == table.name:
-                    view = _view(feature, part)
-                    self.views.append(view)
-                    self.features.append(StackedFeature(view.name, table, self.rows))
-            for shard in plan.shards(table):
-                if (shard.first_column, shard.columns) != (part.first_column, part.columns):
-                    continue
+            views = [_view(f, part) for f in features if f.table.name == table.name]
+            self.views += views
+            self.features += [StackedFeature(view.name, table, self.rows) for view in views]
+            columns = (part.first_column, part.columns)
+            shards = [s for s in plan.shards(table) if (s.first_column, s.columns) == columns]
+            if len(shards) == 1 and not self.data_parallel:
+                home = Home(shards[0].device, filled[shards[0].device])
+                self.homes.update((view.name, home) for view in views)
+            for shard in shards:
                 device = shard.device
                 piece = Piece(table, shard.first_row, shard.rows, shard.first_column, shard.columns)
                 where.append((device, len(pieces[device])))
