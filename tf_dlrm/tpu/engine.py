@@ -17,7 +17,7 @@ from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.pooling import StackBatch
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.tables import Table
-from tf_dlrm.internals import rows_from_tpu, rows_to_tpu
+from tf_dlrm.internals import rows_from_tpu, rows_to_tpu, variables_on_hosts
 from tf_dlrm.tpu.config import feature_configs
 from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import DealtBlock, DealtLayout, HostTable
@@ -187,8 +187,7 @@ class EmbeddingUnitEngine:
         self.variables: list[tf.Variable] = []
         self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
-            # No public name leads to them while a TPU has the tables.
-            made = self._embedding._variables[table.name]
+            made = variables_on_hosts(self._embedding, table.name)
             of_hosts = {k: made[name].variables for k, name in tpu_names(table).items()}
             self.variables += [v for found in of_hosts.values() for v in found]
             blocks = _host_blocks(table, of_hosts)

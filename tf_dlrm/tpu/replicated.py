@@ -20,7 +20,7 @@ class _Feature(NamedTuple):
     offset: int
 
 
-class _Stack:
+class _StackOfCopies:
     """Small tables of equal dim and optimizer in one variable, and one for each slot."""
 
     def __init__(
@@ -71,7 +71,7 @@ class ReplicatedTables:
                 (f for f in features if f.table.name in offsets),
                 key=lambda f: offsets[f.table.name],
             )
-            stack = _Stack(own, offsets, seed, f"rows_on_cores_{k}")
+            stack = _StackOfCopies(own, offsets, seed, f"rows_on_cores_{k}")
             self._stacks.append(stack)
             copies = {key: _copies(variable) for key, variable in stack.variables.items()}
             for table in group:
