@@ -12,7 +12,7 @@ from tf_dlrm.internals import MultiDeviceSaver, tensors_to_save
 from tf_dlrm.training.distribution.processes import Processes
 
 
-class _Part(enum.IntEnum):
+class _PartState(enum.IntEnum):
     FAILED = 0
     EMPTY = 1
     WRITTEN = 2
@@ -40,14 +40,14 @@ class ShardedCheckpoint(tf.train.Checkpoint):
             return super()._write(file_prefix, options=options)
         own = self._part(file_prefix, self._processes.index)
         error: Exception | None = None
-        state = _Part.FAILED
+        state = _PartState.FAILED
         try:
             state = self._write_part(own)
         except (tf.errors.OpError, OSError) as caught:
             error = caught
         states = [int(text) for text in self._processes.texts(str(int(state)))]
         joined = False
-        if self._processes.is_first and min(states) > _Part.FAILED:
+        if self._processes.is_first and min(states) > _PartState.FAILED:
             try:
                 self._join(file_prefix, states)
                 for callback in (options and options.experimental_write_callbacks) or ():
@@ -59,26 +59,28 @@ class ShardedCheckpoint(tf.train.Checkpoint):
         if error is not None:
             raise error
         if not joined:
-            failed = states.index(_Part.FAILED) if _Part.FAILED in states else 0
+            failed = states.index(_PartState.FAILED) if _PartState.FAILED in states else 0
             raise OSError(f"worker {failed} could not write its part of {file_prefix}")
         return file_prefix
 
-    def _write_part(self, prefix: str) -> _Part:
+    def _write_part(self, prefix: str) -> _PartState:
         if self._processes.is_first:
             super()._write(prefix)
-            return _Part.WRITTEN
+            return _PartState.WRITTEN
         tensors = {
             held: by_name for held, by_name in tensors_to_save(self).items() if _is_cut(held)
         }
         if not any(slices for by_name in tensors.values() for slices in by_name.values()):
-            return _Part.EMPTY
+            return _PartState.EMPTY
         MultiDeviceSaver(tensors).save(prefix)
-        return _Part.WRITTEN
+        return _PartState.WRITTEN
 
     def _join(self, prefix: str, states: list[int]) -> None:
         tf.raw_ops.MergeV2Checkpoints(
             checkpoint_prefixes=[
-                self._part(prefix, k) for k, state in enumerate(states) if state == _Part.WRITTEN
+                self._part(prefix, k)
+                for k, state in enumerate(states)
+                if state == _PartState.WRITTEN
             ],
             destination_prefix=prefix,
             delete_old_dirs=True,
