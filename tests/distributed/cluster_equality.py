@@ -24,8 +24,7 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.embeddings.stores.choose import make_placement
-from tf_dlrm.training.distribution.strategy import replicas_here
+from tf_dlrm.embeddings.stores.choose import make_placement, replicas_here
 
 _BATCH = 13
 _FORMS = ("one", "ragged", "weighted", "fixed")
