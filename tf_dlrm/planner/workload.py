@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig
+from tf_dlrm.embeddings.placements.pooled_exchange import MANY_IDS
 
 # The popularity curve is exact up to this rank and sampled beyond it.
 _EXACT_RANKS = 1024
@@ -55,6 +56,14 @@ class Workload:
     def ids_per_example(self, features: Sequence[FeatureConfig], table: str) -> float:
         """Returns the mean ids in an example of all features of a table."""
         return sum(self.hotness.get(f.name, 1.0) for f in features if f.table.name == table)
+
+    def pooled_ids(self, features: Sequence[FeatureConfig], table: str) -> list[float]:
+        """Returns the mean ids of those features of a table whose bags its owner pools.
+
+        They have many ids, or bags of different sizes, as a mean that is no whole number says.
+        """
+        means = [self.hotness.get(f.name, 1.0) for f in features if f.table.name == table]
+        return [ids for ids in means if ids >= MANY_IDS or ids % 1]
 
     def check(self, features: Sequence[FeatureConfig]) -> None:
         """Raises ValueError if `hotness` names features that there are not."""
