@@ -105,12 +105,14 @@ def _serve(devices: int, batch_size: int, exchange: str) -> None:
 
     from benchmarks import step_ours
     from tf_dlrm.embeddings.placements.all_to_all import InProcessAllToAll
-    from tf_dlrm.training.distribution.strategy import make_strategy
+    from tf_dlrm.training.distribution.choose import distribution_of
     from tf_dlrm.training.options.distribution import DistributionOptions
 
     strategy = None
     if devices:
-        strategy = make_strategy(DistributionOptions("mirrored", virtual_devices=devices))
+        strategy = distribution_of(
+            DistributionOptions("mirrored", virtual_devices=devices)
+        ).make_strategy()
     if exchange == "stay":
         stay = tf.autograph.experimental.do_not_convert(lambda self, pieces: pieces)
         InProcessAllToAll.exchange = stay  # type: ignore[method-assign]

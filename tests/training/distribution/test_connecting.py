@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.distribution.choose import distribution_of
 from tf_dlrm.training.distribution.parameter_server import serve
-from tf_dlrm.training.distribution.strategy import make_strategy
 from tf_dlrm.training.options.distribution import DistributionOptions
 
 _SERVERS = {"chief": ["a:1"], "ps": ["b:2"], "worker": ["c:3"]}
@@ -65,7 +65,7 @@ def connect(request, task, monkeypatch):
             raise error
 
         monkeypatch.setattr(tf.distribute, _MADE_BY[distribution], fail)
-        make_strategy(DistributionOptions(distribution))
+        distribution_of(DistributionOptions(distribution)).make_strategy()
 
     return connect
 

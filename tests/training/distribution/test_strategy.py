@@ -1,5 +1,6 @@
 """Training under a strategy: the numbers are those of one device."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,13 +11,10 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, TablePlan
 from tf_dlrm.errors import UserError
+from tf_dlrm.training.distribution.choose import DISTRIBUTIONS, distribution_of
 from tf_dlrm.training.distribution.parameter_server import is_server
-from tf_dlrm.training.distribution.strategy import (
-    check_cluster,
-    distribute,
-    load_plan,
-    make_strategy,
-)
+from tf_dlrm.training.distribution.planning import load_plan
+from tf_dlrm.training.distribution.shares import distribute
 from tf_dlrm.training.options.distribution import DistributionOptions
 from tf_dlrm.training.run import train
 
@@ -136,7 +134,7 @@ def test_members_of_an_ensemble_have_communicators_of_their_own(tiny, tmp_path):
 
 
 def test_shares_of_a_batch(tiny):
-    strategy = make_strategy(DistributionOptions("mirrored", virtual_devices=3))
+    strategy = distribution_of(DistributionOptions("mirrored", virtual_devices=3)).make_strategy()
     batches = tf.data.Dataset.from_tensor_slices((tf.range(14), tf.range(14) * 2)).batch(10)
     shares = [
         [part.numpy().tolist() for part in strategy.experimental_local_results(first)]
@@ -147,9 +145,9 @@ def test_shares_of_a_batch(tiny):
 
 def test_devices_that_are_not_there():
     with pytest.raises(UserError, match="must be set before TensorFlow starts, .* 4 logical CPU"):
-        make_strategy(DistributionOptions("mirrored", virtual_devices=5))
+        distribution_of(DistributionOptions("mirrored", virtual_devices=5)).make_strategy()
     with pytest.raises(UserError, match="found no GPU; --virtual_devices=2 makes two"):
-        make_strategy(DistributionOptions("mirrored"))
+        distribution_of(DistributionOptions("mirrored")).make_strategy()
 
 
 @pytest.mark.parametrize(
@@ -198,9 +196,9 @@ def test_one_of_several_processes_is_refused(monkeypatch):
     ):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(UserError, match=message):
-            make_strategy(DistributionOptions())
+            distribution_of(DistributionOptions()).make_strategy()
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}}')
-    assert make_strategy(DistributionOptions()).num_replicas_in_sync == 1
+    assert distribution_of(DistributionOptions()).make_strategy().num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize(
@@ -218,7 +216,7 @@ def test_a_task_outside_its_cluster_is_refused(monkeypatch, task, sentence):
     config = {"cluster": {"worker": ["a:1", "b:2"]}, "task": task}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(UserError, match=sentence):
-        make_strategy(DistributionOptions("multi_worker_mirrored"))
+        distribution_of(DistributionOptions("multi_worker_mirrored")).make_strategy()
 
 
 @pytest.mark.parametrize(
@@ -239,14 +237,14 @@ def test_an_address_of_another_form_is_refused(monkeypatch, address):
     config = {"cluster": {"worker": ["a:1", address]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(UserError, match=re.escape(f"the address {address!r}; each must be HOST:")):
-        check_cluster(DistributionOptions("multi_worker_mirrored"))
+        distribution_of(DistributionOptions("multi_worker_mirrored")).check_cluster()
 
 
 def test_addresses_of_ipv6_and_of_the_last_port(monkeypatch):
     cluster = {"worker": ["[::1]:1", "b-c.example:65535"]}
     text = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})
     monkeypatch.setenv("TF_CONFIG", text)
-    check_cluster(DistributionOptions("multi_worker_mirrored"))
+    distribution_of(DistributionOptions("multi_worker_mirrored")).check_cluster()
 
 
 _PAIR = {"worker": ["a:1", "b:2"]}
@@ -269,7 +267,7 @@ _PAIR = {"worker": ["a:1", "b:2"]}
 def test_a_tf_config_of_another_form_is_refused(monkeypatch, role, config, sentence):
     monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(UserError, match=sentence) as caught:
-        make_strategy(DistributionOptions(role))
+        distribution_of(DistributionOptions(role)).make_strategy()
     assert len(str(caught.value)) < 400
 
 
@@ -286,14 +284,14 @@ def test_addresses_that_cannot_be_are_refused(monkeypatch, addresses, sentence):
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(UserError, match=sentence):
-        make_strategy(DistributionOptions("multi_worker_mirrored"))
+        distribution_of(DistributionOptions("multi_worker_mirrored")).make_strategy()
 
 
 @pytest.mark.parametrize("text", ["", '{"cluster": {"chief": ["a:1"], "worker": ["b:2"]}}'])
 def test_several_workers_need_a_cluster_of_workers(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="needs a TF_CONFIG whose cluster has workers and nothing"):
-        make_strategy(DistributionOptions("multi_worker_mirrored"))
+        distribution_of(DistributionOptions("multi_worker_mirrored")).make_strategy()
 
 
 @pytest.mark.parametrize(
@@ -359,3 +357,8 @@ def test_options_that_several_processes_cannot_follow_are_refused(tiny, changes,
 def test_options_of_a_tpu_are_for_a_tpu(tiny, changes, message):
     with pytest.raises(UserError, match=message):
         tiny(**changes)
+
+
+def test_every_distribution_of_the_flag_has_a_class():
+    (field,) = [f for f in dataclasses.fields(DistributionOptions) if f.name == "distribution"]
+    assert list(DISTRIBUTIONS) == list(field.metadata["choices"])

@@ -19,13 +19,21 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import stored_features
 from tf_dlrm.embeddings.kernels.choice import kernels_allowed
+from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
+from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.training.build import build_features
 from tf_dlrm.training.distribution.connecting import connecting, listening
-from tf_dlrm.training.distribution.tf_config import read_tf_config
+from tf_dlrm.training.distribution.distribution import Distribution
+from tf_dlrm.training.distribution.planning import load_plan, log_plan
+from tf_dlrm.training.distribution.tf_config import check_task, read_tf_config
 from tf_dlrm.training.loss import CrossEntropy
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.sources import Source
 from tf_dlrm.training.steps import make_step
 from tfrecords.tracing import traced_as_written
 
@@ -112,6 +120,46 @@ def make_asynchronous_steps(
         return tf.add_n([loss.fetch() for loss in losses])
 
     return training_steps
+
+
+class ParameterServer(Distribution):
+    """Tables and MLPs on servers; workers that do not wait for each other; this is the chief."""
+
+    def check_cluster(self) -> None:
+        """See `Distribution.check_cluster`: one chief, parameter servers and workers."""
+        is_server()  # which checks the roles
+        check_task(*read_tf_config())
+
+    def serve(self) -> None:
+        """See `Distribution.serve`."""
+        if is_server():
+            serve()  # until a signal comes
+
+    def make_strategy(self) -> tf.distribute.Strategy:
+        """See `Distribution.make_strategy`."""
+        self.check_cluster()
+        return make_parameter_server_strategy()
+
+    def plan_tables(
+        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    ) -> Plan:
+        """See `Distribution.plan_tables`; without a given plan, see `server_plan`."""
+        plan = load_plan(config.distribution)
+        if plan is None:
+            features = build_features(config.model, config.optimizer, source.schema)
+            plan = server_plan(stored_features(features), len(server_devices()))
+        log_plan(plan)
+        return plan
+
+    def make_steps(
+        self,
+        model: RankingModel | Ensemble,
+        optimizer: Any,
+        strategy: tf.distribute.Strategy,
+        loss_of: CrossEntropy,
+    ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        """See `Distribution.make_steps`."""
+        return make_asynchronous_steps(model, optimizer, strategy, loss_of)
 
 
 def _prepare() -> None:

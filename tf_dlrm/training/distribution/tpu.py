@@ -7,7 +7,7 @@ how it is tested.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,29 +15,83 @@ from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.stored_features import stored_ids
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.models import Ensemble, RankingModel
-from tf_dlrm.tpu.placement import TpuPlacement
+from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan
+from tf_dlrm.training.build import build_model, copy_weights
+from tf_dlrm.training.distribution.distribution import Distribution, Logits
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy
-from tf_dlrm.training.steps import repeated
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.options.distribution import DistributionOptions
+from tf_dlrm.training.sources import Source
+from tf_dlrm.training.steps import make_logits, repeated
+from tfrecords.schema import Schema
 from tfrecords.tracing import traced_as_written
 
 # The label of a row that only fills up a batch.
 _NO_LABEL = -1.0
 
 
-class TpuOptions(Protocol):
-    """What of the options of a run says where the TPU is.
+class Tpu(Distribution):
+    """Large tables in the embedding hardware of a TPU, all else on its cores.
 
-    Attributes:
-        tpu: Name or address of the TPU, or "local" for one of this machine.
+    With `--tpu=host` this machine does what a TPU does.
     """
 
-    @property
-    def tpu(self) -> str:
-        """Name or address of the TPU, or "local" for one of this machine."""
-        ...
+    def make_strategy(self) -> tf.distribute.Strategy:
+        """See `Distribution.make_strategy`."""
+        self.check_cluster()
+        if self.options.tpu == "host":
+            return tf.distribute.get_strategy()
+        return make_tpu_strategy(self.options)
+
+    def plan_tables(
+        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    ) -> TpuPlan:
+        """See `Distribution.plan_tables`."""
+        return TpuPlan(
+            max(1, config.run.batch_size // strategy.num_replicas_in_sync),
+            self.options.tpu_small_table_rows,
+            self.options.tpu_pipelining,
+        )
+
+    def share_out(
+        self,
+        strategy: tf.distribute.Strategy,
+        batches: tf.data.Dataset,
+        batch_size: int,
+        model: RankingModel | Ensemble,
+    ) -> Any:
+        """See `Distribution.share_out`."""
+        return distribute_to_tpu(strategy, batches, batch_size, model)
+
+    def make_steps(
+        self,
+        model: RankingModel | Ensemble,
+        optimizer: Any,
+        strategy: tf.distribute.Strategy,
+        loss_of: CrossEntropy,
+    ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
+        """See `Distribution.make_steps`."""
+        return make_tpu_training_steps(model, optimizer, strategy, loss_of)
+
+    def evaluated_logits(
+        self,
+        config: TrainingConfig,
+        schema: Schema,
+        model: RankingModel | Ensemble,
+        strategy: tf.distribute.Strategy,
+    ) -> Callable[[], Logits]:
+        """See `Distribution.evaluated_logits`: of a copy, since the hardware serves training."""
+        local = build_model(config.model, config.optimizer, schema, config.run.seed)
+        logits = make_logits(local)
+
+        def copied() -> Logits:
+            copy_weights(model, local)
+            return logits
+
+        return copied
 
 
-def make_tpu_strategy(options: TpuOptions) -> tf.distribute.TPUStrategy:
+def make_tpu_strategy(options: DistributionOptions) -> tf.distribute.TPUStrategy:
     """Connects to the TPU that the options name, initializes it, and returns its strategy.
 
     Raises:

@@ -35,8 +35,8 @@ class ExportOptions:
     )
     serve_raw: bool = option(
         False,
-        "Adds the signature serve_raw, which takes the fields of Criteo's log as text, with the "
-        "training vocabulary inside.",
+        "Adds the signature serve_raw, which takes the fields of a row of the converted table as "
+        "text, with the training vocabulary inside.",
     )
 
     def validate(self) -> None:
