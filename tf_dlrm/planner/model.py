@@ -16,7 +16,6 @@ from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
     ROW_WISE,
-    TABLE_WISE,
     Plan,
     dealt_rows,
     even_cut,
@@ -221,16 +220,17 @@ class CostModel:
             cuts = [even_cut(dim, count, part) for part in range(count)]
             columns = [stop - first for first, stop in cuts]
         copied = sharding == DATA_PARALLEL
-        draws, pooled, bags = self.draws(name), 0.0, 0.0
-        if sharding in (TABLE_WISE, COLUMN_WISE) and self.devices > 1:
-            means = self.workload.pooled_ids(self.features, name)
-            pooled, bags = self.batch * sum(means), float(self.batch * len(means))
-        by_rows = draws - pooled
+        by_rows, pooled, bags = self.draws(name), 0.0, 0.0
+        whole = count == 1 or sharding == COLUMN_WISE  # one device has all rows
+        if whole and not copied and self.devices > 1:
+            rows_of, bags_of = self.workload.ids_by_rows(self.features, name)
+            by_rows, pooled = self.batch * sum(rows_of), self.batch * sum(bags_of)
+            bags = float(self.batch * len(bags_of))
         local, everywhere, rows_held = (
             np.bincount(part_of, weights=of_range, minlength=count)
             for of_range in (
                 self._unique(table, bounds, by_rows),
-                self._unique(table, bounds, draws * self.devices),
+                self._unique(table, bounds, self.draws(name) * self.devices),
                 [b - a for a, b in bounds],
             )
         )
