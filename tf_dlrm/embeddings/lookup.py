@@ -11,10 +11,10 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.block import Block, StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.pooling import StackBatch
 from tf_dlrm.embeddings.stack import Stack
 from tf_dlrm.embeddings.tables import Table, TableSet
+from tf_dlrm.kernels.use import are_allowed
 
 
 class Lookup(NamedTuple):

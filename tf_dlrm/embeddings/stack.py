@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.block import ROWS, Block, StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
-from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
 from tf_dlrm.internals import ResourceVariable

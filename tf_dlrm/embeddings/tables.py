@@ -10,7 +10,6 @@ import tensorflow as tf
 from tf_dlrm.embeddings.block import ROWS, Block
 from tf_dlrm.embeddings.checkpointing import SlicedTensor
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.internals import (
@@ -19,6 +18,7 @@ from tf_dlrm.internals import (
     SaveType,
     Trackable,
 )
+from tf_dlrm.kernels.use import is_saving
 
 
 class Table(Trackable):

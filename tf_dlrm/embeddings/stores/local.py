@@ -7,10 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.lookup import (
     RowGradients,
     RowIds,
@@ -23,6 +22,7 @@ from tf_dlrm.embeddings.lookup import (
 )
 from tf_dlrm.embeddings.plan import whole_plan
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
+from tf_dlrm.kernels.use import are_allowed
 
 
 class LocalPlacement(Tables):

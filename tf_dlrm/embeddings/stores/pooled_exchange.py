@@ -9,11 +9,9 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.lookup import RowGradients
+from tf_dlrm.embeddings.plan import MANY_IDS
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.stack import Stack
-
-# Ids of a bag from which its vector is less than their rows; of ragged bags it is taken for so.
-_MANY_IDS = 8
 
 
 def pooled_by_owner(stack: Stack, bags: Mapping[str, Bags]) -> list[str]:
@@ -26,7 +24,7 @@ def pooled_by_owner(stack: Stack, bags: Mapping[str, Bags]) -> list[str]:
     names = []
     for view in stack.features:
         own = bags[view.name]
-        many = own.splits is not None if own.hotness is None else own.hotness >= _MANY_IDS
+        many = own.splits is not None if own.hotness is None else own.hotness >= MANY_IDS
         if many and own.weights is None and view.name in stack.homes:
             names.append(view.name)
     return names

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.cache import Cache
+from tf_dlrm.kernels.cache import Cache
 
 _LOG = logging.getLogger(__name__)
 
-# What the operations of all libraries share is here.
-_SHARED = pathlib.Path(__file__).parent / "device.h"
+# The sources of the one library.
+SOURCES = pathlib.Path(__file__).parent
 _FLAGS = (
     "-O3",
     "-std=c++17",
@@ -55,7 +55,7 @@ class NoCompiler(BuildError):
     """Nothing is wrong, but there is nothing to compile the kernels with."""
 
 
-def library(sources: pathlib.Path) -> str:
+def library(sources: pathlib.Path = SOURCES) -> str:
     """Returns the path of the compiled kernels of a folder, compiling them first if need be.
 
     The folder has `path.cc`, which is compiled for each instruction set, and `ops.cc`, TensorFlow's
@@ -127,7 +127,7 @@ def _fingerprint(sources: pathlib.Path) -> str:
     # its files are does not matter.
     flags = [*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
     flags = [flag for flag in flags if not flag.startswith(("-I", "-L"))]
-    files = [_SHARED, *sorted(sources.glob("*.[ch]*"))]
+    files = sorted(sources.glob("*.[ch]*"))
     return _digest(
         *versions,
         *platform.libc_ver(),
@@ -142,14 +142,7 @@ def _compile(compiler: list[str], sources: pathlib.Path, work: pathlib.Path) -> 
     x86_64 = platform.machine() in ("x86_64", "AMD64")
     paths = _X86_64 if x86_64 else _PORTABLE
     # TensorFlow's headers use much that they themselves call deprecated.
-    common = [
-        *compiler,
-        *_FLAGS,
-        "-w",
-        "-iquote",
-        str(_SHARED.parent),
-        *tf.sysconfig.get_compile_flags(),
-    ]
+    common = [*compiler, *_FLAGS, "-w", *tf.sysconfig.get_compile_flags()]
     if x86_64:
         common.append("-DTF_DLRM_X86_64")
     objects = [str(work / "ops.o")]

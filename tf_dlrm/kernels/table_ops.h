@@ -1,4 +1,4 @@
-// TensorFlow's operations around the kernels.
+// TensorFlow's operations of tables.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,10 +16,9 @@
 #include "tensorflow/core/framework/resource_var.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
-namespace tf_dlrm::tables {
+namespace tf_dlrm {
 namespace {
 
-using tensorflow::DT_BFLOAT16;
 using tensorflow::DT_FLOAT;
 using tensorflow::OpKernel;
 using tensorflow::TensorShape;
@@ -27,17 +26,8 @@ using tensorflow::Var;
 using tensorflow::core::RefCountPtr;
 using tensorflow::shape_inference::InferenceContext;
 
-const Path& ChosenPath() {
-  static const InstructionSet chosen = ChosenInstructionSet();
-#ifdef TF_DLRM_X86_64
-  if (chosen == InstructionSet::kAvx512) return avx512::kPath;
-  if (chosen == InstructionSet::kAvx2) return avx2::kPath;
-#endif
-  return portable::kPath;
-}
-
 bool IsTable(const Tensor& tensor) {
-  return tensor.dims() == 2 && (tensor.dtype() == DT_FLOAT || tensor.dtype() == DT_BFLOAT16);
+  return tensor.dims() == 2 && tensor.dtype() == DT_FLOAT;
 }
 
 // A slot has a row for each of the table's, or one number.
@@ -61,7 +51,7 @@ absl::Status Prepare(OpKernelContext* context, Var* variable) {
   tensorflow::mutex_lock lock(*variable->mu());
   if (variable->copy_on_read_mode.load()) return absl::OkStatus();
   const Tensor& tensor = *variable->tensor();
-  if (tensor.dtype() != DT_FLOAT && tensor.dtype() != DT_BFLOAT16) {
+  if (tensor.dtype() != DT_FLOAT) {
     return InvalidArgument("A table or a slot cannot be of type ",
                            tensorflow::DataTypeString(tensor.dtype()), ".");
   }
@@ -87,7 +77,7 @@ absl::Status Complaint(const Layout& layout, const Outside& outside) {
 
 absl::Status TablesOf(const Tensor& table, const Layout& layout, Tables* tables) {
   if (!IsTable(table)) {
-    return InvalidArgument("A table must be float32 or bfloat16 [rows, dim], but is ",
+    return InvalidArgument("A table must be float32 [rows, dim], but is ",
                            tensorflow::DataTypeString(table.dtype()), " ",
                            table.shape().DebugString(), ".");
   }
@@ -96,7 +86,8 @@ absl::Status TablesOf(const Tensor& table, const Layout& layout, Tables* tables)
                            " rows in all, but kernels take 2^32 at most. The environment variable "
                            "TF_DLRM_KERNELS=tensorflow does without them.");
   }
-  *tables = Tables{table.data(), table.dtype() == DT_BFLOAT16, nullptr, nullptr,
+  // For reading too, where nothing is written: a lookup holds the lock of readers only.
+  *tables = Tables{const_cast<float*>(table.flat<float>().data()), nullptr, nullptr,
                    table.dim_size(0), table.dim_size(1), false};
   return layout.CheckRows(tables->row_count);
 }
@@ -302,4 +293,4 @@ REGISTER_KERNEL_BUILDER(Name("TfDlrmUpdate").Device(tensorflow::DEVICE_CPU), Upd
 REGISTER_KERNEL_BUILDER(Name("TfDlrmFill").Device(tensorflow::DEVICE_CPU), FillOp);
 
 }  // namespace
-}  // namespace tf_dlrm::tables
+}  // namespace tf_dlrm

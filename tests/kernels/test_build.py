@@ -13,8 +13,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels import build, cache, choice
-from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
+from tf_dlrm.kernels import build, cache, use
+from tf_dlrm.kernels.build import BuildError, NoCompiler, library
 
 # The least that is a library of TensorFlow's: each instruction set returns a number of its own.
 _PATH = "namespace TF_DLRM_PATH { int Number() { return %d; } }\n"
@@ -93,10 +93,6 @@ def test_whatever_a_library_must_fit_is_in_its_name(sources, compiler, tmp_path,
     add()
     (sources / "rules.h").write_text("// a header\n")
     add()
-    shared = tmp_path / "device.h"
-    shared.write_text("// what all share\n")
-    monkeypatch.setattr(build, "_SHARED", shared)
-    add()
     monkeypatch.setattr(build, "_FLAGS", ("-O1",))
     add()
     monkeypatch.setattr(tf.version, "VERSION", "99.0")
@@ -113,7 +109,7 @@ def test_whatever_a_library_must_fit_is_in_its_name(sources, compiler, tmp_path,
     add()
     monkeypatch.setenv("CXX", f"{compiler} -O2")
     add()
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 10
     # Where the package is does not matter.
     moved = [f"{flag}/elsewhere" if flag.startswith("-I") else flag for flag in flags]
     assert moved != flags
@@ -174,14 +170,14 @@ def test_a_failed_build_is_an_error_in_the_log_and_no_compiler_a_warning(
     monkeypatch.setenv("TF_DLRM_KERNELS", "auto")
     with monkeypatch.context() as patch:
         patch.setenv("CXX", "/bin/false")
-        assert choice._load.__wrapped__(sources)[0] is None
+        assert use._load.__wrapped__(sources)[0] is None
     (record,) = caplog.records
     assert record.levelname == "ERROR"
     assert "There should be native kernels here, but the compiler /bin/false" in record.message
     assert "TF_DLRM_KERNELS=tensorflow says that this is wanted." in record.message
     caplog.clear()
     monkeypatch.setenv("PATH", "")
-    assert choice._load.__wrapped__(sources)[0] is None
+    assert use._load.__wrapped__(sources)[0] is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -268,7 +264,7 @@ def test_of_two_processes_one_compiles_and_both_load_the_library(sources, tmp_pa
         f'exec {shutil.which("g++")} "$@"\n',
     )
     code = (
-        "import pathlib, tensorflow as tf; from tf_dlrm.embeddings.kernels.build import library\n"
+        "import pathlib, tensorflow as tf; from tf_dlrm.kernels.build import library\n"
         f"path = library(pathlib.Path({str(sources)!r}))\n"
         "tf.load_op_library(path); print(path)"
     )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, of_one_batch
+from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.kernels.choice import load
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
-from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.kernels.use import load
 
-_FOLDER = pathlib.Path(__file__).parent
 # As the C++ numbers them.
 _COMBINERS = ("sum", "mean", "sqrtn")
 _BY_SPLITS, _BY_BAG, _NO_ROW = 0, -1, -1
@@ -25,7 +23,7 @@ def are_used(optimizer: Optimizer, device: str) -> bool:
     """Returns whether tables of an optimizer on a device can be worked on by the kernels.
 
     Raises:
-        ValueError: See `choice.load`.
+        ValueError: See `use.load`.
     """
     if not optimizer.native:
         return False
@@ -33,16 +31,16 @@ def are_used(optimizer: Optimizer, device: str) -> bool:
     # Servers of parameters have TensorFlow's operations only.
     if spec.device_type not in (None, "CPU") or spec.job == "ps":
         return False
-    return load(_FOLDER) is not None
+    return load() is not None
 
 
 def check() -> None:
     """Compiles the kernels, if they are wanted and were not.
 
     Raises:
-        ValueError: See `choice.load`.
+        ValueError: See `use.load`.
     """
-    load(_FOLDER)
+    load()
 
 
 def lookup(
@@ -167,7 +165,7 @@ def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dic
 
 
 def _ops() -> Any:
-    operations = load(_FOLDER)
+    operations = load()
     if operations is None:
         raise RuntimeError("There are no native kernels here.")
     return operations

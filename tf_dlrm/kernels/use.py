@@ -18,9 +18,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.build import BuildError, NoCompiler, library
 from tf_dlrm.errors import UserError
 from tf_dlrm.internals import in_save_context, xla_compiles_here
+from tf_dlrm.kernels.build import SOURCES, BuildError, NoCompiler, library
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def _wish() -> str:
     return wish
 
 
-def load(folder: pathlib.Path) -> Any:
-    """Returns TensorFlow's module of the operations of a folder of sources, or None without.
+def load() -> Any:
+    """Returns TensorFlow's module of the operations, or None without.
 
     The environment variable TF_DLRM_KERNELS says what is wanted: "auto", the default, takes the
     kernels where they can be compiled; "native" fails where they cannot; "tensorflow" does without.
@@ -98,7 +98,7 @@ def load(folder: pathlib.Path) -> Any:
     wish = _wish()
     if wish == "tensorflow":
         return None
-    operations, reason = _load(folder)
+    operations, reason = _load(SOURCES)
     if operations is None and wish == "native":
         raise ValueError(f"{_VARIABLE} is 'native', but {reason}.")
     return operations

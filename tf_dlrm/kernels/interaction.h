@@ -1,12 +1,15 @@
-// The kernels of layers for one instruction set: TF_DLRM_PATH is its name, and the compiler's flags
-// allow it.
+// The dot products of pairs of vectors, and the gradient of a dense layer with relu.
+//
+// Included once for each instruction set, with TF_DLRM_PATH naming it.
+#pragma once
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "interface.h"
 
-namespace tf_dlrm::layers::TF_DLRM_PATH {
+namespace tf_dlrm::TF_DLRM_PATH {
 
 // Rows of a batch in a piece of work; results do not depend on it.
 constexpr int64_t kRowsAtOnce = 64;
@@ -132,6 +135,4 @@ inline void Unbias(const float* gradient, const float* outputs, int64_t rows, in
   }
 }
 
-extern const Path kPath = {Products, Pull, Unbias};
-
-}  // namespace tf_dlrm::layers::TF_DLRM_PATH
+}  // namespace tf_dlrm::TF_DLRM_PATH

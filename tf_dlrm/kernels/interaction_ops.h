@@ -1,4 +1,5 @@
-// TensorFlow's operations around the kernels. All are pure: what nobody reads is not computed.
+// TensorFlow's operations of the interaction and of dense layers. All are pure: what nobody reads is
+// not computed.
 #include <vector>
 
 #include "device.h"
@@ -7,7 +8,7 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
 
-namespace tf_dlrm::layers {
+namespace tf_dlrm {
 namespace {
 
 using tensorflow::OpInputList;
@@ -17,15 +18,6 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 using tensorflow::shape_inference::InferenceContext;
-
-const Path& ChosenPath() {
-  static const InstructionSet chosen = ChosenInstructionSet();
-#ifdef TF_DLRM_X86_64
-  if (chosen == InstructionSet::kAvx512) return avx512::kPath;
-  if (chosen == InstructionSet::kAvx2) return avx2::kPath;
-#endif
-  return portable::kPath;
-}
 
 const float* DataOf(const Tensor& tensor) { return tensor.flat<float>().data(); }
 
@@ -149,4 +141,4 @@ TF_DLRM_REGISTER("TfDlrmPull", PullOp);
 TF_DLRM_REGISTER("TfDlrmUnbias", UnbiasOp);
 
 }  // namespace
-}  // namespace tf_dlrm::layers
+}  // namespace tf_dlrm

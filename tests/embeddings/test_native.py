@@ -26,12 +26,13 @@ from tf_dlrm.embeddings import (
     RowWiseAdagrad,
     TableConfig,
     make_bags,
+    native,
 )
 from tf_dlrm.embeddings.bags import Bags
-from tf_dlrm.embeddings.kernels import choice, native
-from tf_dlrm.embeddings.kernels.build import library
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.embeddings.block import StackedFeature
+from tf_dlrm.kernels import use
+from tf_dlrm.kernels.build import library
+from tf_dlrm.kernels.use import kernels_allowed
 
 _SCHEDULE = LearningRateSchedule(0.2, 3, 4, 2)
 # With large epsilons and penalties: tiny ones are as good in the wrong place.
@@ -200,7 +201,7 @@ def test_with_a_smaller_instruction_set_the_operations_give_the_same():
         "arrays = [a for n in ('adagrad', 'ftrl') for a in t._large(t._OPTIMIZERS[n], True)[-1]]\n"
         "np.savez(sys.argv[1], *arrays)\n"
     )
-    output = f"{os.path.dirname(library(native._FOLDER))}/portable_{os.getpid()}.npz"
+    output = f"{os.path.dirname(library())}/portable_{os.getpid()}.npz"
     environment = os.environ | {
         "TF_DLRM_KERNEL_PATH": "portable",
         "TF_DLRM_KERNELS": "native",
@@ -220,7 +221,7 @@ def test_without_a_compiler_tensorflow_serves_after_one_line_of_log(monkeypatch,
     monkeypatch.setenv("TF_DLRM_CACHE", str(tmp_path))
     monkeypatch.setenv("TF_DLRM_KERNELS", "auto")
     monkeypatch.delenv("CXX", raising=False)
-    choice._load.cache_clear()
+    use._load.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             assert not native.are_used(SGD(0.1), "/device:CPU:0")
@@ -230,7 +231,7 @@ def test_without_a_compiler_tensorflow_serves_after_one_line_of_log(monkeypatch,
         with pytest.raises(ValueError, match="TF_DLRM_KERNELS is 'native', but there is no g"):
             native.are_used(SGD(0.1), "/device:CPU:0")
     finally:
-        choice._load.cache_clear()
+        use._load.cache_clear()
 
 
 def test_the_choice_is_checked(monkeypatch):
@@ -320,31 +321,3 @@ def _huge_kilobytes():
 def _huge_pages_may_be_asked_for():
     path = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return path.exists() and "[never]" not in path.read_text()
-
-
-def test_rows_may_be_bfloat16():
-    rng = np.random.default_rng(0)
-    rows = tf.cast(tf.constant(rng.normal(size=(9, 20)), tf.float32), tf.bfloat16)
-    half = resource_variable_ops.ResourceVariable(rows)
-    exact = resource_variable_ops.ResourceVariable(tf.cast(rows, tf.float32))
-    feature = StackedFeature("f", TableConfig("t", 9, 20, optimizer=SGD(0.01)), 0)
-    bags = {"f": make_bags("f", [[1, 2], [2, 8], [0, 0]])}
-    gradients = {"f": tf.constant(rng.normal(size=(3, 20)), tf.float32)}
-    found, wanted = (native.lookup(table, [feature], bags)["f"] for table in (half, exact))
-    np.testing.assert_array_equal(found, wanted)
-    for table in (half, exact):
-        native.update(SGD(0.5), table, {}, [feature], bags, gradients, tf.constant(0, tf.int64))
-    np.testing.assert_array_equal(
-        tf.cast(half, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32)
-    )
-
-
-def test_a_bfloat16_half_way_between_two_becomes_the_even_one():
-    step = 2.0**-7
-    rows = tf.constant([[1.0], [1.0 + step]], tf.bfloat16)
-    half = resource_variable_ops.ResourceVariable(rows)
-    feature = StackedFeature("f", TableConfig("t", 2, 1, optimizer=SGD(0.01)), 0)
-    gradients = {"f": tf.fill([2, 1], -step / 2)}
-    bags = {"f": make_bags("f", [0, 1])}
-    native.update(SGD(1.0), half, {}, [feature], bags, gradients, tf.constant(0, tf.int64))
-    np.testing.assert_array_equal(tf.cast(half, tf.float32), [[1.0], [1.0 + 2 * step]])

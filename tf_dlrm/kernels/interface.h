@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-namespace tf_dlrm::tables {
+namespace tf_dlrm {
 
 // Every optimizer: its name, which is that of its class in Python and of its rule in rules.h, how
 // many slots it has, whether the first is one number a row, and how many numbers its class has
@@ -45,17 +45,15 @@ constexpr bool FitIn() {
 }
 static_assert(FitIn(), "An optimizer has more slots or numbers than there is place for.");
 
-enum class Combiner { kSum, kMean, kSqrtn };
+// Runs work(0) to work(pieces - 1), each of so many nanoseconds, maybe at the same time.
+using ForEach =
+    std::function<void(int64_t pieces, int64_t cost, const std::function<void(int64_t)>& work)>;
 
-// Bits of a float of 16: the upper half of a float of 32.
-struct BFloat16 {
-  uint16_t bits;
-};
+enum class Combiner { kSum, kMean, kSqrtn };
 
 // A table, possibly of several stacked ones, and its slots, null where the optimizer has none.
 struct Tables {
-  void* rows;  // float, or BFloat16 where `half`
-  bool half;
+  float* rows;
   float* first_slot;
   float* second_slot;
   int64_t row_count;
@@ -92,19 +90,36 @@ struct Outside {
   int64_t feature = -1, bag = 0, place = 0, id = 0;
 };
 
-// Runs work(0) to work(pieces - 1), each of so many nanoseconds, maybe at the same time.
-using ForEach =
-    std::function<void(int64_t pieces, int64_t cost, const std::function<void(int64_t)>& work)>;
+// Vectors of a batch, each [rows, dim], and the products of their pairs.
+struct Pairs {
+  std::vector<const float*> vectors;
+  int64_t dim;
+  bool diagonal;  // with the products of each vector and itself
+  int64_t count() const {
+    const int64_t n = static_cast<int64_t>(vectors.size());
+    return diagonal ? n * (n + 1) / 2 : n * (n - 1) / 2;
+  }
+};
 
+// No result depends on the number of threads.
 struct Path {
-  // Fills the vectors of all features. What comes out does not depend on the number of threads.
+  // Fills the vectors of all features.
   Outside (*lookup)(const Tables& tables, const std::vector<Feature>& features, int64_t bags,
                     const ForEach& for_each);
   // Updates each row once, by the summed gradients of its ids, in the order of the ids; with ids
-  // outside their table nothing is updated. The same whatever the number of threads.
+  // outside their table nothing is updated.
   Outside (*update)(Kind kind, const Tables& tables, const Rates& rates,
                     const std::vector<Feature>& features, int64_t bags, int threads,
                     const ForEach& for_each);
+  // Fills products [rows, count]: the lower triangle, row by row.
+  void (*products)(const Pairs& pairs, int64_t rows, float* products, const ForEach& for_each);
+  // Fills the gradients of the vectors from that of the products.
+  void (*pull)(const Pairs& pairs, const float* gradient, int64_t rows,
+               const std::vector<float*>& gradients, const ForEach& for_each);
+  // Of relu(product + bias), from the gradient of its outputs, all [rows, columns]: fills the
+  // gradient of the product, and that of the bias [columns].
+  void (*unbias)(const float* gradient, const float* outputs, int64_t rows, int64_t columns,
+                 float* product, float* bias, const ForEach& for_each);
 };
 
 // All else of a library is hidden; these are tried one by one in tests.
@@ -113,6 +128,6 @@ namespace avx512 { extern TF_DLRM_VISIBLE const Path kPath; }
 namespace avx2 { extern TF_DLRM_VISIBLE const Path kPath; }
 namespace portable { extern TF_DLRM_VISIBLE const Path kPath; }
 
-}  // namespace tf_dlrm::tables
+}  // namespace tf_dlrm
 
 #endif  // TF_DLRM_INTERFACE_H_

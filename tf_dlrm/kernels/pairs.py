@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.choice import are_allowed, load
-
-# Where the sources are.
-FOLDER = pathlib.Path(__file__).parent
+from tf_dlrm.kernels.use import are_allowed, load
 
 
 def are_used(training: bool | None, dtype: str) -> bool:
     """Returns whether a layer that is called so, and computes in a type, goes through the kernels.
 
     Raises:
-        ValueError: See `choice.load`.
+        ValueError: See `use.load`.
     """
     if not are_allowed(training) or dtype != "float32":
         return False
     # Where a layer will run is not known while it is traced.
     if any(device.device_type != "CPU" for device in tf.config.list_logical_devices()):
         return False
-    return load(FOLDER) is not None
+    return load() is not None
 
 
 def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
@@ -38,7 +34,7 @@ def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if the shapes differ.
     """
-    operations = load(FOLDER)
+    operations = load()
     count = len(vectors)
 
     @tf.custom_gradient

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tf_dlrm.embeddings.kernels import cache as cache_module
-from tf_dlrm.embeddings.kernels.cache import Cache
+from tf_dlrm.kernels import cache as cache_module
+from tf_dlrm.kernels.cache import Cache
 
 _DATA = b"compiled"
 _WHOLE = _DATA + hashlib.sha256(_DATA).digest()

@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.choice import load
-from tf_dlrm.layers.kernels.pairs import FOLDER
+from tf_dlrm.kernels.use import load
 
 
 def relu_dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -21,7 +20,7 @@ def relu_dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tens
         kernel: float32 [inputs, units].
         bias: float32 [units].
     """
-    operations = load(FOLDER)
+    operations = load()
 
     @tf.custom_gradient
     def run(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Any]:

@@ -12,7 +12,7 @@
 #include "interface.h"
 #include "tensorflow/core/framework/op_kernel.h"
 
-namespace tf_dlrm::tables {
+namespace tf_dlrm {
 
 using tensorflow::DT_INT32;
 using tensorflow::OpInputList;
@@ -218,6 +218,6 @@ class Features {
   std::vector<std::unique_ptr<std::vector<float>>> floats_;
 };
 
-}  // namespace tf_dlrm::tables
+}  // namespace tf_dlrm
 
 #endif  // TF_DLRM_FEATURE_INPUTS_H_
