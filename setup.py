@@ -16,7 +16,7 @@ setup(
     install_requires=[
         "absl-py>=1.4",
         "google-crc32c>=1.5",
-        "keras>=3.5,<3.16",
+        "keras>=3.10,<3.16",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "protobuf>=4.25",
@@ -31,8 +31,7 @@ setup(
         "tomli-w>=1",
     ],
     package_data={
-        "tf_dlrm.embeddings.kernels": ["*.cc", "*.h"],
-        "tf_dlrm.layers.kernels": ["*.cc", "*.h"],
+        "tf_dlrm.kernels": ["*.cc", "*.h"],
         "tf_dlrm.planner": ["hardware/*.toml"],
         "tfrecords.conversion": ["descriptions/*.toml"],
     },

@@ -76,7 +76,7 @@ def _predicted(workers: int) -> float:
     from tf_dlrm.planner import CostModel, Dense, Workload
     from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+    from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
     from tfrecords.random_schema import random_schema, table_sizes
 
     options = ModelOptions(embedding_dim=16, bottom_mlp=(512, 256, 64, 16), top_mlp=(512, 256, 1))

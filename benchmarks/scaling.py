@@ -83,7 +83,7 @@ def _predicted(cases: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
     from tf_dlrm.planner import CostModel, Dense, Workload
     from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+    from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
 
     schema, options = step_ours.schema(), ModelOptions()
     features = build_features(options, OptimizerOptions(), schema)
@@ -105,12 +105,14 @@ def _serve(devices: int, batch_size: int, exchange: str) -> None:
 
     from benchmarks import step_ours
     from tf_dlrm.embeddings.placements.all_to_all import InProcessAllToAll
-    from tf_dlrm.training.distribution_options import DistributionOptions
-    from tf_dlrm.training.strategy import make_strategy
+    from tf_dlrm.training.distribution.choose import distribution_of
+    from tf_dlrm.training.options.distribution import DistributionOptions
 
     strategy = None
     if devices:
-        strategy = make_strategy(DistributionOptions("mirrored", virtual_devices=devices))
+        strategy = distribution_of(
+            DistributionOptions("mirrored", virtual_devices=devices)
+        ).make_strategy()
     if exchange == "stay":
         stay = tf.autograph.experimental.do_not_convert(lambda self, pieces: pieces)
         InProcessAllToAll.exchange = stay  # type: ignore[method-assign]

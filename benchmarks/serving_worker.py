@@ -133,7 +133,7 @@ def _make_tf_dlrm(folder: str, table_dtype: str) -> None:
     from tf_dlrm.embeddings.placements.serving import ServingPlan
     from tf_dlrm.serving.export import export_model
     from tf_dlrm.training.build import build_model
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+    from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
     from tfrecords.schema import CategoricalColumn, Schema
 
     names = [f"t{k}" for k in range(len(KAGGLE.table_rows))]

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from benchmarks.step_rows import ALPHA, DENSE_FEATURES, TABLE_ROWS, random_rows
 from tf_dlrm.training.build import build_dense_optimizer, build_model
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.distribution.shares import distribute
+from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.steps import make_training_steps
-from tf_dlrm.training.strategy import distribute
 from tfrecords.schema import CategoricalColumn, Schema
 
 __all__ = ["ALPHA", "NAMES", "batches", "build", "schema"]

@@ -39,7 +39,7 @@ def main(case: Case, compute_dtype: str = "float32") -> None:
     import tensorflow as tf
 
     from tf_dlrm.training.build import build_dense_optimizer, build_model
-    from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+    from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
     from tf_dlrm.training.steps import make_logits, make_training_steps
     from tfrecords.schema import CategoricalColumn, Schema
 

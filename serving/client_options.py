@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.option import INT32, check_values, option
+from tf_dlrm.training.options.option import INT32, check_values, option
 from tfrecords import files
 
 # The inputs of one request by name: arrays, or nested lists of numbers, texts and bytes.

@@ -16,7 +16,7 @@ from typing import Any
 from serving.client_options import ClientOptions, Inputs, score
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.option import option
+from tf_dlrm.training.options.option import option
 
 
 @dataclasses.dataclass(frozen=True)

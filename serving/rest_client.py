@@ -19,7 +19,7 @@ from urllib.parse import quote
 from serving.client_options import ClientOptions, Inputs, score
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.option import option
+from tf_dlrm.training.options.option import option
 
 
 @dataclasses.dataclass(frozen=True)

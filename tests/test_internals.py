@@ -5,6 +5,7 @@ A new version fails here first, in a sentence for each name that it lacks.
 
 import ast
 import importlib
+import inspect
 import pathlib
 
 import pytest
@@ -106,6 +107,8 @@ def test_functions_on_the_call_stack_have_the_variables_that_are_read_there():
 def test_objects_have_the_fields_that_are_read():
     tensorflow = importlib.import_module("tensorflow")
     checkpoint = tensorflow.train.Checkpoint()
+    embedding = tensorflow.tpu.experimental.embedding.TPUEmbedding
+    assert "self._variables = " in inspect.getsource(embedding), "It has no _variables."
     assert hasattr(checkpoint, "_saver"), "A Checkpoint has no _saver."
     with tensorflow.GradientTape() as tape:
         assert hasattr(tape, "_tape"), "A GradientTape has no _tape."

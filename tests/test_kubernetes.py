@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import yaml
 
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.options.config import TrainingConfig
 
 _FOLDER = pathlib.Path(__file__).parent.parent / "kubernetes"
 

@@ -21,7 +21,7 @@ from absl import flags
 from tf_dlrm import entry_point, training_flags
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.options.config import TrainingConfig
 from tfrecords import files
 
 entry_point.define_flags(CompareOptions)

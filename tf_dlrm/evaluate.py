@@ -16,8 +16,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import check_model_dir
-from tf_dlrm.training.option import INT32
+from tf_dlrm.training.options.config import check_model_dir
+from tf_dlrm.training.options.option import INT32
 from tfrecords import files
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
@@ -72,7 +72,7 @@ def main() -> dict[str, Any]:
         check_model_dir(_MODEL_DIR.value, _CHECKPOINT.value)
     elif not files.isfile(files.join(_SAVED_MODEL.value, "saved_model.pb")):
         raise UserError(f"--saved_model={_SAVED_MODEL.value} is no SavedModel: no saved_model.pb.")
-    from tf_dlrm.training import assessment
+    from tf_dlrm.training.evaluation import assessment
 
     return assessment.assess(
         model_dir=_MODEL_DIR.value,

@@ -8,8 +8,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import check_export_dir, check_model_dir
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.options.config import check_export_dir, check_model_dir
+from tf_dlrm.training.options.export import ExportOptions
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")

@@ -11,7 +11,7 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import check_export_dir
+from tf_dlrm.training.options.config import check_export_dir
 
 _BASE = flags.DEFINE_string("base", "", "The SavedModel that the increment was made from.")
 _INCREMENT = flags.DEFINE_string(

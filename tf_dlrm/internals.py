@@ -49,6 +49,7 @@ __all__ = [
     "rows_to_tpu",
     "tapes_that_record",
     "tensors_to_save",
+    "variables_on_hosts",
     "write_fingerprint",
     "xla_compiles_here",
 ]
@@ -137,6 +138,17 @@ def tensors_to_save(checkpoint: tf.train.Checkpoint) -> Mapping[Any, Mapping[str
     """Returns for each object of a checkpoint its tensors, by their names in a file."""
     tensors: Mapping[Any, Mapping[str, Any]] = checkpoint._saver._gather_serialized_tensors()[0]
     return tensors
+
+
+def variables_on_hosts(
+    embedding: tf.tpu.experimental.embedding.TPUEmbedding, table: str
+) -> Mapping[str, Any]:
+    """Returns the variables of a table, by "parameters" and the names of slots.
+
+    No public name leads to them while a TPU has the tables.
+    """
+    variables: Mapping[str, Any] = embedding._variables[table]
+    return variables
 
 
 def rows_to_tpu(embedding: tf.tpu.experimental.embedding.TPUEmbedding) -> None:

@@ -1,6 +1,6 @@
 """Every private name of Keras that is used; those of TensorFlow are in `internals`.
 
-All were seen in Keras 3.5 and 3.15, and in Keras 2 as tf_keras 2.17 and 2.21, unless it is said of
+All were seen in Keras 3.10 and 3.15, and in Keras 2 as tf_keras 2.17 and 2.21, unless it is said of
 which one. Beside what is here, classes of layers and models override methods whose names begin with
 an underscore. `tests/test_internals.py` has the list, and says of a new version what is missing.
 """

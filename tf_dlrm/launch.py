@@ -28,7 +28,7 @@ from tf_dlrm.launching.job import Job
 from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
-from tf_dlrm.training.option import check_values, option
+from tf_dlrm.training.options.option import check_values, option
 from tfrecords.entry_point import parse_flags
 
 # One machine; a slip of the finger must not fill it with processes.

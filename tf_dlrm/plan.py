@@ -20,8 +20,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.option import check_values, commas, option
+from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
+from tf_dlrm.training.options.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from tf_dlrm import entry_point
-from tf_dlrm.training.config import TrainingConfig
+from tf_dlrm.training.options.config import TrainingConfig
 
 _PARTS: dict[str, Any] = {f.name: type(f.default) for f in dataclasses.fields(TrainingConfig)}
 

@@ -48,6 +48,7 @@ _RECORDS_PER_FILE = flags.DEFINE_integer(
 _RUNNERS_WITH_OPTIONS = ("Portable", "Flink", "Spark")
 # A whole machine's limits, and resuming, which is left to the runner.
 _NOT_READ = ("memory_gb", "fresh")
+_HERE_ONLY = ("vocabulary_of", "extend_vocabulary")
 _CRITEO_ONLY = ("format", "days", "max_index_range", "reference", "bucketize_dense")
 
 # So that --help shows them too.
@@ -103,6 +104,7 @@ def _convert(beam_arguments: list[str]) -> dict[str, int]:
     for files in command_line.held_out():
         inputs = [*inputs, *files]
     _refuse(_NOT_READ, "is for the conversion on one machine; the runner decides it here")
+    _refuse(_HERE_ONLY, "is for tfrecords.convert and tfrecords.convert_criteo only")
     return pipeline.convert(
         inputs,
         output_dir,

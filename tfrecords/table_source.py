@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from tfrecords import block, files
 from tfrecords.conversion import meanings, table_rows
+from tfrecords.conversion.known_vocabularies import KnownVocabularies
 from tfrecords.conversion.rows import Rows
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.vocabulary import Vocabulary
-from tfrecords.conversion.vocabulary_files import read_vocabulary
-from tfrecords.dataset_info import DatasetInfo, VocabularyInfo
+from tfrecords.dataset_info import VocabularyInfo
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
 from tfrecords.odd_labels import LabelRange
@@ -254,32 +254,14 @@ def _vocabularies(
                 "set that has it, or make one with `python -m tfrecords.convert`."
             )
         return {}, {}
-    info = DatasetInfo.load_description(folder)
-    known = meanings.of_data_set(info.how_it_was_made)
-    own = meanings.of_table(description)
-    infos, lookups = {}, {}
-    for column in needed:
-        name = meanings.feature(column.name)
-        if column.name not in info.vocabularies:
-            raise DataError(
-                f"The data set {folder} has no vocabulary of {column.name!r}; it has "
-                f"{', '.join(info.vocabularies) or 'none'}."
-            )
-        if name in known and own[name].contradicts(known[name]):
-            raise DataError(
-                f"{name} is {own[name].words} here, but {known[name].words} in the data set "
-                f"{folder}, so its vocabulary cannot be used."
-            )
-        found = info.vocabularies[column.name]
-        keys = read_vocabulary(folder, found)
-        if keys is None:
-            raise DataError(
-                f"The vocabulary {files.join(folder, found.path)} is missing or damaged; convert "
-                "the data again."
-            )
-        infos[column.name] = found
-        lookups[column.name] = Vocabulary.in_order(keys, found.reserved)
-    return infos, lookups
+    known = KnownVocabularies(
+        folder, [column.name for column in needed], meanings.of_table(description)
+    )
+    infos = {name: found.info for name, found in known.columns.items()}
+    return infos, {
+        name: Vocabulary.in_order(found.keys, found.info.reserved)
+        for name, found in known.columns.items()
+    }
 
 
 def _schema(description: TableDescription, lookups: dict[str, Vocabulary]) -> Schema:

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tf_dlrm.comparing.options import CompareOptions
-from tf_dlrm.training.config import (
+from tf_dlrm.training.options.config import (
     DataOptions,
     ModelOptions,
     OptimizerOptions,

@@ -11,7 +11,7 @@ from tf_dlrm.comparing.curves import smoothed
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.comparing.runs import plan_runs
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.sources import open_source
 from tfrecords.folder import WholeFolder
 from tfrecords.schema import CategoricalColumn, Schema

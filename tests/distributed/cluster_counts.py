@@ -14,9 +14,9 @@ import tensorflow as tf
 from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers import EmbeddingCollection
-from tf_dlrm.training.distribution_options import DistributionOptions
-from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
-from tf_dlrm.training.strategy import make_strategy
+from tf_dlrm.training.distribution.choose import distribution_of
+from tf_dlrm.training.distribution.parameter_server import is_server, make_asynchronous_steps, serve
+from tf_dlrm.training.options.distribution import DistributionOptions
 
 _TABLES = [f"t{k}" for k in range(8)]
 _BATCHES = 100_000
@@ -49,7 +49,7 @@ def main():
     if is_server():
         serve()
     folder = pathlib.Path(sys.argv[1])
-    strategy = make_strategy(DistributionOptions("parameter_server"))
+    strategy = distribution_of(DistributionOptions("parameter_server")).make_strategy()
     with strategy.scope():
         model, optimizer = _Sum(), keras.optimizers.legacy.SGD(1.0)
     steps = make_asynchronous_steps(model, optimizer, strategy, lambda labels, logits: logits)

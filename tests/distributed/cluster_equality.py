@@ -14,7 +14,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
-from tf_dlrm.embeddings.placements.choice import make_placement
+from tf_dlrm.embeddings.placements.choice import make_placement, replicas_here
 from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
@@ -25,7 +25,6 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.training.strategy import replicas_here
 
 _BATCH = 13
 _FORMS = ("one", "ragged", "weighted", "fixed")

@@ -15,11 +15,11 @@ import cluster_equality
 from absl import logging
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DistributionOptions, TrainingConfig
-from tf_dlrm.training.parameter_server import is_server, serve
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.distribution.choose import distribution_of
+from tf_dlrm.training.distribution.parameter_server import is_server, serve
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.options.config import DistributionOptions, TrainingConfig
 from tf_dlrm.training.run import train
-from tf_dlrm.training.strategy import make_strategy
 
 
 def _wait_for(path):
@@ -46,7 +46,7 @@ def main():
     folder, distribution = pathlib.Path(sys.argv[1]), sys.argv[2]
     if distribution == "parameter_server" and is_server():
         serve()
-    strategy = make_strategy(DistributionOptions(distribution))
+    strategy = distribution_of(DistributionOptions(distribution)).make_strategy()
     # So that one relative path means another file in each process.
     own = folder / f"process_{Processes(strategy).index}"
     own.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.training.config import (
+from tf_dlrm.training.options.config import (
     DataOptions,
     DistributionOptions,
     ModelOptions,

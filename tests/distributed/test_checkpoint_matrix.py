@@ -17,8 +17,8 @@ from tf_dlrm.embeddings.plan import (
 )
 from tf_dlrm.embeddings.tables import ROWS
 from tf_dlrm.serving.increment import open_variables
-from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.exporting import export_checkpoint
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.run import train
 
 pytestmark = pytest.mark.process

@@ -23,7 +23,6 @@ from tf_dlrm.embeddings import (
     make_bags,
     stack,
 )
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.placements.choice import make_placement
 from tf_dlrm.embeddings.placements.placement import Pulled
 from tf_dlrm.embeddings.plan import (
@@ -35,6 +34,7 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.kernels.use import kernels_allowed
 
 _SCHEDULE = LearningRateSchedule(0.2, 3, 4, 2)
 # With large epsilons and penalties: tiny ones are as good in the wrong place.

@@ -9,8 +9,8 @@ import pytest
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_run, write_run
-from tf_dlrm.training.config import check_export_dir, check_model_dir
 from tf_dlrm.training.history import History
+from tf_dlrm.training.options.config import check_export_dir, check_model_dir
 from tfrecords.reader import RecordSource
 
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "step", "examples")

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.kernels import pairs
 from tf_dlrm.layers import DotInteraction
-from tf_dlrm.layers.kernels import pairs
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])

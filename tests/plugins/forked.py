@@ -37,7 +37,7 @@ _PRELOADED = (
     "tf_dlrm.comparing.runs",
     "tf_dlrm.planner",
     "tf_dlrm.serving.increment",
-    "tf_dlrm.training.assessment",
+    "tf_dlrm.training.evaluation.assessment",
     "tf_dlrm.training.exporting",
     "tf_dlrm.training.run",
     "tfrecords.conversion.convert",

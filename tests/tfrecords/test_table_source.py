@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions, TrainingConfig
+from tf_dlrm.training.options.config import DataOptions, TrainingConfig
 from tf_dlrm.training.run import train
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.description_file import from_toml

@@ -16,7 +16,6 @@ from tf_dlrm.embeddings import (
     RowWiseAdagrad,
     TableConfig,
 )
-from tf_dlrm.embeddings.optimizers import OPTIMIZERS
 from tf_dlrm.tpu.engine import HostEngine
 from tf_dlrm.tpu.optimizers import moves_without_gradient, optimizer_config, tpu_names
 
@@ -97,10 +96,7 @@ def test_the_host_in_its_place_learns_what_numpy_learns(name):
 
 def test_says_which_rules_move_a_row_by_a_gradient_of_0():
     row, gradient = tf.constant([[0.5, -2.0]]), tf.zeros((1, 2))
-    for kind in OPTIMIZERS:
-        if kind is RowWiseAdagrad:
-            continue
-        optimizer = kind() if kind is Frozen else kind(0.1)
+    for optimizer in (SGD(0.1), Adagrad(0.1), LazyAdam(0.1), FTRL(0.1), Frozen()):
         # Slots as a first gradient of another row's would leave them, and as they begin.
         moved = []
         for value in (None, 0.3):
@@ -110,4 +106,4 @@ def test_says_which_rules_move_a_row_by_a_gradient_of_0():
             }
             found, _ = optimizer.rule(row, slots, gradient, tf.constant(0.1))
             moved.append(bool(np.any(found.numpy() != row.numpy())))
-        assert moves_without_gradient(optimizer) == any(moved), kind
+        assert moves_without_gradient(optimizer) == any(moved), optimizer

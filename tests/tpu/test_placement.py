@@ -30,7 +30,7 @@ from tf_dlrm.tpu.config import (
 )
 from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan, local_copy
 from tf_dlrm.tpu.replicated import ReplicatedTables
-from tf_dlrm.tpu.tables import DealtLayout, DealtTable, Part, PartedTable
+from tf_dlrm.tpu.tables import DealtLayout, DealtTable, HeldRows, PartedTable
 
 _SCHEDULE = LearningRateSchedule(0.4, warmup_steps=4, decay_start_step=4, decay_steps=4)
 _ON_TPU = {
@@ -414,7 +414,9 @@ def test_replicated_tables_sum_the_gradients_of_all_replicas():
 def test_table_over_hosts_reads_and_writes_through_its_hooks():
     config = TableConfig("t", 7, 2, optimizer=SGD(0.01))
     hosts = [tf.Variable(tf.zeros((rows, 2))) for rows in (3, 2, 2)]
-    parts = [Part((v,), 0, first, v.shape[0]) for v, first in zip(hosts, (0, 3, 5), strict=True)]
+    parts = [
+        HeldRows((v,), 0, first, v.shape[0]) for v, first in zip(hosts, (0, 3, 5), strict=True)
+    ]
     called = []
     table = PartedTable(
         config, {"rows": parts}, lambda: called.append("read"), lambda: called.append("write")

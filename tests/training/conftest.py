@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.training import sources
-from tf_dlrm.training.config import (
+from tf_dlrm.training.options.config import (
     DataOptions,
     DistributionOptions,
     ModelOptions,

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.training.build import build_dense_optimizer, build_model
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions
+from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
 from tfrecords.schema import CategoricalColumn, Schema
 
 

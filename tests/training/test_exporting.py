@@ -16,10 +16,10 @@ from tf_dlrm.serving.increment import fold, open_variables
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.variable_files import CheckpointRows
 from tf_dlrm.training import exporting
-from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.checkpoints import checkpoint_folder
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.exporting import export_checkpoint
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import train
 

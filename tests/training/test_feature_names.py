@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.assessment import assess
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.evaluation.assessment import assess
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.run import train
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tf_dlrm.training import loop as training_loop
-from tf_dlrm.training.export_options import ExportOptions
 from tf_dlrm.training.exporting import export_checkpoint
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.run import train
 
 

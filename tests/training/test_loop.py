@@ -12,10 +12,10 @@ import tensorflow as tf
 from tf_dlrm.errors import UserError
 from tf_dlrm.training import loop as loop_module
 from tf_dlrm.training.checkpoints import Position
-from tf_dlrm.training.config import RunOptions
+from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.options.config import RunOptions
 from tfrecords.data_service import start_dispatcher, start_worker
 from tfrecords.fault import VARIABLE
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 from tf_dlrm.errors import UserError
 from tf_dlrm.training import memory
 from tf_dlrm.training.build import build_model
-from tf_dlrm.training.config import OptimizerOptions
 from tf_dlrm.training.memory import said_when_it_runs_out
-from tf_dlrm.training.model_options import ModelOptions
+from tf_dlrm.training.options.config import OptimizerOptions
+from tf_dlrm.training.options.model import ModelOptions
 from tf_dlrm.training.run import train
 from tfrecords import machine
 from tfrecords.errors import DataError

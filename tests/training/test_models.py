@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tf_dlrm import models
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.assessment import assess
 from tf_dlrm.training.build import build_model
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions, TrainingConfig
+from tf_dlrm.training.evaluation.assessment import assess
+from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions, TrainingConfig
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import count_parameters, open_source, train
 from tfrecords.schema import CategoricalColumn, Schema

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions
-from tf_dlrm.training.evaluation import evaluate
+from tf_dlrm.training.evaluation.evaluation import evaluate
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.run import train
 from tf_dlrm.training.sources import only_label, open_source
 from tfrecords.progress import Progress

@@ -9,7 +9,7 @@ import pytest
 
 from tf_dlrm import models
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import open_source, train
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position, checkpoint_folder
+from tf_dlrm.training.distribution.sharded_checkpoint import ShardedCheckpoint
 from tf_dlrm.training.run import train
-from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
 from tfrecords.errors import DataError
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_grow_keeps_the_last_good_checkpoint(tiny):
     # Writing more than this fails as on a full disk; run.json is smaller, tables are not.
     code = (
         "import json, resource, sys\n"
-        "from tf_dlrm.training.config import TrainingConfig\n"
+        "from tf_dlrm.training.options.config import TrainingConfig\n"
         "from tf_dlrm.training.run import train\n"
         "for config in sys.argv[1:]:\n"
         "    train(TrainingConfig.from_json(json.loads(config)))\n"

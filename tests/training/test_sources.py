@@ -8,7 +8,7 @@ import pytest
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training import sources
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.options.config import DataOptions
 from tf_dlrm.training.run import train
 from tf_dlrm.training.sources import mean_hotness, open_source
 from tfrecords.data_service import start_dispatcher, start_worker

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings import MixedDimension, MultipleHashing, QuotientRemainder, WeightedRows
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import ModelOptions
+from tf_dlrm.training.options.config import ModelOptions
 from tf_dlrm.training.restore import restore_model
 from tf_dlrm.training.run import open_source, train
 from tf_dlrm.training.table_storage import storages

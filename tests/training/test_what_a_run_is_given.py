@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.training import run as training_run
+from tf_dlrm.training.distribution import distribution
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.run import train
 
@@ -83,7 +84,7 @@ def test_a_run_ends_where_its_rows_or_its_steps_do(tiny, begun):
 
 def test_weights_and_seeds_are_those_of_the_flags(tiny, monkeypatch):
     given = {}
-    make, build = training_run.make_training_steps, training_run.build_model
+    make, build = distribution.make_training_steps, training_run.build_model
 
     def steps(model, optimizer, strategy, loss):
         given["loss"] = loss
@@ -97,7 +98,7 @@ def test_weights_and_seeds_are_those_of_the_flags(tiny, monkeypatch):
         given["config"] = built.config
         return built
 
-    monkeypatch.setattr(training_run, "make_training_steps", steps)
+    monkeypatch.setattr(distribution, "make_training_steps", steps)
     monkeypatch.setattr(training_run, "build_model", model)
     options = {"positive_weight": 5.0, "negative_weight": 0.25, "prediction_clamp": 0.125}
     train(tiny(**options, dropout=0.5, seed=11, train_steps=1))

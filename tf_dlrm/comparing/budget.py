@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tf_dlrm.training.build import build_model
-from tf_dlrm.training.config import TrainingConfig
-from tf_dlrm.training.model_options import ModelOptions
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.options.model import ModelOptions
 from tfrecords.schema import Schema
 
 # Where bisection ends: far below one unit of the widest layer.

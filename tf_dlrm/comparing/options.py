@@ -6,9 +6,9 @@ import dataclasses
 import math
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DENSE_OPTIMIZERS, EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.model_options import MODELS
-from tf_dlrm.training.option import INT32, check_values, commas, option
+from tf_dlrm.training.options.config import DENSE_OPTIMIZERS, EMBEDDING_OPTIMIZERS
+from tf_dlrm.training.options.model import MODELS
+from tf_dlrm.training.options.option import INT32, check_values, commas, option
 
 OPTIMIZERS = tuple(name for name in DENSE_OPTIMIZERS if name in EMBEDDING_OPTIMIZERS)
 

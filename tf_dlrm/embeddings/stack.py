@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.initializers import CHUNK_ROWS
-from tf_dlrm.embeddings.kernels import native
 from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.internals import ResourceVariable
 

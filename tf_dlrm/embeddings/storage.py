@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.hashing import hash_ids
 from tf_dlrm.embeddings.initializers import Constant, Initializer, Uniform
 
-if TYPE_CHECKING:
-    from tf_dlrm.embeddings.config import TableConfig
+# That of `config`, which has a storage: to import it here would be a circle.
+TableConfig = Any
 
 OPERATIONS = ("multiply", "add", "concatenate")
 

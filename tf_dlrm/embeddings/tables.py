@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
 from tf_dlrm.embeddings.stack import Stack, chunks
 from tf_dlrm.internals import (
@@ -20,6 +19,7 @@ from tf_dlrm.internals import (
     SaveType,
     Trackable,
 )
+from tf_dlrm.kernels.use import is_saving
 
 # The key of the table itself beside those of its slots.
 ROWS = "rows"

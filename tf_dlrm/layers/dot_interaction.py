@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import keras
-from tf_dlrm.layers.kernels import pairs
+from tf_dlrm.kernels import pairs
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")

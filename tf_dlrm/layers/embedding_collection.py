@@ -12,7 +12,6 @@ from absl import logging
 from tf_dlrm.embeddings.bags import Bags, check_known_batches, make_bags, of_one_batch
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.fused_update import FusedUpdate
-from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
 from tf_dlrm.embeddings.placements.choice import make_placement, register
 from tf_dlrm.embeddings.placements.placement import Placement
@@ -29,6 +28,7 @@ from tf_dlrm.keras_internals import (
     values_are_given,
     writes_optimizer_to_h5,
 )
+from tf_dlrm.kernels.use import are_allowed, kernels_allowed
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla

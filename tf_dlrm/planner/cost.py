@@ -20,7 +20,7 @@ from tf_dlrm.planner.hardware import GB, Hardware
 FLOAT_BYTES = 4
 
 # Formulas that are linear in rows take a number of them, or an array with one for each part.
-Rows = TypeVar("Rows", float, np.ndarray)
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 def id_bytes(vocabulary_size: int) -> int:
@@ -28,7 +28,7 @@ def id_bytes(vocabulary_size: int) -> int:
     return 8 if vocabulary_size >= 2**31 else 4
 
 
-def table_bytes(rows: Rows, columns: int, optimizer: Optimizer) -> Rows:
+def table_bytes(rows: Numbers, columns: int, optimizer: Optimizer) -> Numbers:
     """Returns the bytes of float32 weights and optimizer slots of a part.
 
     rows * (columns + elements of all slots of a row) * 4.
@@ -46,11 +46,11 @@ def row_bytes(columns: int, hardware: Hardware) -> float:
     return max(columns * FLOAT_BYTES, hardware.min_row_bytes)
 
 
-def lookup_seconds(rows: Rows, columns: int, hardware: Hardware, sharers: int) -> Rows:
+def lookup_seconds(rows: Numbers, columns: int, hardware: Hardware, sharers: int) -> Numbers:
     """Returns the time of gathering rows: rows * row bytes / rate of random rows.
 
     Args:
-        rows: Rows gathered.
+        rows: Numbers gathered.
         columns: Their width.
         hardware: The hardware.
         sharers: Devices that divide its rates.
@@ -59,13 +59,13 @@ def lookup_seconds(rows: Rows, columns: int, hardware: Hardware, sharers: int) -
 
 
 def update_seconds(
-    received: Rows,
-    updated: Rows,
+    received: Numbers,
+    updated: Numbers,
     columns: int,
     optimizer: Optimizer,
     hardware: Hardware,
     sharers: int,
-) -> Rows:
+) -> Numbers:
     """Returns the time of one update from gradients that several devices sent.
 
     Three sums: the received ids are made unique; their gradients are read and added (two passes

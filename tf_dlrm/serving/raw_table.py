@@ -26,7 +26,7 @@ _FEW_BITS = 33
 _NONE = np.iinfo(np.int64).max
 
 
-class _Lookup(NamedTuple):
+class _KeyIndex(NamedTuple):
     """Features whose keys are looked up at once.
 
     Attributes:
@@ -273,7 +273,7 @@ def _examples(fields: RawFields, known: Mapping[int, bytes]) -> dict[str, bytes]
     return texts
 
 
-def _lookup(group: Sequence[int], vocabularies: Mapping[int, tuple[np.ndarray, int]]) -> _Lookup:
+def _lookup(group: Sequence[int], vocabularies: Mapping[int, tuple[np.ndarray, int]]) -> _KeyIndex:
     """Returns the vocabularies of a group of features as one."""
     keys, ids = [], []
     for k, number in enumerate(group):
@@ -283,7 +283,7 @@ def _lookup(group: Sequence[int], vocabularies: Mapping[int, tuple[np.ndarray, i
         keys.append(signed[order] + np.int64(k << _FEW_BITS))
         ids.append(order + reserved)
     dtype = np.int64 if max(map(len, ids)) >= 2**31 - 1 else np.int32
-    return _Lookup(
+    return _KeyIndex(
         tuple(group),
         np.concatenate([*keys, np.array([_NONE])]),
         np.concatenate([*ids, np.array([0])]).astype(dtype),

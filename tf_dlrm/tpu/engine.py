@@ -16,13 +16,13 @@ from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.tables import ROWS, Table
-from tf_dlrm.internals import rows_from_tpu, rows_to_tpu
+from tf_dlrm.internals import rows_from_tpu, rows_to_tpu, variables_on_hosts
 from tf_dlrm.tpu.config import feature_configs
 from tf_dlrm.tpu.optimizers import tpu_names
 from tf_dlrm.tpu.tables import (
     DealtLayout,
     DealtTable,
-    Part,
+    HeldRows,
     PartedTable,
 )
 
@@ -130,7 +130,7 @@ class HostEngine:
             self._variables[table.name] = own
             self.variables += own.values()
             self.row_variables.append(own[ROWS])
-            parts = {k: [Part((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
+            parts = {k: [HeldRows((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
             self.tables.append(PartedTable(table, parts))
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
@@ -192,8 +192,7 @@ class EmbeddingUnitEngine:
         self.variables: list[tf.Variable] = []
         self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
-            # No public name leads to them while a TPU has the tables.
-            made = self._embedding._variables[table.name]
+            made = variables_on_hosts(self._embedding, table.name)
             parts = {k: _host_parts(made[name].variables) for k, name in tpu_names(table).items()}
             self.variables += [c for found in parts.values() for part in found for c in part.copies]
             self.tables.append(PartedTable(table, parts, self._from_tpu, self._before_write))
@@ -229,11 +228,11 @@ class EmbeddingUnitEngine:
         self._ahead = "host"
 
 
-def _host_parts(variables: Sequence[tf.Variable]) -> list[Part]:
+def _host_parts(variables: Sequence[tf.Variable]) -> list[HeldRows]:
     """Describes variables of consecutive rows, one on each host."""
     parts, first = [], 0
     for variable in variables:
-        parts.append(Part((variable,), 0, first, variable.shape[0]))
+        parts.append(HeldRows((variable,), 0, first, variable.shape[0]))
         first += variable.shape[0]
     return parts
 

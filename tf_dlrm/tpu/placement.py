@@ -229,8 +229,8 @@ class TpuPlacement:
             return Lookup(vectors, bags, (received, None))
         if self._on_tpu:
             raise ValueError(
-                "Tables in a TPU are looked up by the steps of tf_dlrm.training.tpu only; for "
-                "anything else copy the model (`local_copy`, or copy_weights of "
+                "Tables in a TPU are looked up by the steps of tf_dlrm.training.distribution.tpu "
+                "only; for anything else copy the model (`local_copy`, or copy_weights of "
                 "tf_dlrm.training.build)."
             )
         vectors, kept = {}, None

@@ -11,7 +11,7 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.stack import group_tables
 from tf_dlrm.embeddings.tables import ROWS
-from tf_dlrm.tpu.tables import Part, PartedTable
+from tf_dlrm.tpu.tables import HeldRows, PartedTable
 
 
 class _Feature(NamedTuple):
@@ -20,7 +20,7 @@ class _Feature(NamedTuple):
     offset: int
 
 
-class _Stack:
+class _StackOfCopies:
     """Small tables of equal dim and optimizer in one variable, and one for each slot."""
 
     def __init__(
@@ -71,11 +71,11 @@ class ReplicatedTables:
                 (f for f in features if f.table.name in offsets),
                 key=lambda f: offsets[f.table.name],
             )
-            stack = _Stack(own, offsets, seed, f"rows_on_cores_{k}")
+            stack = _StackOfCopies(own, offsets, seed, f"rows_on_cores_{k}")
             self._stacks.append(stack)
             for table in group:
                 parts = {
-                    key: [Part(_copies(v), offsets[table.name], 0, table.vocabulary_size)]
+                    key: [HeldRows(_copies(v), offsets[table.name], 0, table.vocabulary_size)]
                     for key, v in stack.variables.items()
                 }
                 self.tables.append(PartedTable(table, parts))

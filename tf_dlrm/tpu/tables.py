@@ -14,7 +14,7 @@ from tf_dlrm.embeddings.stack import Stack, chunks
 from tf_dlrm.embeddings.tables import ROWS, Slice, Table
 
 
-class Part(NamedTuple):
+class HeldRows(NamedTuple):
     """Consecutive rows of a table in a variable, or in several equal ones.
 
     Attributes:
@@ -63,7 +63,7 @@ class PartedTable(_WholeTable):
     def __init__(
         self,
         config: TableConfig,
-        parts: Mapping[str, Sequence[Part]],
+        parts: Mapping[str, Sequence[HeldRows]],
         before_read: Callable[[], None] = _nothing,
         before_write: Callable[[], None] = _nothing,
     ) -> None:
@@ -114,7 +114,7 @@ class PartedTable(_WholeTable):
         return self._parts[ROWS][0].copies[0].device
 
 
-def _overlap(part: Part, start: int, count: int) -> tuple[int, int]:
+def _overlap(part: HeldRows, start: int, count: int) -> tuple[int, int]:
     return max(part.first_row, start), min(part.first_row + part.rows, start + count)
 
 

@@ -16,9 +16,9 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import copy_dense_weights
-from tf_dlrm.training.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tf_dlrm.training.memory import check_memory, said_when_it_runs_out
+from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
 from tf_dlrm.training.table_storage import storages
 from tfrecords.schema import Schema
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.serving.export import EXTRA_ASSETS
-from tf_dlrm.training.config import TrainingConfig
-from tf_dlrm.training.processes import Processes
-from tf_dlrm.training.sharded_checkpoint import ShardedCheckpoint
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.distribution.sharded_checkpoint import ShardedCheckpoint
+from tf_dlrm.training.options.config import TrainingConfig
 from tfrecords import files
 from tfrecords.conversion.meanings import Meaning
 from tfrecords.fault import fault_point

@@ -13,12 +13,12 @@ from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.signatures import placements
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_exported_run, read_run
-from tf_dlrm.training.config import TrainingConfig
-from tf_dlrm.training.evaluation import evaluate
-from tf_dlrm.training.export_options import ExportOptions
+from tf_dlrm.training.evaluation.evaluation import evaluate
+from tf_dlrm.training.evaluation.same_columns import check_same_run
 from tf_dlrm.training.history import History
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.options.export import ExportOptions
 from tf_dlrm.training.restore import restore_for_serving, restore_model
-from tf_dlrm.training.same_columns import check_same_run
 from tf_dlrm.training.sources import open_source, rows_or_none
 from tf_dlrm.training.steps import make_logits
 from tfrecords.dataset_info import DatasetInfo

@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.checkpoints import Checkpoints, Position
-from tf_dlrm.training.config import RunOptions
+from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.history import History
 from tf_dlrm.training.memory import said_when_it_runs_out
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.options.config import RunOptions
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
 from tfrecords.data_service import through_service

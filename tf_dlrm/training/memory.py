@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings import FeatureConfig, TableConfig, stored_features, tables_of
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.model_options import ModelOptions
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.options.model import ModelOptions
 from tfrecords.machine import available_bytes, in_words
 
 _FLOAT_BYTES = 4

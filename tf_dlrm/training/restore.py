@@ -18,8 +18,8 @@ from tf_dlrm.serving.export import TableRows
 from tf_dlrm.serving.variable_files import CheckpointRows
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.checkpoints import Checkpoints, Position, read_run
-from tf_dlrm.training.config import TrainingConfig
-from tf_dlrm.training.same_columns import check_same_run
+from tf_dlrm.training.evaluation.same_columns import check_same_run
+from tf_dlrm.training.options.config import TrainingConfig
 from tfrecords import files
 from tfrecords.schema import Schema
 

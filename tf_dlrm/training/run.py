@@ -6,19 +6,18 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.embeddings import stored_features, tables_of
-from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import kernels_chosen
+from tf_dlrm.embeddings import native, stored_features, tables_of
 from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
+from tf_dlrm.kernels.use import kernels_chosen
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.signatures import check_inputs
@@ -34,14 +33,14 @@ from tf_dlrm.training.checkpoints import (
     read_run,
     write_run,
 )
-from tf_dlrm.training.config import OptimizerOptions, RunOptions, TrainingConfig
-from tf_dlrm.training.evaluation import Evaluation
+from tf_dlrm.training.distribution.choose import distribution_of
+from tf_dlrm.training.distribution.distribution import Distribution
+from tf_dlrm.training.distribution.processes import Processes
+from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.parameter_server import is_server, make_asynchronous_steps, serve
-from tf_dlrm.training.placing import evaluated_logits, plan_tables
-from tf_dlrm.training.processes import Processes
+from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
 from tf_dlrm.training.restore import restore_for_serving
 from tf_dlrm.training.sources import (
     Source,
@@ -51,20 +50,11 @@ from tf_dlrm.training.sources import (
     rows_or_none,
     vocabulary_checksums,
 )
-from tf_dlrm.training.steps import make_training_steps
-from tf_dlrm.training.strategy import check_cluster, distribute, make_strategy
-from tf_dlrm.training.tpu import distribute_to_tpu, make_tpu_training_steps
 from tfrecords import files
 from tfrecords.lock import Lock, LockHeld
 from tfrecords.machine import check_memory
 
 _LOG = logging.getLogger(__name__)
-
-# Where it is not make_training_steps.
-_MAKE_STEPS: dict[str, Callable[..., Callable[[Any, tf.Tensor], tf.Tensor]]] = {
-    "parameter_server": make_asynchronous_steps,
-    "tpu": make_tpu_training_steps,
-}
 
 # Given as null where there are no evaluation rows.
 METRICS = ("auc", "log_loss", "accuracy", "normalized_entropy", "calibration", "epoch")
@@ -88,11 +78,10 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     options = config.run
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    check_cluster(config.distribution)
-    asynchronous = config.distribution.distribution == "parameter_server"
-    if asynchronous and is_server():
-        serve()  # until a signal comes
-    strategy = strategy or make_strategy(config.distribution)
+    distribution = distribution_of(config.distribution)
+    distribution.check_cluster()
+    distribution.serve()
+    strategy = strategy or distribution.make_strategy()
     keras.utils.set_random_seed(options.seed)
     source = open_source(config.data)
     _check_splits(options, source)
@@ -115,12 +104,13 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
             raise UserError(str(error)) from error
         # Before the first step too another process may end.
         with processes.readable_errors("Start all of them again to go on."):
-            return _train(config, source, strategy, processes)
+            return _train(config, source, distribution, strategy, processes)
 
 
 def _train(
     config: TrainingConfig,
     source: Source,
+    distribution: Distribution,
     strategy: tf.distribute.Strategy,
     processes: Processes,
 ) -> dict[str, Any]:
@@ -128,7 +118,7 @@ def _train(
     run = describe_run(config, source)
     if options.model_dir:
         _check_same_run(options.model_dir, run)
-    plan = plan_tables(config, source, strategy)
+    plan = distribution.plan_tables(config, source, strategy)
     if isinstance(plan, Plan):
         processes.check_equal(
             {f"the plan of table {name}": repr(table) for name, table in plan.tables.items()}
@@ -164,23 +154,17 @@ def _train(
     history = History(
         options.model_dir or None, options.tensorboard, position.step, processes.is_first
     )
-    distribution = config.distribution.distribution
-    make_steps = _MAKE_STEPS.get(distribution, make_training_steps)
-    up_to_date = evaluated_logits(config, schema, model, strategy)
-
-    def share_out(batches: tf.data.Dataset) -> Any:
-        if distribution == "tpu":
-            return distribute_to_tpu(strategy, batches, options.batch_size, model)
-        return distribute(strategy, batches)
-
+    up_to_date = distribution.evaluated_logits(config, schema, model, strategy)
     evaluation = Evaluation(source, "evaluation", options.eval_batch_size, options.eval_steps)
     loop = Loop(
         options=options,
         source=source,
         shuffle=config.data.shuffle,
         data_service=config.data.data_service,
-        distribute=share_out,
-        training_steps=make_steps(model, optimizer, strategy, _loss(config.optimizer)),
+        distribute=lambda batches: distribution.share_out(
+            strategy, batches, options.batch_size, model
+        ),
+        training_steps=distribution.make_steps(model, optimizer, strategy, _loss(config.optimizer)),
         evaluate=lambda: evaluation(up_to_date()),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
@@ -199,7 +183,7 @@ def _train(
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         if processes.is_first:
             described = run | {"step": position.step, "metrics": history.last}
-            if config.distribution.distribution == "multi_worker_mirrored":
+            if not distribution.holds_all_tables:
                 # Other processes hold rows, and have just written them.
                 assert checkpoints is not None and checkpoints.latest is not None
                 served = restore_for_serving(options.model_dir, checkpoints.latest, ServingPlan())

@@ -9,7 +9,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.config import DataOptions
+from tf_dlrm.training.options.config import DataOptions
 from tfrecords.conversion import description_file
 from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
 from tfrecords.errors import DataError

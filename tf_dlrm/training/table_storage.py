@@ -12,7 +12,7 @@ from tf_dlrm.embeddings.storage import (
     WeightedRows,
     mixed_dimensions,
 )
-from tf_dlrm.training.model_options import ModelOptions
+from tf_dlrm.training.options.model import ModelOptions
 
 
 def storages(options: ModelOptions, rows: Sequence[int], dim: int) -> list[Storage | None]:

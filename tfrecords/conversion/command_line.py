@@ -49,6 +49,17 @@ _VOCABULARY = flags.DEFINE_enum(
     "Whose values get an id: those of the training rows, or of all. Default: train; all with "
     "--reference.",
 )
+_VOCABULARY_OF = flags.DEFINE_string(
+    "vocabulary_of",
+    "",
+    "A data set folder: values get the ids that they have there, and those that it does not know "
+    "are out of the vocabulary, so that a model of that data can be evaluated on this.",
+)
+_EXTEND_VOCABULARY = flags.DEFINE_bool(
+    "extend_vocabulary",
+    False,
+    "With --vocabulary_of: give values that it does not know new ids behind the old ones.",
+)
 _SPLIT = flags.DEFINE_string(
     "split",
     None,
@@ -161,6 +172,8 @@ def how_to_convert(default_split: str, reference: bool) -> Options:
         vocabulary=_VOCABULARY.value,
         split=_SPLIT.value or (options.FILES if any(files) else default_split),
         held_out_files=(files[0], files[1]),
+        vocabulary_of=_VOCABULARY_OF.value,
+        extend_vocabulary=_EXTEND_VOCABULARY.value,
         tuning=_TUNING.value,
         shuffle=_SHUFFLE.value,
         seed=_SEED.value,

@@ -8,8 +8,6 @@ import os
 import shutil
 from typing import Any
 
-import numpy as np
-
 from tfrecords import files, writer
 from tfrecords.conversion import features, journal, labels
 from tfrecords.conversion.counting import Counter
@@ -22,8 +20,8 @@ from tfrecords.conversion.options import MemoryTooSmall, Options
 from tfrecords.conversion.plan import Plan, surely_counted
 from tfrecords.conversion.sampling import kept
 from tfrecords.conversion.spool import Spool, SpoolPiece
+from tfrecords.conversion.vocabularies import Vocabularies, known_vocabularies
 from tfrecords.conversion.vocabulary import Vocabulary
-from tfrecords.conversion.vocabulary_files import read_vocabulary, write_vocabulary
 from tfrecords.conversion.writing import Writing
 from tfrecords.dataset_info import DatasetInfo, FileInfo, VocabularyInfo, file_from_json
 from tfrecords.errors import DataError
@@ -32,9 +30,6 @@ from tfrecords.odd_labels import OddLabels
 from tfrecords.progress import Progress
 from tfrecords.schema import Schema
 from tfrecords.verify import file_crc
-
-# A key and an id of 32 bits.
-_VALUE_BYTES = 12
 
 
 def convert(
@@ -102,6 +97,7 @@ class _Conversion:
         self._progress = progress
         self._threads = threads
         self._memory = Memory.of(options.memory_gb, threads)
+        self._known = known_vocabularies(format, options)
         self._journal = Journal(
             folder.work,
             journal.fingerprint(
@@ -110,6 +106,7 @@ class _Conversion:
                 options.describe(),
                 source.describe(),
                 writer.RECORDS_PER_FILE,
+                *([self._known.fingerprint] if self._known else []),
             ),
             fresh,
         )
@@ -148,7 +145,7 @@ class _Conversion:
         spool = self._spool()
         made = self._journal.entries("vocabularies")
         try:
-            if not made:
+            if not made and (self._known is None or self._options.extend_vocabulary):
                 counter = Counter(
                     os.path.join(self._work, "runs"),
                     spool,
@@ -158,9 +155,9 @@ class _Conversion:
                 )
             self._parse(spool, counter)
             plan = labels.checked_plan(self._format, self._label_values, self._options, spool)
-            vocabularies, infos = self._vocabularies(
-                counter, plan, made[0]["columns"] if made else None
-            )
+            vocabularies, infos = Vocabularies(
+                self._work, self._journal, self._format.columns, self._options, self._known
+            ).make(counter, plan, self._memory, self._progress)
         finally:
             if counter is not None:
                 counter.close()
@@ -220,76 +217,6 @@ class _Conversion:
         if options.keep_negatives >= 1:
             return len(piece.rows)
         return int(kept(piece.rows.label, spool.rows, options.keep_negatives, options.seed).sum())
-
-    def _vocabularies(
-        self, counter: Counter | None, plan: Plan, made: dict[str, Any] | None
-    ) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
-        """The vocabulary of each column, and what `dataset.json` says of those that are counted."""
-        if counter is None:
-            return self._made_vocabularies(made or {})
-        self._progress.begin("Counting values", plan.counted)
-        counter.count_rest(plan)
-        reserved = 0 if self._options.reference else 1
-        most = self._memory.vocabulary_bytes // _VALUE_BYTES
-        sizes: dict[str, int] = {}
-        vocabularies: list[Vocabulary] = []
-        infos: dict[str, VocabularyInfo] = {}
-        for number, column in enumerate(self._format.columns):
-            if column.vocabulary_size is not None:
-                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
-                continue
-            new = counter.finish(number, max(0, most - sum(sizes.values())))
-            sizes[column.name] = new.values
-            if new.keys is None or new.ids is None:
-                # The sizes of the others are still wanted, for the message.
-                vocabularies.clear()
-                continue
-            ordered: np.ndarray = np.empty(new.values, np.uint64)
-            ordered[new.ids] = new.keys
-            infos[column.name] = write_vocabulary(self._work, column.name, ordered, reserved)
-            vocabularies.append(Vocabulary.counted(new.keys, new.ids, reserved))
-        if sum(sizes.values()) > most:
-            raise MemoryTooSmall(self._too_small(sizes))
-        shutil.rmtree(os.path.join(self._work, "runs"))
-        self._journal.add(
-            "vocabularies",
-            columns={name: dataclasses.asdict(info) for name, info in infos.items()},
-        )
-        self._progress.end(plan.counted)
-        return vocabularies, infos
-
-    def _too_small(self, sizes: dict[str, int]) -> str:
-        largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
-        total = sum(sizes.values())
-        needed = total * _VALUE_BYTES / self._memory.vocabulary_bytes * self._memory.gigabytes
-        return (
-            f"The vocabularies have {total:,} values (the largest: "
-            f"{', '.join(f'{name} {size:,}' for name, size in largest)}), which takes about "
-            f"{total * _VALUE_BYTES / 1e9:.2f} GB, more than the half of --memory_gb="
-            f"{self._memory.gigabytes:g} that is theirs. Use --memory_gb={needed + 0.01:.2f} or "
-            "more (the parsed rows are kept for that), a higher --min_count, or --max_index_range, "
-            "or convert on a larger machine or with tfrecords.convert_beam."
-        )
-
-    def _made_vocabularies(
-        self, made: dict[str, Any]
-    ) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
-        infos = {name: VocabularyInfo(**value) for name, value in made.items()}
-        vocabularies = []
-        for column in self._format.columns:
-            if column.vocabulary_size is not None:
-                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
-                continue
-            info = infos[column.name]
-            keys = read_vocabulary(self._work, info)
-            if keys is None:
-                raise DataError(
-                    f"The file {os.path.join(self._work, info.path)} of unfinished work is not "
-                    "what was written. Run the same command again, which begins anew."
-                )
-            vocabularies.append(Vocabulary.in_order(keys, info.reserved))
-        self._progress.say("Using the vocabularies that were made already.")
-        return vocabularies, infos
 
     def _written(self) -> list[tuple[str, FileInfo, float]]:
         """The record files that an earlier process has finished, and that are still whole."""
@@ -392,7 +319,7 @@ class _Conversion:
             rows_left_out_for_tuning=spool.rows - plan.end,
             negative_rows_dropped=plan.dropped,
             bad_rows_skipped=self._skipped,
-        )
+        ) | ({"vocabulary_of": self._known.fingerprint} if self._known else {})
 
 
 def _counted(skipped: dict[str, int]) -> str:

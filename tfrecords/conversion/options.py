@@ -51,6 +51,9 @@ class Options:
             label's description never occurs. The data set does not depend on it.
         held_out_files: With `split` "files": how many of the last input files are the splits
             "evaluation" and "test".
+        vocabulary_of: A data set folder: values get the ids that they have there; empty for none.
+        extend_vocabulary: Whether values that are not known there get new ids behind the old ones;
+            else they are out of the vocabulary.
         memory_gb: About how many gigabytes may be used, beside half a one for TensorFlow itself;
             None for half of the machine's. The data set does not depend on it.
 
@@ -72,6 +75,8 @@ class Options:
     multi_hot_distribution: str = "uniform"
     on_odd_labels: str = FAIL
     held_out_files: tuple[int, int] = (0, 0)
+    vocabulary_of: str = ""
+    extend_vocabulary: bool = False
     memory_gb: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +122,16 @@ class Options:
                 "--tuning holds out training rows in the way of --split, so it needs another "
                 f"--split than {self.split}."
             )
+        if self.extend_vocabulary and not self.vocabulary_of:
+            raise DataError(
+                "--extend_vocabulary says what to do with values that the vocabulary of another "
+                "data set does not know; name it by --vocabulary_of."
+            )
+        if self.reference and self.vocabulary_of:
+            raise DataError(
+                "--reference counts all values anew, so --vocabulary_of contradicts it; leave one "
+                "of them out."
+            )
         if self.reference and self.min_count > 1:
             raise DataError(
                 f"--reference gives every value an id, so --min_count={self.min_count} contradicts "
@@ -132,8 +147,12 @@ class Options:
         """All that the data set depends on, as values that `json.dumps` takes."""
         values = dataclasses.asdict(self)
         del values["memory_gb"], values["on_odd_labels"]
+        # As data sets say it that know of no such options.
         if not any(self.held_out_files):
-            del values["held_out_files"]  # as data sets say it that know of no such files
+            del values["held_out_files"]
+        del values["vocabulary_of"]  # a path, which is no content
+        if not self.extend_vocabulary:
+            del values["extend_vocabulary"]
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property

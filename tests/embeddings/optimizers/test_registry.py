@@ -12,7 +12,7 @@ from tf_dlrm.embeddings.optimizers import (
     optimizer_of_flag,
     optimizer_to_dict,
 )
-from tf_dlrm.training.config import EMBEDDING_OPTIMIZERS
+from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
 
 # By the name on the command line, as they stand in models that were saved.
 _WRITTEN = {

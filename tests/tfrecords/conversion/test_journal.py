@@ -26,9 +26,13 @@ def test_work_is_of_every_option_but_the_memory():
     changes |= {"shuffle": "day", "seed": 1, "reference": True, "on_bad_row": "skip"}
     changes |= {"rows_per_record": 7, "keep_negatives": 0.5, "multi_hot": (1, 2)}
     changes |= {"multi_hot_distribution": "pareto"}
-    assert {*changes, "memory_gb", "on_odd_labels"} == {
-        field.name for field in dataclasses.fields(Options)
-    }
+    # The last one is a path; the content of what is there is said elsewhere.
+    others = {"memory_gb", "on_odd_labels", "held_out_files", "extend_vocabulary", "vocabulary_of"}
+    assert {*changes, *others} == {field.name for field in dataclasses.fields(Options)}
+    files = Options(split="files", held_out_files=(1, 1)).describe()
+    assert files != Options(split="files", held_out_files=(2, 0)).describe()
+    more = Options(vocabulary_of="a", extend_vocabulary=True).describe()
+    assert more != Options(vocabulary_of="a").describe() == Options().describe()
     for name, value in changes.items():
         assert Options(**{name: value}).describe() != Options().describe(), name
     assert Options(memory_gb=1.0, on_odd_labels="accept").describe() == Options().describe()

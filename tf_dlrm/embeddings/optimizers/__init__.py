@@ -3,8 +3,8 @@
 Exact semantics, the same for every optimizer and placement: the gradients of equal ids are summed
 first, then each row is updated once, and epsilon is added outside the root.
 
-A new optimizer is one file and its name in `OPTIMIZERS`. The file's name is its name on the command
-line.
+A new optimizer is one file and its name in `OPTIMIZERS`; the file's name is its name on the command
+line. For kernels it has a rule of the same name in `rules.h` and a line in `interface.h` too.
 """
 
 import dataclasses

@@ -35,7 +35,7 @@ class Optimizer(abc.ABC):
 
     A subclass is a frozen dataclass of the rule's numbers, and has `rule` and `slots`. What updates
     some rows of a variable (`apply`) and what updates whole small tables (`apply_dense`) follow
-    from them. Where `native` is set, `tf_dlrm/kernels/rules.h` has the same rule in C++.
+    from them. Where `native` is set, `rules.h` of the kernels has the same rule in C++.
 
     Attributes:
         learning_rate: A float, or a schedule over the number of updates made.
@@ -102,7 +102,7 @@ class Optimizer(abc.ABC):
         return rate * scale
 
     def numbers(self) -> dict[str, float]:
-        """Returns the numbers of the rule by name, for its native form."""
+        """Returns the numbers of the rule by name, in the order that its native form knows."""
         fields = dataclasses.asdict(self)
         del fields["learning_rate"]
         return fields

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.placements.placement import (
     Lookup,
     Pulled,
@@ -19,6 +18,7 @@ from tf_dlrm.embeddings.placements.placement import (
 from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
 from tf_dlrm.embeddings.stack import Piece, Stack, group_tables
 from tf_dlrm.embeddings.tables import StackedTable, TableSet
+from tf_dlrm.kernels.use import are_allowed
 
 
 class LocalPlacement:

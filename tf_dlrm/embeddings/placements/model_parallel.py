@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import are_allowed
 from tf_dlrm.embeddings.placements.all_to_all import AllToAll
 from tf_dlrm.embeddings.placements.direct import (
     batch_of,
@@ -37,6 +36,7 @@ from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
 from tf_dlrm.embeddings.pooling import StackBatch
 from tf_dlrm.embeddings.stack import Piece, Stack
 from tf_dlrm.embeddings.tables import TableSet, update_counter
+from tf_dlrm.kernels.use import are_allowed
 
 
 class ModelParallelPlacement:

@@ -76,7 +76,7 @@ class Route(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
+class _Columns:
     """Equal columns of all rows of a table."""
 
     table: TableConfig
@@ -101,7 +101,7 @@ class ShardedStack:
 
     def __init__(
         self,
-        parts: Sequence[_Part],
+        parts: Sequence[_Columns],
         features: Sequence[FeatureConfig],
         plan: Plan,
         make_stack: MakeStack,
@@ -186,7 +186,7 @@ def shard_tables(
         ValueError: If the plan does not fit the features.
     """
     plan.check(features)
-    groups: dict[tuple[int, Optimizer, bool], list[_Part]] = {}
+    groups: dict[tuple[int, Optimizer, bool], list[_Columns]] = {}
     for table in tables_of(features):
         copied = plan.tables[table.name].sharding == DATA_PARALLEL
         for part in _parts(table, plan):
@@ -194,13 +194,13 @@ def shard_tables(
     return [ShardedStack(parts, features, plan, make_stack) for parts in groups.values()]
 
 
-def _parts(table: TableConfig, plan: Plan) -> list[_Part]:
+def _parts(table: TableConfig, plan: Plan) -> list[_Columns]:
     if plan.tables[table.name].sharding != COLUMN_WISE:
-        return [_Part(table, 0, table.dim)]
-    return [_Part(table, s.first_column, s.columns) for s in plan.shards(table)]
+        return [_Columns(table, 0, table.dim)]
+    return [_Columns(table, s.first_column, s.columns) for s in plan.shards(table)]
 
 
-def _view(feature: FeatureConfig, part: _Part) -> PartFeature:
+def _view(feature: FeatureConfig, part: _Columns) -> PartFeature:
     name = feature.name
     if part.columns < part.table.dim:
         last = part.first_column + part.columns - 1

@@ -1,0 +1,23 @@
+"""Training on one device."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tf_dlrm.training.distribution.distribution import Distribution
+from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.training.sources import Source
+
+
+class OneDevice(Distribution):
+    """All of the model on the first GPU, or on the CPU."""
+
+    def make_strategy(self) -> tf.distribute.Strategy:
+        """See `Distribution.make_strategy`: TensorFlow's default one."""
+        self.check_cluster()
+        return tf.distribute.get_strategy()
+
+    def plan_tables(
+        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    ) -> None:
+        """See `Distribution.plan_tables`: there is nothing to plan."""
