@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.placements.pooled_exchange import MANY_IDS
+from tf_dlrm.embeddings.plan import MANY_IDS
 
 # The popularity curve is exact up to this rank and sampled beyond it.
 _EXACT_RANKS = 1024
