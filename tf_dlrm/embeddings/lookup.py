@@ -12,6 +12,13 @@ from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.block import Block, StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.pooling import StackBatch
+from tf_dlrm.embeddings.requests import (
+    RowGradients,
+    RowIds,
+    StoreBags,
+    StoreGradients,
+    joined,
+)
 from tf_dlrm.embeddings.stack import Stack
 from tf_dlrm.embeddings.tables import Table, TableSet
 from tf_dlrm.kernels.use import are_allowed
@@ -84,49 +91,6 @@ class Placement(Protocol):
             pulled: The lookups, and what came back to each.
         """
         ...
-
-
-class RowIds(NamedTuple):
-    """Rows of a stack, int32 or int64 [n], with repetitions."""
-
-    stack: Stack
-    ids: tf.Tensor
-
-
-class RowGradients(NamedTuple):
-    """Rows of a stack [n], with repetitions, and their gradients, float32 [n, dim].
-
-    `residual` is what `read` returned beside these rows; None where they were not read together.
-    """
-
-    stack: Stack
-    ids: tf.Tensor
-    gradients: tf.Tensor
-    residual: Any = None
-
-
-class StoreBags(NamedTuple):
-    """Bags of features of a stack that the store pools itself."""
-
-    stack: Stack
-    features: Sequence[StackedFeature]
-    bags: Mapping[str, Bags]
-
-
-class StoreGradients(NamedTuple):
-    """Gradients [batch, dim] of such bags by feature, and what `read` returned beside them."""
-
-    stack: Stack
-    features: Sequence[StackedFeature]
-    bags: Mapping[str, Bags]
-    gradients: Mapping[str, tf.Tensor]
-    residual: Any
-
-    def of_rows(self) -> RowGradients:
-        """Returns the rows of the bags that were used, and their gradients."""
-        used = [f for f in self.features if f.name in self.gradients]
-        batch = StackBatch(used, self.bags, self.stack.rows, self.stack.dim)
-        return RowGradients(self.stack, batch.ids, batch.unpool(self.gradients))
 
 
 class Tables(abc.ABC):
@@ -386,12 +350,6 @@ def all_finite(pulled: Sequence[Pulled]) -> tf.Tensor:
     return tf.math.is_finite(tf.add_n(squares))
 
 
-def none_unless(finite: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:
-    """Returns tensors as they are, or without any of their rows where `finite` is false."""
-    count = tf.where(finite, tf.shape(values[0])[0], 0)
-    return [value[:count] for value in values]
-
-
 def _columns(gradient: tf.Tensor, feature: StackedFeature, dim: int) -> tf.Tensor:
     if feature.part_of is None:
         return gradient
@@ -417,12 +375,3 @@ def _joined_rows(
         bags = {f.name: lookup.bags[f.feature] for f in features}
         found.append(StoreGradients(stack, features, bags, parts, None).of_rows())
     return joined(found)
-
-
-def joined(rows: Sequence[RowGradients]) -> RowGradients:
-    """Returns rows of one stack, and their gradients, one after the other."""
-    if len(rows) == 1:
-        return rows[0]
-    dtype = tf.int64 if any(own.ids.dtype == tf.int64 for own in rows) else tf.int32
-    ids = tf.concat([tf.cast(own.ids, dtype) for own in rows], 0)
-    return RowGradients(rows[0].stack, ids, tf.concat([own.gradients for own in rows], 0))

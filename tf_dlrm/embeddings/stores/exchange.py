@@ -10,18 +10,16 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import (
-    Lookup,
+from tf_dlrm.embeddings.lookup import Lookup, Tables, logical_tables
+from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.requests import (
     RowGradients,
     RowIds,
     StoreBags,
     StoreGradients,
-    Tables,
     joined,
-    logical_tables,
     none_unless,
 )
-from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
 from tf_dlrm.embeddings.stores.all_to_all import AllToAll
 from tf_dlrm.embeddings.stores.pooled_exchange import PooledExchange, pooled_by_owner

@@ -11,16 +11,10 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import Block
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import (
-    Lookup,
-    RowGradients,
-    RowIds,
-    StoreBags,
-    StoreGradients,
-    Tables,
-)
+from tf_dlrm.embeddings.lookup import Lookup, Tables
 from tf_dlrm.embeddings.optimizers import Frozen
 from tf_dlrm.embeddings.plan import whole_plan
+from tf_dlrm.embeddings.requests import RowGradients, RowIds, StoreBags, StoreGradients
 from tf_dlrm.embeddings.row_format import RowFormat, row_format
 from tf_dlrm.embeddings.stack import Shard, make_stacks
 from tf_dlrm.embeddings.tables import TableSet

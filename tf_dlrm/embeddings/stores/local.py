@@ -10,17 +10,16 @@ import tensorflow as tf
 from tf_dlrm.embeddings import native
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import (
+from tf_dlrm.embeddings.lookup import Tables, logical_tables
+from tf_dlrm.embeddings.plan import whole_plan
+from tf_dlrm.embeddings.requests import (
     RowGradients,
     RowIds,
     StoreBags,
     StoreGradients,
-    Tables,
     joined,
-    logical_tables,
     none_unless,
 )
-from tf_dlrm.embeddings.plan import whole_plan
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
 from tf_dlrm.kernels.use import are_allowed
 

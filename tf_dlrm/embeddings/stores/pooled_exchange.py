@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import StackedFeature
-from tf_dlrm.embeddings.lookup import RowGradients
 from tf_dlrm.embeddings.plan import MANY_IDS
 from tf_dlrm.embeddings.range_check import check_pieces
+from tf_dlrm.embeddings.requests import RowGradients
 from tf_dlrm.embeddings.stack import Stack
 
 

@@ -8,16 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.lookup import (
-    RowGradients,
-    RowIds,
-    StoreBags,
-    StoreGradients,
-    Tables,
-    logical_tables,
-    none_unless,
-)
+from tf_dlrm.embeddings.lookup import Tables, logical_tables
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
+from tf_dlrm.embeddings.requests import RowGradients, RowIds, StoreBags, StoreGradients, none_unless
 from tf_dlrm.embeddings.stack import make_stacks, on_devices
 from tf_dlrm.embeddings.tables import update_counter
 
