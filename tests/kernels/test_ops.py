@@ -25,7 +25,7 @@ def _arguments():
         "ids": [tf.constant([0, 1], tf.int64), tf.constant([2, 0], tf.int32)],
         "structures": [tf.constant([0, 1, 2], tf.int64)],
         "weights": [tf.constant([2.0, 3.0])],
-        "batch": tf.constant(2),
+        "batches": tf.constant([2, 2]),
         "hotness": [1, 0],
         "weighted": [False, True],
         "offsets": [0, 2],
@@ -79,13 +79,46 @@ _WRONG = [
         "Feature a has 2 ids, but the batch has 2 rows of 4611686018427387904",
     ),
     ({"hotness": [2**63 - 1, 0]}, "Feature a has 2 ids, but the batch has 2 rows"),
-    ({"batch": tf.constant([2])}, r"batch must be a scalar, but has the shape \[1\]"),
-    ({"batch": tf.constant([], tf.int32)}, r"batch must be a scalar, but has the shape \[0\]"),
-    ({"batch": tf.constant(-2)}, "cannot have -2 rows"),
-    ({"batch": tf.constant(3)}, "Feature a has 2 ids, but the batch has 3 rows of 1"),
-    ({"batch": tf.constant(2**31 - 1)}, "is too large for one update"),
+    ({"batches": tf.constant([2])}, r"a batch for each of 2 features, but their shape is \[1\]"),
+    ({"batches": tf.constant(2)}, r"a batch for each of 2 features, but their shape is \[\]"),
+    ({"batches": tf.constant([[2], [2]])}, r"each of 2 features, but their shape is \[2,1\]"),
+    ({"batches": tf.constant([2, 2, 2])}, r"each of 2 features, but their shape is \[3\]"),
+    ({"batches": tf.constant([2, -2])}, "The batch of feature b cannot have -2 rows"),
+    ({"batches": tf.constant([3, 2])}, "Feature a has 2 ids, but the batch has 3 rows of 1"),
+    ({"batches": tf.constant([2, 3])}, "Feature b has 2 bags, but the batch has 3 rows"),
+    (
+        {"batches": tf.constant([2**31 - 1] * 2)},
+        "Feature a has 2 ids, but the batch has 2147483647",
+    ),
     ({"weights": [tf.ones(3)]}, "Feature b has 2 ids, but 3 weights"),
 ]
+
+
+def test_more_gradients_than_can_be_numbered_are_refused(ops):
+    arguments = {k: v * 2 if isinstance(v, list) else v for k, v in _arguments()[0].items()}
+    arguments["batches"] = tf.constant([2**31 - 1] * 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="131072 blocks of 65536 rows where"):
+        ops.tf_dlrm_lookup(N=4, **arguments)
+
+
+def test_features_may_have_numbers_of_bags_of_their_own(ops):
+    arguments, table = _arguments()
+    arguments["ids"][1] = tf.constant([2, 0, 1], tf.int32)
+    arguments["structures"] = [tf.constant([0, 1, 2, 2, 3], tf.int64)]
+    arguments["weights"] = [tf.constant([2.0, 3.0, 5.0])]
+    arguments["batches"] = tf.constant([2, 4])
+    vectors = ops.tf_dlrm_lookup(N=2, **arguments)
+    np.testing.assert_array_equal(vectors[0], [[0], [1]])
+    np.testing.assert_array_equal(vectors[1], [[2 * 4], [3 * 2], [0], [5 * 3]])
+    gradients = [tf.constant([[1.0], [2.0]]), tf.constant([[1.0], [2.0], [9.0], [4.0]])]
+    rate = {"kind": "SGD", "gradients": gradients, "numbers": tf.ones(1)}
+    ops.tf_dlrm_update(slots=[], **rate, **arguments)
+    np.testing.assert_array_equal(table[:, 0], [0 - 1, 1 - 2, 2 - 3 * 2, 3 - 5 * 4, 4 - 2 * 1])
+    rate["gradients"] = gradients[::-1]
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"feature a must have the shape \[2, 1"
+    ):
+        ops.tf_dlrm_update(slots=[], **rate, **arguments)
 
 
 def test_the_arguments_are_right(ops):

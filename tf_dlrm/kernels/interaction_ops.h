@@ -25,6 +25,7 @@ class PairsOp : public OpKernel {
  public:
   explicit PairsOp(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("diagonal", &diagonal_));
+    OP_REQUIRES_OK(context, context->GetAttr("after_first", &after_first_));
   }
 
  protected:
@@ -41,12 +42,14 @@ class PairsOp : public OpKernel {
     }
     pairs->dim = vectors[0].dim_size(1);
     pairs->diagonal = diagonal_;
+    pairs->after_first = after_first_;
     *rows = vectors[0].dim_size(0);
     return absl::OkStatus();
   }
 
  private:
   bool diagonal_ = false;
+  bool after_first_ = false;
 };
 
 class ProductsOp : public PairsOp {
@@ -58,7 +61,7 @@ class ProductsOp : public PairsOp {
     OP_REQUIRES_OK(context, ReadPairs(context, &pairs, &rows));
     Tensor* products = nullptr;
     OP_REQUIRES_OK(context,
-                   context->allocate_output(0, TensorShape({rows, pairs.count()}), &products));
+                   context->allocate_output(0, TensorShape({rows, pairs.width()}), &products));
     ChosenPath().products(pairs, rows, products->flat<float>().data(), ThreadsOf(context));
   }
 };
@@ -71,9 +74,9 @@ class PullOp : public PairsOp {
     int64_t rows;
     OP_REQUIRES_OK(context, ReadPairs(context, &pairs, &rows));
     const Tensor& gradient = context->input(0);
-    OP_REQUIRES(context, gradient.shape() == TensorShape({rows, pairs.count()}),
+    OP_REQUIRES(context, gradient.shape() == TensorShape({rows, pairs.width()}),
                 InvalidArgument("The gradient of the products must have the shape [", rows, ", ",
-                                pairs.count(), "], but has ", gradient.shape().DebugString(), "."));
+                                pairs.width(), "], but has ", gradient.shape().DebugString(), "."));
     std::vector<float*> gradients;
     for (size_t k = 0; k < pairs.vectors.size(); ++k) {
       Tensor* out = nullptr;
@@ -118,6 +121,7 @@ REGISTER_OP("TfDlrmProducts")
     .Output("products: float")
     .Attr("N: int >= 1")
     .Attr("diagonal: bool")
+    .Attr("after_first: bool")
     .SetShapeFn(Unknown);
 REGISTER_OP("TfDlrmPull")
     .Input("gradient: float")
@@ -125,6 +129,7 @@ REGISTER_OP("TfDlrmPull")
     .Output("gradients: N * float")
     .Attr("N: int >= 1")
     .Attr("diagonal: bool")
+    .Attr("after_first: bool")
     .SetShapeFn(Unknown);
 
 REGISTER_OP("TfDlrmUnbias")

@@ -24,27 +24,33 @@ def are_used(training: bool | None, dtype: str) -> bool:
     return load() is not None
 
 
-def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
+def dot_products(
+    vectors: Sequence[tf.Tensor], diagonal: bool, after_first: bool = False
+) -> tf.Tensor:
     """Returns the dot products of all pairs, the lower triangle row by row, [batch, pairs].
 
     Args:
         vectors: float32 [batch, dim], all of one shape.
         diagonal: Whether each vector's product with itself is among them.
+        after_first: Whether the first vector is put before them, [batch, dim + pairs].
 
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if the shapes differ.
     """
     operations = load()
+    attributes = {"diagonal": diagonal, "after_first": after_first}
     count = len(vectors)
 
     @tf.custom_gradient
     def run(*vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        products = operations.tf_dlrm_products(vectors, diagonal=diagonal)
+        products = operations.tf_dlrm_products(vectors, **attributes)
         pairs = count * (count + 1) // 2 if diagonal else count * (count - 1) // 2
-        products.set_shape([vectors[0].shape[0], pairs])
+        batch, dim = vectors[0].shape
+        width = pairs if not after_first else None if dim is None else dim + pairs
+        products.set_shape([batch, width])
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            pulled = operations.tf_dlrm_pull(upstream, vectors, diagonal=diagonal)
+            pulled = operations.tf_dlrm_pull(upstream, vectors, **attributes)
             for tensor, vector in zip(pulled, vectors, strict=True):
                 tensor.set_shape(vector.shape)
             return tuple(pulled)
