@@ -90,6 +90,7 @@ _WRONG = [
         {"batches": tf.constant([2**31 - 1] * 2)},
         "Feature a has 2 ids, but the batch has 2147483647",
     ),
+    ({"ids": [tf.zeros([2, 1], tf.int32)] * 2}, r"ids of feature a must be a vector, .* \[2,1\]"),
     ({"weights": [tf.ones(3)]}, "Feature b has 2 ids, but 3 weights"),
 ]
 
@@ -219,3 +220,48 @@ def test_a_vector_of_variables_is_refused(ops):
 def test_a_shape_that_is_none_is_not_filled(ops, dims, value, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.tf_dlrm_fill(tf.constant(dims, tf.int64), value)
+
+
+def _pairs(shapes, gradient=None):
+    vectors = [tf.ones(shape) for shape in shapes]
+    attributes = {"diagonal": False, "after_first": True}
+    if gradient is None:
+        return lambda ops: ops.tf_dlrm_products(vectors, **attributes)
+    return lambda ops: ops.tf_dlrm_pull(tf.ones(gradient), vectors, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (_pairs([(2, 3), (2, 4)]), r"must all have the shape .* \[2,3\] and \[2,4\]"),
+        (_pairs([(2, 3), (3, 3)]), r"must all have the shape .* \[2,3\] and \[3,3\]"),
+        (_pairs([(6,), (6,)]), r"must all have the shape .* \[6\] and \[6\]"),
+        (_pairs([(2, 0), (2, 0)]), r"must have a column or more, .* \[2,0\]"),
+        (_pairs([(2**40, 0)] * 2), "must have a column or more"),
+        (_pairs([(2, 3), (2, 3)], (2, 3)), r"must have the shape \[2, 4\], but has \[2,3\]"),
+        (_pairs([(2, 3), (2, 3)], (8,)), r"must have the shape \[2, 4\], but has \[8\]"),
+        (_pairs([(2, 3), (2, 3)], (1, 4)), r"must have the shape \[2, 4\], but has \[1,4\]"),
+        (lambda ops: ops.tf_dlrm_unbias(tf.ones([2, 3]), tf.ones([3, 2])), "but has .2,3."),
+        (lambda ops: ops.tf_dlrm_unbias(tf.ones([6]), tf.ones([6])), "but has .6."),
+    ],
+)
+def test_wrong_shapes_are_errors_of_interaction_and_dense_layers(ops, call, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        call(ops)
+
+
+def test_of_no_elements_the_gradients_are_none(ops):
+    product, bias = ops.tf_dlrm_unbias(tf.ones([0, 3]), tf.ones([0, 3]))
+    assert product.shape == (0, 3)
+    np.testing.assert_array_equal(bias, np.zeros(3))
+
+
+def test_a_graph_of_wrong_ranks_is_not_built(ops):
+    with tf.Graph().as_default():
+        vectors = [tf.compat.v1.placeholder(tf.float32, [None, 3])] * 3
+        products = ops.tf_dlrm_products(vectors, diagonal=True, after_first=True)
+        assert products.shape.as_list() == [None, 3 + 6]
+        with pytest.raises(ValueError, match="rank"):
+            ops.tf_dlrm_products([vectors[0][0]] * 2, diagonal=True, after_first=True)
+        with pytest.raises(ValueError, match="rank"):
+            ops.tf_dlrm_unbias(vectors[0][0], vectors[0][0])

@@ -116,6 +116,11 @@ class Features {
     int structure = 0, weight = 0;
     for (size_t k = 0; k < layout.names.size(); ++k) {
       const Tensor& own = ids[k];
+      if (!TensorShapeUtils::IsVector(own.shape())) {
+        return InvalidArgument("The ids of feature ", layout.names[k],
+                               " must be a vector, but have the shape ", own.shape().DebugString(),
+                               ".");
+      }
       Feature f{};
       if (own.dtype() == DT_INT32) {
         f.ids32 = own.flat<int32_t>().data();

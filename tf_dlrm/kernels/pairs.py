@@ -39,21 +39,13 @@ def dot_products(
     """
     operations = load()
     attributes = {"diagonal": diagonal, "after_first": after_first}
-    count = len(vectors)
 
     @tf.custom_gradient
     def run(*vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
         products = operations.tf_dlrm_products(vectors, **attributes)
-        pairs = count * (count + 1) // 2 if diagonal else count * (count - 1) // 2
-        batch, dim = vectors[0].shape
-        width = pairs if not after_first else None if dim is None else dim + pairs
-        products.set_shape([batch, width])
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            pulled = operations.tf_dlrm_pull(upstream, vectors, **attributes)
-            for tensor, vector in zip(pulled, vectors, strict=True):
-                tensor.set_shape(vector.shape)
-            return tuple(pulled)
+            return tuple(operations.tf_dlrm_pull(upstream, vectors, **attributes))
 
         return products, gradient
 

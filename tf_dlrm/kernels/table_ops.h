@@ -240,6 +240,17 @@ class FillOp : public OpKernel {
   }
 };
 
+// Refuses a graph whose inputs are known to have other ranks.
+absl::Status CheckRanks(InferenceContext* c,
+                        const std::vector<std::pair<const char*, int>>& ranks) {
+  for (const auto& [name, rank] : ranks) {
+    std::vector<tensorflow::shape_inference::ShapeHandle> shapes;
+    TF_RETURN_IF_ERROR(c->input(name, &shapes));
+    for (auto& shape : shapes) TF_RETURN_IF_ERROR(c->WithRank(shape, rank, &shape));
+  }
+  return absl::OkStatus();
+}
+
 #define TF_DLRM_FEATURES                    \
   .Attr("N: int >= 1")                      \
       .Attr("W: int >= 0")                  \
@@ -267,7 +278,7 @@ REGISTER_OP("TfDlrmLookup")
       for (int k = 0; k < c->num_outputs(); ++k) {
         c->set_output(k, c->Matrix(c->UnknownDim(), c->UnknownDim()));
       }
-      return absl::OkStatus();
+      return CheckRanks(c, {{"table", 0}, {"ids", 1}, {"weights", 1}, {"batches", 1}});
     });
 REGISTER_OP("TfDlrmUpdate")
     .Input("table: resource")
@@ -281,7 +292,10 @@ REGISTER_OP("TfDlrmUpdate")
     .Attr("S: int >= 0")
     .Attr("kind: string")
     TF_DLRM_FEATURES
-    .SetShapeFn([](InferenceContext*) { return absl::OkStatus(); });
+    .SetShapeFn([](InferenceContext* c) {
+      return CheckRanks(c, {{"table", 0}, {"slots", 0}, {"ids", 1}, {"weights", 1}, {"batches", 1},
+                            {"gradients", 2}, {"numbers", 1}});
+    });
 REGISTER_OP("TfDlrmFill")
     .Input("dims: int64")
     .Input("value: float")
