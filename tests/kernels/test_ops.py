@@ -184,8 +184,8 @@ def test_a_slot_that_does_not_fit_its_table_is_named(ops, slot):
     [
         ({"kind": "Adam"}, "There is no kernel for Adam"),
         ({"kind": "LazyAdam"}, r"LazyAdam has not 1 slot\(s\)"),
-        ({"numbers": tf.ones(8)}, "the rate and 2 numbers of Adagrad, but there are 8"),
-        ({"numbers": tf.ones(0)}, "the rate and 2 numbers of Adagrad, but there are 0"),
+        ({"numbers": tf.ones(8)}, "the rate and 2 numbers of Adagrad, but their shape is .8"),
+        ({"numbers": tf.ones(0)}, "the rate and 2 numbers of Adagrad, but their shape is .0"),
     ],
 )
 def test_an_optimizer_that_is_none_or_has_not_its_numbers_is_refused(ops, wrong, message):
