@@ -249,6 +249,17 @@ def test_where_times_tie_the_simpler_plan_is_taken_and_said(hardware):
     assert way("large", "table_wise") < way("large", "data_parallel")
 
 
+def test_bags_of_many_ids_keep_tables_whole_where_links_are_slow(hardware):
+    slow = dataclasses.replace(hardware, intra_host_gbs=0.01)
+    features = [
+        FeatureConfig(f"t{k}", TableConfig(f"t{k}", 1_000_000, 64, optimizer=SGD(0.01)))
+        for k in range(4)
+    ]
+    many = make_plan(features, 2, 512, {f.name: 100.0 for f in features}, slow)
+    assert {table.sharding for table in many.tables.values()} == {"table_wise"}
+    assert [sum(t.devices == (k,) for t in many.tables.values()) for k in (0, 1)] == [2, 2]
+
+
 def test_large_hot_tables_are_cut(hardware):
     features = [FeatureConfig("t", TableConfig("t", 1_000_000, 16, optimizer=SGD(0.01)))]
     table = make_plan(features, 4, 65_536, {"t": 20.0}, hardware).tables["t"]

@@ -15,6 +15,10 @@ ROW_WISE = "row_wise"
 COLUMN_WISE = "column_wise"
 SHARDINGS = (DATA_PARALLEL, TABLE_WISE, ROW_WISE, COLUMN_WISE)
 
+# Ids of a bag from which its vector is less than their rows, so that who has the whole table pools
+# it. Ragged bags are taken for such.
+MANY_IDS = 8
+
 _FORMAT = 1
 _FIRST_RANGE = 64  # rows, which nearly every batch asks for
 

@@ -8,11 +8,9 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.placements.sharded_stack import Home, ShardedStack
+from tf_dlrm.embeddings.plan import MANY_IDS
 from tf_dlrm.embeddings.pooling import StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
-
-# Ids of a bag from which its vector is less than their rows; of ragged bags it is taken for so.
-_MANY_IDS = 8
 
 
 def pooled_by_owner(stack: ShardedStack, bags: Mapping[str, Bags]) -> list[str]:
@@ -25,7 +23,7 @@ def pooled_by_owner(stack: ShardedStack, bags: Mapping[str, Bags]) -> list[str]:
     names = []
     for view in stack.views:
         own = bags[view.feature]
-        many = own.splits is not None if own.hotness is None else own.hotness >= _MANY_IDS
+        many = own.splits is not None if own.hotness is None else own.hotness >= MANY_IDS
         if many and own.weights is None and view.name in stack.homes:
             names.append(view.name)
     return names
