@@ -39,5 +39,9 @@ inline void Threads(int64_t pieces, int64_t, const std::function<void(int64_t)>&
   for (std::thread& thread : threads) thread.join();
 }
 
+inline void OneThread(int64_t pieces, int64_t, const std::function<void(int64_t)>& work) {
+  for (int64_t k = 0; k < pieces; ++k) work(k);
+}
+
 void CheckTables(const Path& path);
 void CheckInteraction(const Path& path);

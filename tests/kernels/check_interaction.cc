@@ -12,14 +12,16 @@ std::vector<float> Reals(int64_t count) {
 // What float32 loses in sums of some hundred numbers, times three.
 constexpr double kTolerance = 1e-5;
 
-void CheckPairs(const Path& path, int64_t rows, int64_t n, int64_t dim, bool diagonal) {
+void CheckPairs(const Path& path, int64_t rows, int64_t n, int64_t dim, bool diagonal,
+                bool after_first) {
   std::vector<std::vector<float>> vectors, gradients(n, std::vector<float>(rows * dim));
   Pairs pairs;
   pairs.dim = dim;
   pairs.diagonal = diagonal;
+  pairs.after_first = after_first;
   for (int64_t i = 0; i < n; ++i) vectors.push_back(Reals(rows * dim));
   for (const auto& vector : vectors) pairs.vectors.push_back(vector.data());
-  std::vector<float> products(rows * pairs.count());
+  std::vector<float> products(rows * pairs.width());
   path.products(pairs, rows, products.data(), Threads);
   const std::vector<float> upstream = Reals(products.size());
   std::vector<float*> to;
@@ -27,6 +29,10 @@ void CheckPairs(const Path& path, int64_t rows, int64_t n, int64_t dim, bool dia
   path.pull(pairs, upstream.data(), rows, to, Threads);
   std::vector<std::vector<double>> wanted(n, std::vector<double>(rows * dim, 0.0));
   for (int64_t row = 0, at = 0; row < rows; ++row) {
+    for (int64_t d = row * dim; after_first && d < (row + 1) * dim; ++d, ++at) {
+      Compare("first vector", products[at], vectors[0][d], 0);
+      wanted[0][d] += upstream[at];
+    }
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < i + (diagonal ? 1 : 0); ++j, ++at) {
         double product = 0;
@@ -66,7 +72,7 @@ void CheckUnbias(const Path& path, int64_t rows, int64_t columns, bool in_place)
 void CheckInteraction(const Path& path) {
   for (int k = 0; k < 60; ++k) {
     // The layer refuses a single vector.
-    CheckPairs(path, Below(200), 2 + Below(30), 1 + Below(40), Below(2));
+    CheckPairs(path, Below(200), 2 + Below(30), 1 + Below(40), Below(2), Below(2));
     CheckUnbias(path, Below(300), 1 + Below(70), Below(2));
   }
 }

@@ -81,8 +81,9 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, int64_t bags, 
     f.out_of_vocabulary = k == 1 ? 5 : -1;
     f.combiner = static_cast<Combiner>(k % 3);
     f.hotness = k == 0 ? 1 : most;
+    f.bags = k == 1 ? bags / 2 + 3 : bags;
     o.splits = {0};
-    for (int64_t b = 0; b < bags; ++b) {
+    for (int64_t b = 0; b < f.bags; ++b) {
       o.splits.push_back(o.splits.back() + (k < 2 ? f.hotness : Below(most + 1)));
     }
     f.id_count = o.splits.back();
@@ -100,18 +101,18 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, int64_t bags, 
     }
     if (k >= 2) f.splits = o.splits.data();
     if (k == 3) f.weights = o.weights.data();
-    o.vectors.resize(bags * dim);
-    for (int64_t i = 0; i < bags * dim; ++i) o.gradients.push_back(Real());
+    o.vectors.resize(f.bags * dim);
+    for (int64_t i = 0; i < f.bags * dim; ++i) o.gradients.push_back(Real());
     f.vectors = o.vectors.data();
     f.gradients = o.gradients.data();
     features.push_back(f);
   }
-  if (path.lookup(tables, features, bags, Threads).feature != -1) Fail("outside", 0, -1);
+  if (path.lookup(tables, features, Threads).feature != -1) Fail("outside", 0, -1);
   std::vector<double> sums(rows * dim, 0.0);
   std::vector<bool> touched(rows, false);
   for (int k = 0; k < 4; ++k) {
     const Feature& f = features[k];
-    for (int64_t b = 0; b < bags; ++b) {
+    for (int64_t b = 0; b < f.bags; ++b) {
       double total = 0;
       for (int64_t i = own[k].splits[b]; i < own[k].splits[b + 1]; ++i) {
         const double w = k == 3 ? own[k].weights[i] : 1;
@@ -137,8 +138,16 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, int64_t bags, 
   // Large ones, so that a number in the wrong place is a wrong row.
   const Given given{0.3f, 0.4f, 0.6f, 0.7f, power, 0.5f, 0.8f, 0.9f};
   const Rates rates = given.Of(kind);
-  if (path.update(kind, tables, rates, features, bags, 4, Threads).feature != -1) {
+  // However many threads there are, to the bit.
+  std::vector<float> table_of_many = table, first_of_many = first, second_of_many = second;
+  const Tables of_many{table_of_many.data(), slots > 0 ? first_of_many.data() : nullptr,
+                       slots > 1 ? second_of_many.data() : nullptr, rows, dim, row_wise};
+  if (path.update(kind, tables, rates, features, 1, OneThread).feature != -1 ||
+      path.update(kind, of_many, rates, features, 64, Threads).feature != -1) {
     Fail("outside", 0, -1);
+  }
+  if (table != table_of_many || first != first_of_many || second != second_of_many) {
+    Fail("an update by 64 threads", 1, 0);
   }
   for (int64_t row = 0; row < rows; ++row) {
     double squares = 0;
@@ -166,8 +175,8 @@ void Check(const Path& path, Kind kind, float power, int64_t dim, int64_t bags, 
     features[2].id_count = 2;
     for (int update = 0; update < 2; ++update) {
       const Outside outside =
-          update ? path.update(kind, tables, rates, features, bags, 4, Threads)
-                 : path.lookup(tables, features, bags, Threads);
+          update ? path.update(kind, tables, rates, features, 4, Threads)
+                 : path.lookup(tables, features, Threads);
       Compare("feature", outside.feature, 2, 0);
       Compare("bag", outside.bag, 1, 0);
       Compare("place", outside.place, 1, 0);

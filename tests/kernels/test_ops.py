@@ -25,7 +25,7 @@ def _arguments():
         "ids": [tf.constant([0, 1], tf.int64), tf.constant([2, 0], tf.int32)],
         "structures": [tf.constant([0, 1, 2], tf.int64)],
         "weights": [tf.constant([2.0, 3.0])],
-        "batch": tf.constant(2),
+        "batches": tf.constant([2, 2]),
         "hotness": [1, 0],
         "weighted": [False, True],
         "offsets": [0, 2],
@@ -79,13 +79,47 @@ _WRONG = [
         "Feature a has 2 ids, but the batch has 2 rows of 4611686018427387904",
     ),
     ({"hotness": [2**63 - 1, 0]}, "Feature a has 2 ids, but the batch has 2 rows"),
-    ({"batch": tf.constant([2])}, r"batch must be a scalar, but has the shape \[1\]"),
-    ({"batch": tf.constant([], tf.int32)}, r"batch must be a scalar, but has the shape \[0\]"),
-    ({"batch": tf.constant(-2)}, "cannot have -2 rows"),
-    ({"batch": tf.constant(3)}, "Feature a has 2 ids, but the batch has 3 rows of 1"),
-    ({"batch": tf.constant(2**31 - 1)}, "is too large for one update"),
+    ({"batches": tf.constant([2])}, r"a batch for each of 2 features, but their shape is \[1\]"),
+    ({"batches": tf.constant(2)}, r"a batch for each of 2 features, but their shape is \[\]"),
+    ({"batches": tf.constant([[2], [2]])}, r"each of 2 features, but their shape is \[2,1\]"),
+    ({"batches": tf.constant([2, 2, 2])}, r"each of 2 features, but their shape is \[3\]"),
+    ({"batches": tf.constant([2, -2])}, "The batch of feature b cannot have -2 rows"),
+    ({"batches": tf.constant([3, 2])}, "Feature a has 2 ids, but the batch has 3 rows of 1"),
+    ({"batches": tf.constant([2, 3])}, "Feature b has 2 bags, but the batch has 3 rows"),
+    (
+        {"batches": tf.constant([2**31 - 1] * 2)},
+        "Feature a has 2 ids, but the batch has 2147483647",
+    ),
+    ({"ids": [tf.zeros([2, 1], tf.int32)] * 2}, r"ids of feature a must be a vector, .* \[2,1\]"),
     ({"weights": [tf.ones(3)]}, "Feature b has 2 ids, but 3 weights"),
 ]
+
+
+def test_more_gradients_than_can_be_numbered_are_refused(ops):
+    arguments = {k: v * 2 if isinstance(v, list) else v for k, v in _arguments()[0].items()}
+    arguments["batches"] = tf.constant([2**31 - 1] * 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="131072 blocks of 65536 rows where"):
+        ops.tf_dlrm_lookup(N=4, **arguments)
+
+
+def test_features_may_have_numbers_of_bags_of_their_own(ops):
+    arguments, table = _arguments()
+    arguments["ids"][1] = tf.constant([2, 0, 1], tf.int32)
+    arguments["structures"] = [tf.constant([0, 1, 2, 2, 3], tf.int64)]
+    arguments["weights"] = [tf.constant([2.0, 3.0, 5.0])]
+    arguments["batches"] = tf.constant([2, 4])
+    vectors = ops.tf_dlrm_lookup(N=2, **arguments)
+    np.testing.assert_array_equal(vectors[0], [[0], [1]])
+    np.testing.assert_array_equal(vectors[1], [[2 * 4], [3 * 2], [0], [5 * 3]])
+    gradients = [tf.constant([[1.0], [2.0]]), tf.constant([[1.0], [2.0], [9.0], [4.0]])]
+    rate = {"kind": "SGD", "gradients": gradients, "numbers": tf.ones(1)}
+    ops.tf_dlrm_update(slots=[], **rate, **arguments)
+    np.testing.assert_array_equal(table[:, 0], [0 - 1, 1 - 2, 2 - 3 * 2, 3 - 5 * 4, 4 - 2 * 1])
+    rate["gradients"] = gradients[::-1]
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"feature a must have the shape \[2, 1"
+    ):
+        ops.tf_dlrm_update(slots=[], **rate, **arguments)
 
 
 def test_the_arguments_are_right(ops):
@@ -150,8 +184,8 @@ def test_a_slot_that_does_not_fit_its_table_is_named(ops, slot):
     [
         ({"kind": "Adam"}, "There is no kernel for Adam"),
         ({"kind": "LazyAdam"}, r"LazyAdam has not 1 slot\(s\)"),
-        ({"numbers": tf.ones(8)}, "the rate and 2 numbers of Adagrad, but there are 8"),
-        ({"numbers": tf.ones(0)}, "the rate and 2 numbers of Adagrad, but there are 0"),
+        ({"numbers": tf.ones(8)}, "the rate and 2 numbers of Adagrad, but their shape is .8"),
+        ({"numbers": tf.ones(0)}, "the rate and 2 numbers of Adagrad, but their shape is .0"),
     ],
 )
 def test_an_optimizer_that_is_none_or_has_not_its_numbers_is_refused(ops, wrong, message):
@@ -186,3 +220,48 @@ def test_a_vector_of_variables_is_refused(ops):
 def test_a_shape_that_is_none_is_not_filled(ops, dims, value, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.tf_dlrm_fill(tf.constant(dims, tf.int64), value)
+
+
+def _pairs(shapes, gradient=None):
+    vectors = [tf.ones(shape) for shape in shapes]
+    attributes = {"diagonal": False, "after_first": True}
+    if gradient is None:
+        return lambda ops: ops.tf_dlrm_products(vectors, **attributes)
+    return lambda ops: ops.tf_dlrm_pull(tf.ones(gradient), vectors, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (_pairs([(2, 3), (2, 4)]), r"must all have the shape .* \[2,3\] and \[2,4\]"),
+        (_pairs([(2, 3), (3, 3)]), r"must all have the shape .* \[2,3\] and \[3,3\]"),
+        (_pairs([(6,), (6,)]), r"must all have the shape .* \[6\] and \[6\]"),
+        (_pairs([(2, 0), (2, 0)]), r"must have a column or more, .* \[2,0\]"),
+        (_pairs([(2**40, 0)] * 2), "must have a column or more"),
+        (_pairs([(2, 3), (2, 3)], (2, 3)), r"must have the shape \[2, 4\], but has \[2,3\]"),
+        (_pairs([(2, 3), (2, 3)], (8,)), r"must have the shape \[2, 4\], but has \[8\]"),
+        (_pairs([(2, 3), (2, 3)], (1, 4)), r"must have the shape \[2, 4\], but has \[1,4\]"),
+        (lambda ops: ops.tf_dlrm_unbias(tf.ones([2, 3]), tf.ones([3, 2])), "but has .2,3."),
+        (lambda ops: ops.tf_dlrm_unbias(tf.ones([6]), tf.ones([6])), "but has .6."),
+    ],
+)
+def test_wrong_shapes_are_errors_of_interaction_and_dense_layers(ops, call, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        call(ops)
+
+
+def test_of_no_elements_the_gradients_are_none(ops):
+    product, bias = ops.tf_dlrm_unbias(tf.ones([0, 3]), tf.ones([0, 3]))
+    assert product.shape == (0, 3)
+    np.testing.assert_array_equal(bias, np.zeros(3))
+
+
+def test_a_graph_of_wrong_ranks_is_not_built(ops):
+    with tf.Graph().as_default():
+        vectors = [tf.compat.v1.placeholder(tf.float32, [None, 3])] * 3
+        products = ops.tf_dlrm_products(vectors, diagonal=True, after_first=True)
+        assert products.shape.as_list() == [None, 3 + 6]
+        with pytest.raises(ValueError, match="rank"):
+            ops.tf_dlrm_products([vectors[0][0]] * 2, diagonal=True, after_first=True)
+        with pytest.raises(ValueError, match="rank"):
+            ops.tf_dlrm_unbias(vectors[0][0], vectors[0][0])

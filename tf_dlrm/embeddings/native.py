@@ -57,11 +57,11 @@ def lookup(
         tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
             has no out-of-vocabulary row, or the ids do not make up the bags.
     """
+    bags = of_one_batch({f.name: bags[f.name] for f in features})
     inputs = _inputs(features, bags)
     vectors = _ops().tf_dlrm_lookup(table=table.handle, N=len(features), **inputs)
-    static_batch = bags[features[0].name].static_batch
-    for vector in vectors:
-        vector.set_shape([static_batch, table.shape[1]])
+    for feature, vector in zip(features, vectors, strict=True):
+        vector.set_shape([bags[feature.name].static_batch, table.shape[1]])
     return dict(zip((f.name for f in features), vectors, strict=True))
 
 
@@ -152,7 +152,7 @@ def _inputs(features: Sequence[StackedFeature], bags: Mapping[str, Bags]) -> dic
         "ids": [entry.ids for entry in entries],
         "structures": structures,
         "weights": [entry.weights for entry in entries if entry.weights is not None],
-        "batch": entries[0].batch,
+        "batches": tf.stack([entry.batch for entry in entries]),
         "hotness": hotness,
         "weighted": [entry.weights is not None for entry in entries],
         "offsets": [f.offset for f in features],

@@ -92,21 +92,35 @@ class Features {
     TF_RETURN_IF_ERROR(context->input_list("ids", &ids));
     TF_RETURN_IF_ERROR(context->input_list("structures", &structures));
     TF_RETURN_IF_ERROR(context->input_list("weights", &weights));
-    const Tensor* batch;
-    TF_RETURN_IF_ERROR(context->input("batch", &batch));
-    if (!TensorShapeUtils::IsScalar(batch->shape())) {
-      return InvalidArgument("The batch must be a scalar, but has the shape ",
-                             batch->shape().DebugString(), ".");
+    const Tensor* batches;
+    TF_RETURN_IF_ERROR(context->input("batches", &batches));
+    const int64_t count = layout.names.size();
+    if (batches->dims() != 1 || batches->dim_size(0) != count) {
+      return InvalidArgument("There must be a batch for each of ", count, " features, but their shape is ",
+                             batches->shape().DebugString(), ".");
     }
-    bags = batch->scalar<int32_t>()();
-    if (bags < 0) return InvalidArgument("A batch cannot have ", bags, " rows.");
-    if (static_cast<int64_t>(layout.names.size()) * (bags / 65536 + 1) >= 65536) {
-      return InvalidArgument("A batch of ", bags, " rows of ", layout.names.size(),
-                             " features is too large for one update; make the batch smaller.");
+    int64_t blocks = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t bags = batches->flat<int32_t>()(k);
+      if (bags < 0) {
+        return InvalidArgument("The batch of feature ", layout.names[k], " cannot have ", bags,
+                               " rows.");
+      }
+      blocks += (bags + kBlockRows - 1) / kBlockRows;
+    }
+    if (blocks > kMostBlocks) {
+      return InvalidArgument("The batches of ", count, " features are too large for one update, ",
+                             blocks, " blocks of ", kBlockRows, " rows where ", kMostBlocks,
+                             " are allowed; make the batch smaller.");
     }
     int structure = 0, weight = 0;
     for (size_t k = 0; k < layout.names.size(); ++k) {
       const Tensor& own = ids[k];
+      if (!TensorShapeUtils::IsVector(own.shape())) {
+        return InvalidArgument("The ids of feature ", layout.names[k],
+                               " must be a vector, but have the shape ", own.shape().DebugString(),
+                               ".");
+      }
       Feature f{};
       if (own.dtype() == DT_INT32) {
         f.ids32 = own.flat<int32_t>().data();
@@ -114,6 +128,7 @@ class Features {
         f.ids64 = own.flat<int64_t>().data();
       }
       f.id_count = own.NumElements();
+      f.bags = batches->flat<int32_t>()(k);
       f.hotness = layout.hotness[k];
       f.offset = layout.offsets[k];
       f.size = layout.sizes[k];
@@ -129,10 +144,10 @@ class Features {
       }
       if (f.hotness > 0) {
         // Divided, since a product might overflow.
-        if (bags == 0 ? f.id_count != 0
-                      : f.id_count % bags != 0 || f.id_count / bags != f.hotness) {
+        if (f.bags == 0 ? f.id_count != 0
+                        : f.id_count % f.bags != 0 || f.id_count / f.bags != f.hotness) {
           return InvalidArgument("Feature ", layout.names[k], " has ", f.id_count,
-                                 " ids, but the batch has ", bags, " rows of ", f.hotness, ".");
+                                 " ids, but the batch has ", f.bags, " rows of ", f.hotness, ".");
         }
       } else if (f.hotness == 0) {
         TF_RETURN_IF_ERROR(ReadSplits(structures[structure++], layout.names[k], &f));
@@ -145,10 +160,10 @@ class Features {
   }
 
   std::vector<Feature> list;
-  int64_t bags = 0;
 
  private:
   absl::Status ReadSplits(const Tensor& tensor, const std::string& name, Feature* f) {
+    const int64_t bags = f->bags;
     if (tensor.NumElements() != bags + 1) {
       return InvalidArgument("Feature ", name, " has ", tensor.NumElements() - 1,
                              " bags, but the batch has ", bags, " rows.");
@@ -170,6 +185,7 @@ class Features {
   }
 
   absl::Status ReadBags(const Tensor& tensor, const std::string& name, Feature* f) {
+    const int64_t bags = f->bags;
     if (tensor.NumElements() != f->id_count) {
       return InvalidArgument("Feature ", name, " has ", f->id_count, " ids, but ",
                              tensor.NumElements(), " bags of ids.");

@@ -48,7 +48,7 @@ inline void FourRows(const float* left, int64_t stride, const float* right, int6
 
 inline void Products(const Pairs& pairs, int64_t rows, float* products, const ForEach& for_each) {
   const int64_t n = pairs.vectors.size(), dim = pairs.dim;
-  const int64_t tall = RoundUp(n, 4), wide = RoundUp(n, kLanes), count = pairs.count();
+  const int64_t tall = RoundUp(n, 4), wide = RoundUp(n, kLanes), width = pairs.width();
   const int64_t extra = pairs.diagonal ? 1 : 0;
   ForRows(rows, n * wide * dim / 32, for_each, [&](int64_t first, int64_t own) {
     // Vectors as rows and as columns: a vector's products with all before it are neighbours.
@@ -63,7 +63,11 @@ inline void Products(const Pairs& pairs, int64_t rows, float* products, const Fo
         for (int64_t d = 0; d < dim; ++d) to[d] = v[d];
         for (int64_t d = 0; d < dim; ++d) columns[d * wide + i] = v[d];
       }
-      float* out = products + row * count;
+      float* out = products + row * width;
+      if (pairs.after_first) {
+        std::memcpy(out, pairs.vectors[0] + row * dim, dim * sizeof(float));
+        out += dim;
+      }
       for (int64_t i = 0; i < n; i += 4) {
         const int64_t last = std::min(i + 4, n);
         for (int64_t begin = 0; begin < last - 1 + extra; begin += kLanes) {
@@ -81,7 +85,7 @@ inline void Products(const Pairs& pairs, int64_t rows, float* products, const Fo
 inline void Pull(const Pairs& pairs, const float* gradient, int64_t rows,
                  const std::vector<float*>& gradients, const ForEach& for_each) {
   const int64_t n = pairs.vectors.size(), dim = pairs.dim;
-  const int64_t tall = RoundUp(n, 4), wide = RoundUp(dim, kLanes), count = pairs.count();
+  const int64_t tall = RoundUp(n, 4), wide = RoundUp(dim, kLanes), width = pairs.width();
   const int64_t extra = pairs.diagonal ? 1 : 0;
   ForRows(rows, n * n * wide / 32, for_each, [&](int64_t first, int64_t own) {
     // With L the triangle of gradients and V the vectors, (L + L^T) V.
@@ -90,7 +94,8 @@ inline void Pull(const Pairs& pairs, const float* gradient, int64_t rows,
     vectors.assign(n * wide, 0.0f);
     sums.resize(4 * wide);
     for (int64_t row = first; row < first + own; ++row) {
-      const float* from = gradient + row * count;
+      const float* __restrict of_first = gradient + row * width;
+      const float* from = of_first + (pairs.after_first ? dim : 0);
       for (int64_t i = 0; i < n; ++i) {
         std::memcpy(&vectors[i * wide], pairs.vectors[i] + row * dim, dim * sizeof(float));
         std::memcpy(&square[i * n], from, (i + extra) * sizeof(float));
@@ -101,6 +106,9 @@ inline void Pull(const Pairs& pairs, const float* gradient, int64_t rows,
       for (int64_t i = 0; i < n; i += 4) {
         for (int64_t begin = 0; begin < wide; begin += kLanes) {
           FourRows(&square[i * n], n, &vectors[begin], wide, n, &sums[begin], wide);
+        }
+        if (i == 0 && pairs.after_first) {
+          for (int64_t d = 0; d < dim; ++d) sums[d] += of_first[d];
         }
         for (int64_t k = i; k < std::min(i + 4, n); ++k) {
           std::memcpy(gradients[k] + row * dim, &sums[(k - i) * wide], dim * sizeof(float));

@@ -49,6 +49,9 @@ static_assert(FitIn(), "An optimizer has more slots or numbers than there is pla
 using ForEach =
     std::function<void(int64_t pieces, int64_t cost, const std::function<void(int64_t)>& work)>;
 
+// Gradients are numbered by the block that they are in and their row in it, of 16 bits each.
+constexpr int64_t kBlockRows = 1 << 16, kMostBlocks = 1 << 16;
+
 enum class Combiner { kSum, kMean, kSqrtn };
 
 // A table, possibly of several stacked ones, and its slots, null where the optimizer has none.
@@ -72,6 +75,7 @@ struct Feature {
   const int32_t* ids32;   // one of both is null
   const int64_t* ids64;
   int64_t id_count;
+  int64_t bags;
   const int64_t* splits;  // null where every bag has `hotness` ids
   int64_t hotness;
   const float* weights;   // null for ones
@@ -95,23 +99,24 @@ struct Pairs {
   std::vector<const float*> vectors;
   int64_t dim;
   bool diagonal;  // with the products of each vector and itself
-  int64_t count() const {
+  bool after_first;  // behind the first vector
+  int64_t width() const {
     const int64_t n = static_cast<int64_t>(vectors.size());
-    return diagonal ? n * (n + 1) / 2 : n * (n - 1) / 2;
+    return (after_first ? dim : 0) + (diagonal ? n * (n + 1) / 2 : n * (n - 1) / 2);
   }
 };
 
 // No result depends on the number of threads.
 struct Path {
   // Fills the vectors of all features.
-  Outside (*lookup)(const Tables& tables, const std::vector<Feature>& features, int64_t bags,
+  Outside (*lookup)(const Tables& tables, const std::vector<Feature>& features,
                     const ForEach& for_each);
   // Updates each row once, by the summed gradients of its ids, in the order of the ids; with ids
   // outside their table nothing is updated.
   Outside (*update)(Kind kind, const Tables& tables, const Rates& rates,
-                    const std::vector<Feature>& features, int64_t bags, int threads,
+                    const std::vector<Feature>& features, int threads,
                     const ForEach& for_each);
-  // Fills products [rows, count]: the lower triangle, row by row.
+  // Fills products [rows, width]: the lower triangle, row by row, maybe after the first vector.
   void (*products)(const Pairs& pairs, int64_t rows, float* products, const ForEach& for_each);
   // Fills the gradients of the vectors from that of the products.
   void (*pull)(const Pairs& pairs, const float* gradient, int64_t rows,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "interface.h"
@@ -18,12 +19,13 @@ constexpr uintptr_t kCacheLine = 64;
 constexpr int64_t kBagsAtOnce = 128;
 
 // The address may be any: nothing is read where it is no memory of ours.
+template <bool kToWrite>
 inline void Prefetch(const void* table, int64_t row, int64_t bytes) {
   uintptr_t from = reinterpret_cast<uintptr_t>(table) +
                    static_cast<uintptr_t>(row) * static_cast<uintptr_t>(bytes);
   const uintptr_t last = from + bytes;
   for (; from < last; from += kCacheLine) {
-    __builtin_prefetch(reinterpret_cast<const void*>(from), 1, 3);
+    __builtin_prefetch(reinterpret_cast<const void*>(from), kToWrite, 3);
   }
 }
 
@@ -104,13 +106,18 @@ void PoolBags(const Tables& t, const Feature& f, const Id* ids, int64_t number, 
   for (int64_t bag = first; bag < last; ++bag) {
     float* const out = f.vectors + bag * dim;
     const int64_t begin = f.Begin(bag), end = f.Begin(bag + 1);
-    // With a constant D the sums stay in registers; else they are `out`, touched as `sum` alone.
+    // With a constant D the sums stay in registers; else they are `out` itself.
     float sums[D != 0 ? D : 1];
-    float* __restrict sum = D != 0 ? sums : out;
+    float* sum;
+    if constexpr (D != 0) {
+      sum = sums;
+    } else {
+      sum = out;
+    }
     for (int64_t d = 0; d < dim; ++d) sum[d] = 0.0f;
     for (int64_t i = begin; i < end; ++i) {
       if (i + kPrefetchAhead < f.id_count) {
-        Prefetch(table, rows.Guess(i + kPrefetchAhead), row_bytes);
+        Prefetch<false>(table, rows.Guess(i + kPrefetchAhead), row_bytes);
       }
       const int64_t found = rows.Find(bag, i);
       if (__builtin_expect(found < 0, 0)) continue;
@@ -128,11 +135,10 @@ void PoolBags(const Tables& t, const Feature& f, const Id* ids, int64_t number, 
         for (int64_t d = 0; d < dim; ++d) sum[d] *= factor;
       }
     } else {
-      float* __restrict to = out;
       if (factor != 1.0f) {
-        for (int64_t d = 0; d < dim; ++d) to[d] = factor * sum[d];
+        for (int64_t d = 0; d < dim; ++d) out[d] = factor * sums[d];
       } else {
-        for (int64_t d = 0; d < dim; ++d) to[d] = sum[d];
+        for (int64_t d = 0; d < dim; ++d) out[d] = sums[d];
       }
     }
   }
@@ -156,21 +162,37 @@ void WithIds(const Feature& f, const Function& function) {
   return f.ids32 != nullptr ? function(f.ids32) : function(f.ids64);
 }
 
-inline Outside Lookup(const Tables& t, const std::vector<Feature>& features, int64_t bags,
+// Some bags of a feature, [first, last).
+struct Piece {
+  int64_t number;  // of the feature
+  int64_t first, last;
+};
+
+inline std::vector<Piece> PiecesOf(const std::vector<Feature>& features) {
+  std::vector<Piece> pieces;
+  for (size_t k = 0; k < features.size(); ++k) {
+    for (int64_t first = 0; first < features[k].bags; first += kBagsAtOnce) {
+      pieces.push_back(Piece{static_cast<int64_t>(k), first,
+                             std::min(features[k].bags, first + kBagsAtOnce)});
+    }
+  }
+  return pieces;
+}
+
+inline Outside Lookup(const Tables& t, const std::vector<Feature>& features,
                       const ForEach& for_each) {
-  int64_t ids = 0;
-  for (const Feature& f : features) ids += f.id_count;
-  const int64_t pieces = (bags + kBagsAtOnce - 1) / kBagsAtOnce;
-  const int64_t all = pieces * static_cast<int64_t>(features.size());
-  if (all == 0) return Outside{};
+  int64_t work = 0;
+  for (const Feature& f : features) work += f.id_count + f.bags;
+  const std::vector<Piece> pieces = PiecesOf(features);
+  const int64_t count = pieces.size();
+  if (count == 0) return Outside{};
   Watch watch;
-  for_each(all, (ids + bags) * (t.dim + 16) / 4 / all + 1, [&](int64_t k) {
-    const int64_t number = k / pieces, first = k % pieces * kBagsAtOnce;
-    const int64_t last = std::min(bags, first + kBagsAtOnce);
-    const Feature& f = features[number];
+  for_each(count, work * (t.dim + 16) / 4 / count + 1, [&](int64_t k) {
+    const Piece& piece = pieces[k];
+    const Feature& f = features[piece.number];
     WithIds(f, [&](const auto* ids) {
       WithColumns(t.dim, [&](auto columns) {
-        PoolBags<columns()>(t, f, ids, number, first, last, &watch);
+        PoolBags<columns()>(t, f, ids, piece.number, piece.first, piece.last, &watch);
       });
     });
   });

@@ -24,30 +24,28 @@ def are_used(training: bool | None, dtype: str) -> bool:
     return load() is not None
 
 
-def dot_products(vectors: Sequence[tf.Tensor], diagonal: bool) -> tf.Tensor:
+def dot_products(
+    vectors: Sequence[tf.Tensor], diagonal: bool, after_first: bool = False
+) -> tf.Tensor:
     """Returns the dot products of all pairs, the lower triangle row by row, [batch, pairs].
 
     Args:
         vectors: float32 [batch, dim], all of one shape.
         diagonal: Whether each vector's product with itself is among them.
+        after_first: Whether the first vector is put before them, [batch, dim + pairs].
 
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if the shapes differ.
     """
     operations = load()
-    count = len(vectors)
+    attributes = {"diagonal": diagonal, "after_first": after_first}
 
     @tf.custom_gradient
     def run(*vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        products = operations.tf_dlrm_products(vectors, diagonal=diagonal)
-        pairs = count * (count + 1) // 2 if diagonal else count * (count - 1) // 2
-        products.set_shape([vectors[0].shape[0], pairs])
+        products = operations.tf_dlrm_products(vectors, **attributes)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            pulled = operations.tf_dlrm_pull(upstream, vectors, diagonal=diagonal)
-            for tensor, vector in zip(pulled, vectors, strict=True):
-                tensor.set_shape(vector.shape)
-            return tuple(pulled)
+            return tuple(operations.tf_dlrm_pull(upstream, vectors, **attributes))
 
         return products, gradient
 

@@ -28,8 +28,6 @@ def relu_dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tens
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             product, of_bias = operations.tf_dlrm_unbias(upstream, outputs)
-            product.set_shape(outputs.shape)
-            of_bias.set_shape(bias.shape)
             return (
                 tf.matmul(product, kernel, transpose_b=True),
                 tf.matmul(inputs, product, transpose_a=True),

@@ -108,13 +108,14 @@ class LookupOp : public OpKernel {
     OP_REQUIRES_OK(context, features.Read(context, layout_));
     for (size_t k = 0; k < features.list.size(); ++k) {
       Tensor* out = nullptr;
-      OP_REQUIRES_OK(context, context->allocate_output(
-                                  k, TensorShape({features.bags, tables.dim}), &out));
+      TensorShape shape;  // whose number of elements may be too large to be one
+      const int64_t sizes[] = {features.list[k].bags, tables.dim};
+      OP_REQUIRES_OK(context, TensorShapeUtils::MakeShape(sizes, 2, &shape));
+      OP_REQUIRES_OK(context, context->allocate_output(k, shape, &out));
       features.list[k].vectors = out->flat<float>().data();
     }
     OP_REQUIRES_OK(context,
-                   Complaint(layout_, ChosenPath().lookup(tables, features.list, features.bags,
-                                                          ThreadsOf(context))));
+                   Complaint(layout_, ChosenPath().lookup(tables, features.list, ThreadsOf(context))));
   }
 
  private:
@@ -171,25 +172,28 @@ class UpdateOp : public OpKernel {
     OpInputList gradients;
     OP_REQUIRES_OK(context, context->input_list("gradients", &gradients));
     for (size_t k = 0; k < features.list.size(); ++k) {
-      OP_REQUIRES(context, gradients[k].NumElements() == features.bags * tables.dim,
+      const int64_t bags = features.list[k].bags;
+      const TensorShape& shape = gradients[k].shape();
+      OP_REQUIRES(context,
+                  shape.dims() == 2 && shape.dim_size(0) == bags && shape.dim_size(1) == tables.dim,
                   InvalidArgument("The gradients of feature ", layout_.names[k],
-                                  " must have the shape [", features.bags, ", ", tables.dim,
+                                  " must have the shape [", bags, ", ", tables.dim,
                                   "], but have ", gradients[k].shape().DebugString(), "."));
       features.list[k].gradients = gradients[k].flat<float>().data();
     }
     const Tensor* given;
     OP_REQUIRES_OK(context, context->input("numbers", &given));
-    OP_REQUIRES(context, given->NumElements() == 1 + optimizer_.numbers,
+    OP_REQUIRES(context, given->dims() == 1 && given->NumElements() == 1 + optimizer_.numbers,
                 InvalidArgument("There must be the rate and ", optimizer_.numbers, " numbers of ",
-                                optimizer_.name, ", but there are ", given->NumElements(), "."));
+                                optimizer_.name, ", but their shape is ", given->shape().DebugString(), "."));
     const auto n = given->flat<float>();
     Rates rates{n(0), {}};
     std::copy(n.data() + 1, n.data() + n.size(), rates.numbers);
     if (std::isnan(rates.rate)) return;  // so Python says that no row is to be updated
     const int threads = context->device()->tensorflow_cpu_worker_threads()->num_threads;
     OP_REQUIRES_OK(context, Complaint(layout_, ChosenPath().update(
-                                                   kind_, tables, rates, features.list,
-                                                   features.bags, threads, ThreadsOf(context))));
+                                                   kind_, tables, rates, features.list, threads,
+                                                   ThreadsOf(context))));
   }
 
  private:
@@ -236,6 +240,17 @@ class FillOp : public OpKernel {
   }
 };
 
+// Refuses a graph whose inputs are known to have other ranks.
+absl::Status CheckRanks(InferenceContext* c,
+                        const std::vector<std::pair<const char*, int>>& ranks) {
+  for (const auto& [name, rank] : ranks) {
+    std::vector<tensorflow::shape_inference::ShapeHandle> shapes;
+    TF_RETURN_IF_ERROR(c->input(name, &shapes));
+    for (auto& shape : shapes) TF_RETURN_IF_ERROR(c->WithRank(shape, rank, &shape));
+  }
+  return absl::OkStatus();
+}
+
 #define TF_DLRM_FEATURES                    \
   .Attr("N: int >= 1")                      \
       .Attr("W: int >= 0")                  \
@@ -256,14 +271,14 @@ REGISTER_OP("TfDlrmLookup")
     .Input("ids: Ids")
     .Input("structures: Structures")
     .Input("weights: W * float")
-    .Input("batch: int32")
+    .Input("batches: int32")
     .Output("vectors: N * float")
     TF_DLRM_FEATURES
     .SetShapeFn([](InferenceContext* c) {
       for (int k = 0; k < c->num_outputs(); ++k) {
         c->set_output(k, c->Matrix(c->UnknownDim(), c->UnknownDim()));
       }
-      return absl::OkStatus();
+      return CheckRanks(c, {{"table", 0}, {"ids", 1}, {"weights", 1}, {"batches", 1}});
     });
 REGISTER_OP("TfDlrmUpdate")
     .Input("table: resource")
@@ -271,13 +286,16 @@ REGISTER_OP("TfDlrmUpdate")
     .Input("ids: Ids")
     .Input("structures: Structures")
     .Input("weights: W * float")
-    .Input("batch: int32")
+    .Input("batches: int32")
     .Input("gradients: N * float")
     .Input("numbers: float")
     .Attr("S: int >= 0")
     .Attr("kind: string")
     TF_DLRM_FEATURES
-    .SetShapeFn([](InferenceContext*) { return absl::OkStatus(); });
+    .SetShapeFn([](InferenceContext* c) {
+      return CheckRanks(c, {{"table", 0}, {"slots", 0}, {"ids", 1}, {"weights", 1}, {"batches", 1},
+                            {"gradients", 2}, {"numbers", 1}});
+    });
 REGISTER_OP("TfDlrmFill")
     .Input("dims: int64")
     .Input("value: float")

@@ -20,7 +20,6 @@ struct Entry {
   uint32_t row;
   uint32_t gradient;
 };
-constexpr int64_t kBlockRows = 1 << 16;
 
 // Spreads rows over 32 bits: popular ones are often neighbours.
 inline uint32_t Hash(uint32_t row) { return row * 0x9E3779B1u; }
@@ -31,12 +30,20 @@ struct Place {
   uint32_t sum;  // 0 where the place is free, 1 of a row seen once, else 2 + the number of its sum
 };
 
-// Memory of a thread.
+// Memory of a thread, which keeps it for its next partition if it is not more than usual.
 struct Scratch {
   std::vector<Place> places;
   std::vector<uint32_t> place_of;
   std::vector<float> sums;
   std::vector<uint32_t> sum_rows;
+
+  void Shrink() {
+    constexpr size_t kBytes = size_t{16} << 20;
+    if (places.capacity() * sizeof(Place) + place_of.capacity() * 4 + sums.capacity() * 4 +
+            sum_rows.capacity() * 4 > kBytes) {
+      *this = Scratch{};
+    }
+  }
 };
 
 struct Partition {
@@ -80,9 +87,9 @@ void UpdateRows(const Tables& t, const Rates& rates, const Partition& part, int 
   scratch->sums.assign((repeated + 1) * dim, 0.0f);
   float* const scaled = &scratch->sums[repeated * dim];
   auto prefetch = [&](uint32_t row) {
-    Prefetch(t.rows, row, dim * sizeof(float));
-    if (t.first_slot != nullptr) Prefetch(t.first_slot, row, (t.row_wise ? 1 : dim) * 4);
-    if (t.second_slot != nullptr) Prefetch(t.second_slot, row, dim * 4);
+    Prefetch<true>(t.rows, row, dim * sizeof(float));
+    if (t.first_slot != nullptr) Prefetch<true>(t.first_slot, row, (t.row_wise ? 1 : dim) * 4);
+    if (t.second_slot != nullptr) Prefetch<true>(t.second_slot, row, dim * 4);
   };
   for (int64_t i = 0; i < count; ++i) {
     if (i + kPrefetchAhead < count) prefetch(part.begin[i + kPrefetchAhead].row);
@@ -116,12 +123,13 @@ void UpdatePartition(const Tables& t, const Rates& rates, const Partition& part,
   WithColumns(t.dim, [&](auto columns) {
     UpdateRows<Rule, columns()>(t, rates, part, partition_bits, blocks, &scratch);
   });
+  scratch.Shrink();
 }
 
 // The entries of all ids, by partition of their rows and within it in the order of the ids.
 class Entries {
  public:
-  Entries(const std::vector<Feature>& features, int64_t bags, int partition_bits,
+  Entries(const std::vector<Feature>& features, int partition_bits, int threads,
           const ForEach& for_each)
       : bits_(partition_bits), first_((size_t{1} << partition_bits) + 1, 0) {
     int64_t count = 0;
@@ -131,53 +139,60 @@ class Entries {
       count += f.id_count;
       scaled = scaled || f.weights != nullptr || f.combiner != Combiner::kSum;
       first_block.push_back(blocks_.size());
-      for (int64_t bag = 0; bag < bags; bag += kBlockRows) {
+      for (int64_t bag = 0; bag < f.bags; bag += kBlockRows) {
         blocks_.push_back(f.gradients);
         block_bags_.push_back(bag);
       }
     }
     const int64_t partitions = int64_t{1} << bits_;
-    const int64_t pieces = (bags + kBagsAtOnce - 1) / kBagsAtOnce;
-    const int64_t all = pieces * static_cast<int64_t>(features.size());
-    std::vector<int64_t> begins(all * partitions, 0);
-    auto each_id = [&](int64_t k, const auto& visit) {
-      const int64_t number = k / pieces, first = k % pieces * kBagsAtOnce;
-      const int64_t last = std::min(bags, first + kBagsAtOnce);
-      const Feature& f = features[number];
-      WithIds(f, [&](const auto* ids) {
-        const Rows<std::decay_t<decltype(*ids)>> rows(f, ids, number, &watch_);
-        for (int64_t bag = first; bag < last; ++bag) {
-          const int64_t end = f.Begin(bag + 1);
-          for (int64_t i = f.Begin(bag); i < end; ++i) {
-            const int64_t row = rows.Find(bag, i);
-            if (__builtin_expect(row >= 0, 1)) visit(f, number, bag, i, row);
+    const std::vector<Piece> pieces = PiecesOf(features);
+    // Runs of pieces, a few for each thread: every run has a number for each partition, and all of
+    // these are summed up by one thread.
+    const int64_t runs = std::min<int64_t>(pieces.size(), 4 * threads);
+    std::vector<int64_t> begins(runs * partitions, 0);
+    auto each_id = [&](int64_t run, const auto& visit) {
+      const int64_t last_piece = (run + 1) * pieces.size() / runs;
+      for (int64_t k = run * pieces.size() / runs; k < last_piece; ++k) {
+        const Piece& piece = pieces[k];
+        const Feature& f = features[piece.number];
+        WithIds(f, [&](const auto* ids) {
+          const Rows<std::decay_t<decltype(*ids)>> rows(f, ids, piece.number, &watch_);
+          for (int64_t bag = piece.first; bag < piece.last; ++bag) {
+            const int64_t end = f.Begin(bag + 1);
+            for (int64_t i = f.Begin(bag); i < end; ++i) {
+              const int64_t row = rows.Find(bag, i);
+              if (__builtin_expect(row >= 0, 1)) visit(f, piece.number, bag, i, row);
+            }
           }
-        }
-      });
+        });
+      }
     };
-    const int64_t cost = 2 * count / std::max<int64_t>(all, 1) + 1;
-    for_each(all, cost, [&](int64_t k) {
+    const int64_t cost = 2 * count / std::max<int64_t>(runs, 1) + 1;
+    for_each(runs, cost, [&](int64_t k) {
       int64_t* counts = &begins[k * partitions];
       each_id(k, [&](const Feature&, int64_t, int64_t, int64_t, int64_t row) {
         ++counts[PartitionOf(row)];
       });
     });
     if (watch_.first().feature >= 0) return;
-    int64_t begin = 0;
-    for (int64_t p = 0; p < partitions; ++p) {
-      first_[p] = begin;
-      for (int64_t k = 0; k < all; ++k) {
+    // In the order of memory: all partitions of a run before the next run.
+    for (int64_t k = 0; k < runs; ++k) {
+      for (int64_t p = 0; p < partitions; ++p) first_[p + 1] += begins[k * partitions + p];
+    }
+    for (int64_t p = 0; p < partitions; ++p) first_[p + 1] += first_[p];
+    std::vector<int64_t> next(first_.begin(), first_.end() - 1);
+    for (int64_t k = 0; k < runs; ++k) {
+      for (int64_t p = 0; p < partitions; ++p) {
         const int64_t n = begins[k * partitions + p];
-        begins[k * partitions + p] = begin;
-        begin += n;
+        begins[k * partitions + p] = next[p];
+        next[p] += n;
       }
     }
-    first_[partitions] = begin;
-    entries_.reset(new Entry[begin]);
-    if (scaled) coefficients_.reset(new float[begin]);
-    for_each(all, 2 * cost, [&](int64_t k) {
+    entries_.reset(new Entry[first_[partitions]]);
+    if (scaled) coefficients_.reset(new float[first_[partitions]]);
+    for_each(runs, 2 * cost, [&](int64_t k) {
       int64_t* at = &begins[k * partitions];
-      int64_t bag_before = -1;
+      int64_t bag_before = -1, number_before = -1;
       float factor = 1.0f;
       each_id(k, [&](const Feature& f, int64_t number, int64_t bag, int64_t i, int64_t row) {
         const int64_t to = at[PartitionOf(row)]++;
@@ -186,8 +201,9 @@ class Entries {
                              block * static_cast<uint32_t>(kBlockRows) +
                                  static_cast<uint32_t>(bag % kBlockRows)};
         if (coefficients_ != nullptr) {
-          if (bag != bag_before) factor = FactorOf(f, bag);
+          if (bag != bag_before || number != number_before) factor = FactorOf(f, bag);
           bag_before = bag;
+          number_before = number;
           coefficients_[to] = f.weights == nullptr ? factor : factor * f.weights[i];
         }
       });
@@ -223,7 +239,7 @@ class Entries {
 };
 
 inline Outside Update(Kind kind, const Tables& t, const Rates& rates,
-                      const std::vector<Feature>& features, int64_t bags, int threads,
+                      const std::vector<Feature>& features, int threads,
                       const ForEach& for_each) {
   int64_t count = 0;
   for (const Feature& f : features) count += f.id_count;
@@ -234,7 +250,7 @@ inline Outside Update(Kind kind, const Tables& t, const Rates& rates,
   int bits = 0;
   while ((int64_t{1} << bits) < 4 * threads && (count >> bits) > kFewIds) ++bits;
   while (bits < 8 && (count >> bits) > kManyIds) ++bits;
-  const Entries entries(features, bags, bits, for_each);
+  const Entries entries(features, bits, threads, for_each);
   if (entries.outside().feature >= 0) return entries.outside();
   const std::vector<const float*> blocks = entries.blocks(t.dim);
   const int64_t partitions = int64_t{1} << bits;
