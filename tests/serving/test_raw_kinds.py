@@ -86,7 +86,9 @@ def table(tmp_path_factory):
     raw = RawTable(info, data)
     for variable, content in zip(raw.vocabulary, raw.rows(), strict=True):
         variable.assign(content.read(0, content.shape[0]))
-    return rows, data, raw, tf.function(raw.features, input_signature=[raw.specs])
+    features = tf.function(raw.features, input_signature=[raw.specs])
+    features(_fields(rows[:1]))  # traces it
+    return rows, data, raw, features
 
 
 def _fields(rows):

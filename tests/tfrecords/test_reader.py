@@ -81,6 +81,7 @@ def test_the_arguments_reach_the_order(numbered, order_of, shard):
     assert str(got) == str(wanted)
 
 
+@pytest.mark.slow
 def test_datasets_that_are_gone_leave_no_graph(numbered):
     source = RecordSource(numbered(500)[0])
 
