@@ -1,0 +1,22 @@
+"""The kernels of tables under the address, undefined-behaviour and thread sanitizers."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+from tf_dlrm.embeddings import kernels
+
+_FOLDER = pathlib.Path(kernels.__file__).parent
+_FLAGS = ("-O1", "-g", "-std=c++17", "-pthread", "-fno-sanitize-recover=all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_no_sanitizer_complains_and_all_numbers_are_those_of_plain_loops(sanitizers, tmp_path):
+    program = str(tmp_path / "check")
+    sources = [str(pathlib.Path(__file__).parent / "check_kernels.cc"), str(_FOLDER / "path.cc")]
+    options = [*_FLAGS, f"-fsanitize={sanitizers}", "-DTF_DLRM_PATH=portable", f"-I{_FOLDER}"]
+    subprocess.run(["g++", *options, *sources, "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "equal\n"), done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Native CPU kernels: pooled lookup and exact sparse update, where a compiler is there."""

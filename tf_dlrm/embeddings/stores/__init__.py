@@ -1,1 +1,0 @@
-"""One file for each place where the rows of tables may be."""

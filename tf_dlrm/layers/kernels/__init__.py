@@ -1,0 +1,1 @@
+"""A native CPU kernel: the dot products of pairs of vectors, forward and backward."""
