@@ -175,7 +175,7 @@ def _targets(rng, features, batch):
     [
         pytest.param(_OF_ROWS, 2, id="of_rows-2"),
         pytest.param(_MIXED, 2, id="mixed-2"),
-        pytest.param(_POOLED, 3, id="pooled-2"),
+        pytest.param(_POOLED, 3, id="pooled-2", marks=pytest.mark.slow),
         pytest.param(_POOLED, 4, id="pooled-4", marks=pytest.mark.slow),
         pytest.param(_UNEVEN, 3, id="uneven-3", marks=pytest.mark.slow),
         *(
