@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -83,19 +84,13 @@ def write(
     if any(held_out):
         options = {"split": FILES, "held_out_files": tuple(map(int, held_out)), **options}
     how = Options(**options)
-    with tempfile.TemporaryDirectory(prefix="tfrecords-") as folder, _no_output() as nowhere:
+    with tempfile.TemporaryDirectory(prefix="tfrecords-") as folder:
         paths = []
         for name, part in (("table", table), ("evaluation", evaluation), ("test", test)):
             if part is not None:
                 paths.append(os.path.join(folder, f"{name}.parquet"))
                 _write_parquet(part, paths[-1], name)
-        return convert(paths, output_dir, TabularFormat(described), how, Progress(nowhere))
-
-
-def _no_output() -> Any:
-    import builtins
-
-    return builtins.open(os.devnull, "w", encoding="utf-8")
+        return convert(paths, output_dir, TabularFormat(described), how, Progress(io.StringIO()))
 
 
 def _write_parquet(table: Any, path: str, name: str) -> None:

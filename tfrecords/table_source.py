@@ -129,7 +129,7 @@ class TableSource:
     ) -> tf.data.Dataset:
         """One epoch of a split, or what is left of it: see `RecordSource.batches`."""
         blocks = [(file, part) for file in self._files(split) for part in file.blocks]
-        listed = self._files(split)
+        numbers = [k for k, file in enumerate(self._files(split)) for _ in file.blocks]
         order = epoch_order(
             np.array([part.rows for _, part in blocks], np.int64),
             shuffle_seed=shuffle_seed,
@@ -137,7 +137,7 @@ class TableSource:
             first_row=first_row,
             shuffle_window_rows=self._shuffle_window_rows,
             shard=Shard(shard_index, shard_count, shard_by),
-            block_files=np.array([listed.index(file) for file, _ in blocks], np.int64),
+            block_files=np.array(numbers, np.int64),
         )
 
         def read(number: np.ndarray) -> bytes:
@@ -147,8 +147,8 @@ class TableSource:
             def record(number: tf.Tensor) -> tf.Tensor:
                 return tf.ensure_shape(tf.numpy_function(read, [number], tf.string), [])
 
-            numbers = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
-            return numbers.map(record, num_parallel_calls=_READERS, deterministic=True)
+            wanted = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
+            return wanted.map(record, num_parallel_calls=_READERS, deterministic=True)
 
         def load(records: tf.Tensor, rows: tf.Tensor) -> tuple[Features, tf.Tensor]:
             return decode_records(self.schema, records, rows)

@@ -225,5 +225,5 @@ def test_a_damaged_vocabulary_is_named(converted, tmp_path):
     _, data, _ = converted()
     copy = str(shutil.copytree(data, tmp_path / "copy"))
     pathlib.Path(copy, "vocabulary", "C7.npy").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="vocabulary of column C7 .* is missing or damaged"):
+    with pytest.raises(UserError, match="The vocabulary .*C7.npy is missing or damaged"):
         RawTable(DatasetInfo.load(copy), copy)

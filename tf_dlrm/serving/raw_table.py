@@ -13,8 +13,8 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.internals import ResourceVariable
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
+from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
 from tfrecords.conversion.raw_fields import RawFeature, RawFields, of_data_set
-from tfrecords.conversion.vocabulary_files import read_vocabulary
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.kinds import Text
@@ -88,16 +88,14 @@ class RawTable(tf.Module):
             -1 if column.out_of_vocabulary is None else column.out_of_vocabulary
             for column in info.schema.categorical
         ]
-        keys: dict[int, tuple[np.ndarray, int]] = {}
-        known: dict[int, bytes] = {}
+        keys: dict[int, KnownVocabulary] = {}
         for number, feature in enumerate(self._fields.categorical):
             if feature.kind.size is None:
-                keys[number] = self._read(info, data_dir, feature)
-                for key in keys[number][0][:1]:
-                    text = feature.kind.text_of(key)
-                    if text is not None:
-                        known[number] = text
-        self._examples = _examples(self._fields, known)
+                try:
+                    keys[number] = known_vocabulary(data_dir, info, feature.name)
+                except DataError as error:
+                    raise UserError(str(error)) from error
+        self._examples = _examples(self._fields, keys)
         few = [k for k in keys if self._fields.categorical[k].kind.key_bits <= _FEW_BITS]
         groups = [few, *([k] for k in keys if k not in few)]
         self._lookups = [_lookup(group, keys) for group in groups if group]
@@ -225,19 +223,6 @@ class RawTable(tf.Module):
                 ids[number] = _like(tf.where(is_known, of_feature, max(unknown, 0)), like)
         return [ids[number] for number in range(len(ids))]
 
-    def _read(
-        self, info: DatasetInfo, data_dir: str, feature: RawFeature
-    ) -> tuple[np.ndarray, int]:
-        """Returns the keys of a feature in the order of their ids, and the id of the first."""
-        vocabulary = info.vocabularies.get(feature.name)
-        keys = None if vocabulary is None else read_vocabulary(data_dir, vocabulary)
-        if keys is None or vocabulary is None:
-            raise UserError(
-                f"The vocabulary of column {feature.name} in {data_dir} is missing or damaged; "
-                "convert the data again."
-            )
-        return keys, vocabulary.reserved
-
     def _content(self) -> list[np.ndarray]:
         return [array for lookup in self._lookups for array in (lookup.keys, lookup.ids)]
 
@@ -254,13 +239,19 @@ class RawTable(tf.Module):
                     ) from error
 
 
-def _examples(fields: RawFields, known: Mapping[int, bytes]) -> dict[str, bytes]:
-    """Returns for each column the text of a value; see `RawTable.example`.
+def _examples(fields: RawFields, vocabularies: Mapping[int, KnownVocabulary]) -> dict[str, bytes]:
+    """Returns for each column the text of a value, of its vocabulary if that can be told.
 
     Args:
         fields: The columns.
-        known: By number of a feature, the text of a value that its vocabulary holds.
+        vocabularies: By number of a feature.
     """
+    known = {
+        number: text
+        for number, vocabulary in vocabularies.items()
+        for key in vocabulary.keys[:1]
+        if (text := fields.categorical[number].kind.text_of(key)) is not None
+    }
     texts = {column: meaning.example.encode() for column, meaning in fields.dense}
     # Whatever else a column is, it is text too.
     for number, feature in sorted(
@@ -273,15 +264,15 @@ def _examples(fields: RawFields, known: Mapping[int, bytes]) -> dict[str, bytes]
     return texts
 
 
-def _lookup(group: Sequence[int], vocabularies: Mapping[int, tuple[np.ndarray, int]]) -> _KeyIndex:
+def _lookup(group: Sequence[int], vocabularies: Mapping[int, KnownVocabulary]) -> _KeyIndex:
     """Returns the vocabularies of a group of features as one."""
     keys, ids = [], []
     for k, number in enumerate(group):
-        of_feature, reserved = vocabularies[number]
-        signed: np.ndarray = of_feature.view(np.int64)
+        vocabulary = vocabularies[number]
+        signed: np.ndarray = vocabulary.keys.view(np.int64)
         order = np.argsort(signed)
         keys.append(signed[order] + np.int64(k << _FEW_BITS))
-        ids.append(order + reserved)
+        ids.append(order + vocabulary.info.reserved)
     dtype = np.int64 if max(map(len, ids)) >= 2**31 - 1 else np.int32
     return _KeyIndex(
         tuple(group),
@@ -352,15 +343,10 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
                 ".",
             ]
         )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])] * _in_graph()):
+        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
             return tf.constant(False)
 
     return tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
-
-
-def _in_graph() -> int:
-    """Returns 1 while a graph is built; run eagerly, an assertion has no operation to wait for."""
-    return int(not tf.executing_eagerly())
 
 
 def _printable(text: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfrecords.conversion import criteo_text, text_input
 from tfrecords.conversion.formats import InputColumn, Parsed, Piece
@@ -17,13 +18,14 @@ from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.errors import DataError
 from tfrecords.kinds.hexadecimal import BLANK, Hexadecimal
 from tfrecords.kinds.integer import graph_integers, integers
-from tfrecords.kinds.kind import Kind, Report, is_text, nulls
+from tfrecords.kinds.kind import Kind, Report, is_text, nulls, shown
 from tfrecords.kinds.number import Number
 from tfrecords.lazy import tf
 
 TERABYTE_DAYS = 24
 BUCKETIZED = tuple(f"{name}_bucket" for name in DENSE_NAMES)
 _AS_ZERO = "as 0"
+_WHOLE_NUMBER = "-?0*[0-9]{1,19}"
 
 
 class CriteoFormat:
@@ -132,6 +134,10 @@ class WholeNumber(Number):
     def __init__(self) -> None:
         super().__init__("log1p", 0.0)
 
+    def read(self, array: pa.Array, report: Report) -> np.ndarray:
+        """See `Number.read`."""
+        return super().read(pa.array(_whole(array, report)), report)
+
     def graph_read(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Number.graph_read`."""
         whole, fits = _graph_whole(values)
@@ -154,12 +160,7 @@ class Bucket(Kind):
 
     def keys(self, values: pa.Array, report: Report) -> np.ndarray:
         """See `Kind.keys`."""
-        whole = integers(values, report)
-        blank = nulls(values)
-        whole[blank] = 0
-        for index in np.flatnonzero(whole != whole.astype(np.int32)):
-            report(int(index), "number", f"is {whole[index]}, where {self.needed} is needed")
-        return self.of_numbers(whole.astype(np.int32), blank)
+        return self.of_numbers(_whole(values, report).astype(np.int32), nulls(values))
 
     @staticmethod
     def of_numbers(whole: np.ndarray, blank: np.ndarray) -> np.ndarray:
@@ -182,10 +183,29 @@ class Bucket(Kind):
         return self._or_blank(tf.math.floormod(buckets, 2**32), fits, missing)
 
 
+def _whole(texts: pa.Array, report: Report) -> np.ndarray:
+    """Whole numbers of 32 bits, int64, 0 where null or something was reported."""
+    texts = texts.cast(pa.binary())
+    # Neither blanks nor 0x1F.
+    digits = pc.match_substring_regex(texts, f"^({_WHOLE_NUMBER})$")
+    too_large: list[int] = []
+    numbers = pc.if_else(digits, texts, pa.scalar(b"0", pa.binary()))
+    whole = integers(numbers, lambda index, *_: too_large.append(index))
+    wrong = ~pc.fill_null(digits, True).to_numpy(zero_copy_only=False)
+    wrong[too_large] = True
+    whole[nulls(texts)] = 0
+    wrong |= whole != whole.astype(np.int32)
+    for index in np.flatnonzero(wrong):
+        what = f"is {shown(texts[int(index)].as_py())}, where {WholeNumber.needed} is needed"
+        report(int(index), "number", what)
+    whole[wrong] = 0
+    return whole
+
+
 def _graph_whole(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Whole numbers of 32 bits, int64, 0 where there is none, and whether there is."""
     whole, fits = graph_integers(texts)
-    fits &= tf.strings.regex_full_match(texts, "-?[0-9]+")  # neither blanks nor 0x1F
+    fits &= tf.strings.regex_full_match(texts, _WHOLE_NUMBER)
     fits &= tf.equal(whole, tf.cast(tf.cast(whole, tf.int32), tf.int64))
     return tf.where(fits, whole, 0), fits
 

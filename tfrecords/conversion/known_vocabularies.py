@@ -27,6 +27,32 @@ class KnownVocabulary(NamedTuple):
     keys: np.ndarray
 
 
+def known_vocabulary(folder: str, info: DatasetInfo, column: str) -> KnownVocabulary:
+    """Reads the vocabulary of a column.
+
+    Args:
+        folder: The data set folder.
+        info: Its `dataset.json`.
+        column: Name of the column.
+
+    Raises:
+        DataError: If the data set has none, or it is damaged.
+    """
+    if column not in info.vocabularies:
+        raise DataError(
+            f"The data set {folder} has no vocabulary of {column!r}; it has "
+            f"{', '.join(info.vocabularies) or 'none'}."
+        )
+    found = info.vocabularies[column]
+    keys = read_vocabulary(folder, found)
+    if keys is None:
+        raise DataError(
+            f"The vocabulary {files.join(folder, found.path)} is missing or damaged; convert the "
+            "data again."
+        )
+    return KnownVocabulary(found, keys)
+
+
 class KnownVocabularies:
     """Those of some columns of a data set.
 
@@ -50,28 +76,17 @@ class KnownVocabularies:
         self.columns: dict[str, KnownVocabulary] = {}
         known = meanings.of_data_set(info.how_it_was_made)
         for column in columns:
-            if column not in info.vocabularies:
-                raise DataError(
-                    f"The data set {folder} has no vocabulary of {column!r}; it has "
-                    f"{', '.join(info.vocabularies) or 'none'}."
-                )
+            vocabulary = known_vocabulary(folder, info, column)
             name = meanings.feature(column)
             if name in known and name in own and own[name].contradicts(known[name]):
                 raise DataError(
                     f"{name} is {own[name].words} here, but {known[name].words} in the data set "
                     f"{folder}, so its vocabulary cannot be used."
                 )
-            found = info.vocabularies[column]
-            if not found.reserved:
+            if not vocabulary.info.reserved:
                 raise DataError(
                     f"The data set {folder} was converted with --reference: the vocabulary of "
                     f"{column!r} has no id for values that it does not know, so it cannot be used "
                     "for other data."
                 )
-            keys = read_vocabulary(folder, found)
-            if keys is None:
-                raise DataError(
-                    f"The vocabulary {files.join(folder, found.path)} is missing or damaged; "
-                    "convert the data again."
-                )
-            self.columns[column] = KnownVocabulary(found, keys)
+            self.columns[column] = vocabulary

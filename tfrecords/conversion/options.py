@@ -112,7 +112,12 @@ class Options:
             )
         multi_hot.check(self.multi_hot, self.multi_hot_distribution)
         _ = self.fraction
-        if any(self.held_out_files) != (self.split == FILES):
+        if self.split == FILES and not any(self.held_out_files):
+            raise DataError(
+                "--split=files is what --evaluation_input and --test_input ask for; name such "
+                "files by them, or choose another --split."
+            )
+        if any(self.held_out_files) and self.split != FILES:
             raise DataError(
                 "--evaluation_input and --test_input name the held-out rows, so "
                 f"--split={self.split} contradicts them; leave one of them out."

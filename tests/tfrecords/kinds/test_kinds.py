@@ -10,6 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfrecords.conversion.criteo import Bucket, WholeNumber
 from tfrecords.errors import DataError
 from tfrecords.kinds import DatePart, Hexadecimal, Integer, Text
 from tfrecords.kinds.label import Label
@@ -25,6 +26,7 @@ _KINDS = {
     "ids_or_missing": Integer(vocabulary_size=50, missing=7),
     "hexadecimal": Hexadecimal(),
     "hexadecimal_modulo": Hexadecimal(modulo=1000, blank=np.uint64(0)),
+    "criteo_bucket": Bucket(),
     "unix_hour": DatePart("unix", "hour_of_day", missing=3),
     "unix_month": DatePart("unix", "month"),
     "hour": DatePart("%y%m%d%H", "hour_of_day"),
@@ -106,7 +108,9 @@ def test_any_text_is_the_same_key_in_both_forms(name, texts):
 
 
 @pytest.mark.parametrize(
-    "number", [Number(), Number("log1p"), Number("log1p", 2.5)], ids=["none", "log1p", "missing"]
+    "number",
+    [Number(), Number("log1p"), Number("log1p", 2.5), WholeNumber()],
+    ids=["none", "log1p", "missing", "criteo"],
 )
 @settings(max_examples=40)
 @given(

@@ -12,6 +12,7 @@ from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.tpu.placement import TpuPlan
+from tf_dlrm.training.distribution.planning import plan_for_replicas
 from tf_dlrm.training.distribution.shares import distribute
 from tf_dlrm.training.distribution.tf_config import read_tf_config
 from tf_dlrm.training.loss import CrossEntropy
@@ -65,7 +66,6 @@ class Distribution(abc.ABC):
                 TF_CONFIG does not fit.
         """
 
-    @abc.abstractmethod
     def plan_tables(
         self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
     ) -> Plan | TpuPlan | None:
@@ -74,6 +74,7 @@ class Distribution(abc.ABC):
         Raises:
             UserError: If there is no such plan.
         """
+        return plan_for_replicas(config, source, strategy.num_replicas_in_sync)
 
     def share_out(
         self,

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution.distribution import Distribution
-from tf_dlrm.training.distribution.planning import plan_for_replicas
-from tf_dlrm.training.options.config import TrainingConfig
-from tf_dlrm.training.sources import Source
 
 
 class Mirrored(Distribution):
@@ -45,9 +41,3 @@ class Mirrored(Distribution):
             [f"/cpu:{k}" for k in range(count)],
             cross_device_ops=tf.distribute.ReductionToOneDevice(),
         )
-
-    def plan_tables(
-        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
-    ) -> Plan | None:
-        """See `Distribution.plan_tables`."""
-        return plan_for_replicas(config, source, strategy.num_replicas_in_sync)

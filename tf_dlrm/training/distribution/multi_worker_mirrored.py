@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.distribution.connecting import connecting
 from tf_dlrm.training.distribution.distribution import Distribution
-from tf_dlrm.training.distribution.planning import plan_for_replicas
 from tf_dlrm.training.distribution.tf_config import check_task, read_tf_config
-from tf_dlrm.training.options.config import TrainingConfig
-from tf_dlrm.training.sources import Source
 
 
 class MultiWorkerMirrored(Distribution):
@@ -35,9 +31,3 @@ class MultiWorkerMirrored(Distribution):
         self.check_cluster()
         with connecting():
             return tf.distribute.MultiWorkerMirroredStrategy()
-
-    def plan_tables(
-        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
-    ) -> Plan | None:
-        """See `Distribution.plan_tables`."""
-        return plan_for_replicas(config, source, strategy.num_replicas_in_sync)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_dlrm.training.distribution.distribution import Distribution
-from tf_dlrm.training.options.config import TrainingConfig
-from tf_dlrm.training.sources import Source
 
 
 class OneDevice(Distribution):
@@ -16,8 +14,3 @@ class OneDevice(Distribution):
         """See `Distribution.make_strategy`: TensorFlow's default one."""
         self.check_cluster()
         return tf.distribute.get_strategy()
-
-    def plan_tables(
-        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
-    ) -> None:
-        """See `Distribution.plan_tables`: there is nothing to plan."""

@@ -155,6 +155,8 @@ class DataOptions:
         elif self.data in _TABLES:
             self._check_folder("train", "folder of Parquet files", "any program")
             self._check_data_schema()
+            if self.data_vocabulary and not files.isdir(self.data_vocabulary):
+                raise UserError(f"--data_vocabulary={self.data_vocabulary} is not a folder.")
         elif self.data == "synthetic":
             self._check_folder("twin.json", "folder of distributions", _PROFILE)
         else:
