@@ -58,7 +58,11 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
         check_regular(path)
     if not is_remote(path):
         return open(local(path), mode, encoding=None if "b" in mode else "utf-8")
-    return _gfile(path).GFile(path, mode)
+    file = _gfile(path).GFile(path, mode)
+    # Arrow asks what it reads, and a GFile does not say. It never is: one that was closed opens
+    # itself again.
+    file.closed = False
+    return file
 
 
 def read_bytes(path: str) -> bytes:

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.options.config import DataOptions, TrainingConfig
 from tf_dlrm.training.run import train
+from tfrecords import files
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.options import Options
@@ -98,6 +99,19 @@ def test_the_values_are_those_of_the_files(parquet, options):
     hashed = tf.strings.to_hash_bucket_fast(tf.constant(both["city"].tolist()), 9)
     np.testing.assert_array_equal(features["city"], hashed)
     assert features["user"].dtype == np.int32
+
+
+def test_a_table_behind_tensorflows_file_systems(parquet, monkeypatch):
+    # The store in this process's memory is enough to see what Arrow asks of such a file.
+    monkeypatch.setattr(files, "_remote_schemes", lambda: ("ram",))
+    folder = parquet(table(20000), rows=5000)
+    tf.io.gfile.makedirs("ram://tables/train")
+    tf.io.gfile.copy(f"{folder}/train/part-0.parquet", "ram://tables/train/part-0.parquet")
+    there, here = TableSource("ram://tables", description()), TableSource(folder, description())
+    assert there.fingerprint == here.fingerprint
+    found, expected = (everything(source, shuffle_seed=1)[0] for source in (there, here))
+    np.testing.assert_array_equal(found["row_id"], expected["row_id"])
+    np.testing.assert_array_equal(found["city"], expected["city"])
 
 
 def test_the_order_is_that_of_seed_and_epoch(parquet):

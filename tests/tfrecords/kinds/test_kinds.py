@@ -31,6 +31,7 @@ _KINDS = {
     "unix_month": DatePart("unix", "month"),
     "hour": DatePart("%y%m%d%H", "hour_of_day"),
     "weekday": DatePart("%Y-%m-%d %H:%M:%S", "weekday", missing=0),
+    "weekday_of_short_year": DatePart("%y%m%d", "weekday"),
     "day": DatePart("%d/%m/%Y", "day_of_month"),
 }
 
@@ -105,6 +106,27 @@ _TEXTS = st.one_of(
 def test_any_text_is_the_same_key_in_both_forms(name, texts):
     kind = _KINDS[name]
     assert _graph(kind.graph_keys, texts) == _arrow(kind.keys, texts)
+
+
+# What a draw seldom meets: the first and the last value that is read, and its neighbours.
+@pytest.mark.parametrize(
+    ("name", "texts", "expected"),
+    [
+        ("ids", [b"-1", b"0", b"49", b"50"], [None, 0, 49, None]),
+        ("ids_or_missing", [b"", b"49", b"50", b"NA"], [7, 49, None, 7]),
+        # 2068-01-01 is a Sunday, 1969-01-01 a Wednesday, 1999-12-31 a Friday.
+        ("weekday_of_short_year", [b"680101", b"690101", b"991231"], [6, 2, 4]),
+        (
+            "unix_hour",
+            [b"-253402300799", b"253402300799", b"253402300800", b"-1", b"NA"],
+            [0, 23, None, 23, 3],
+        ),
+    ],
+)
+def test_edges_of_what_is_read_are_the_same_in_both_forms(name, texts, expected):
+    kind = _KINDS[name]
+    assert _arrow(kind.keys, texts) == expected
+    assert _graph(kind.graph_keys, texts) == expected
 
 
 @pytest.mark.parametrize(
