@@ -31,8 +31,7 @@ setup(
         "tomli-w>=1",
     ],
     package_data={
-        "tf_dlrm.embeddings.kernels": ["*.cc", "*.h"],
-        "tf_dlrm.layers.kernels": ["*.cc", "*.h"],
+        "tf_dlrm.kernels": ["*.cc", "*.h"],
         "tf_dlrm.planner": ["hardware/*.toml"],
         "tfrecords.conversion": ["descriptions/*.toml"],
     },

@@ -72,7 +72,7 @@ def _run(workers: int, max_vocabulary: int, steps: int) -> tuple[float, list[int
 def _predicted(workers: int) -> float:
     """Returns the examples a second that the planner predicts."""
     from benchmarks import step_ours
-    from tf_dlrm.embeddings.placements.choice import default_plan
+    from tf_dlrm.embeddings.stores.choose import default_plan
     from tf_dlrm.planner import CostModel, Dense, Workload
     from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features

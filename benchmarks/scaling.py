@@ -79,7 +79,7 @@ def _predicted(cases: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from benchmarks import step_ours
-    from tf_dlrm.embeddings.placements.choice import default_plan
+    from tf_dlrm.embeddings.stores.choose import default_plan
     from tf_dlrm.planner import CostModel, Dense, Workload
     from tf_dlrm.planner.calibrate import calibrate
     from tf_dlrm.training.build import build_features
@@ -104,7 +104,7 @@ def _serve(devices: int, batch_size: int, exchange: str) -> None:
     import tensorflow as tf
 
     from benchmarks import step_ours
-    from tf_dlrm.embeddings.placements.all_to_all import InProcessAllToAll
+    from tf_dlrm.embeddings.stores.all_to_all import InProcessAllToAll
     from tf_dlrm.training.distribution.choose import distribution_of
     from tf_dlrm.training.options.distribution import DistributionOptions
 

@@ -130,7 +130,7 @@ def _serve(requests: Callable[[int], Callable[[int], Any]]) -> None:
 
 
 def _make_tf_dlrm(folder: str, table_dtype: str) -> None:
-    from tf_dlrm.embeddings.placements.serving import ServingPlan
+    from tf_dlrm.embeddings.stores.frozen import FrozenTables
     from tf_dlrm.serving.export import export_model
     from tf_dlrm.training.build import build_model
     from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
@@ -142,7 +142,7 @@ def _make_tf_dlrm(folder: str, table_dtype: str) -> None:
         categorical=tuple(map(CategoricalColumn, names, KAGGLE.table_rows)),
     )
     options = ModelOptions(embedding_dim=KAGGLE.dim, bottom_mlp=KAGGLE.bottom, top_mlp=KAGGLE.top)
-    plan = ServingPlan(table_dtype)
+    plan = FrozenTables(table_dtype)
     model = build_model(options, OptimizerOptions(), schema, seed=0, plan=plan)
     rng = np.random.default_rng(0)
 

@@ -76,13 +76,10 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_kernels():
     """Compiles the native kernels, in new machines, apart from the test that uses them first."""
-    from tf_dlrm.embeddings.kernels import native
-    from tf_dlrm.embeddings.kernels.build import BuildError, library
-    from tf_dlrm.layers.kernels import pairs
+    from tf_dlrm.kernels.build import BuildError, library
 
     with contextlib.suppress(BuildError):  # the tests of kernels say so
-        for folder in (native._FOLDER, pairs.FOLDER):
-            library(folder)
+        library()
 
 
 @pytest.fixture(scope="session")

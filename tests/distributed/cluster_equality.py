@@ -14,8 +14,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
-from tf_dlrm.embeddings.placements.choice import make_placement, replicas_here
-from tf_dlrm.embeddings.placements.placement import Pulled
+from tf_dlrm.embeddings.lookup import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -25,6 +24,7 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.embeddings.stores.choose import make_placement, replicas_here
 
 _BATCH = 13
 _FORMS = ("one", "ragged", "weighted", "fixed")

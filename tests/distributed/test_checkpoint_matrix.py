@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_dlrm.embeddings.block import ROWS
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -15,7 +16,6 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
-from tf_dlrm.embeddings.tables import ROWS
 from tf_dlrm.serving.increment import open_variables
 from tf_dlrm.training.exporting import export_checkpoint
 from tf_dlrm.training.options.export import ExportOptions

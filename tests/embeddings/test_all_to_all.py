@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.all_to_all import _rounded_up
+from tf_dlrm.embeddings.stores.all_to_all import _rounded_up
 
 
 def test_sizes_are_rounded_up_a_little_to_few_different_ones():

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings import SGD, FeatureConfig, LocalPlacement, TableConfig
 from tf_dlrm.embeddings.bags import make_bags
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
+from tf_dlrm.kernels.use import kernels_allowed
 
 _FORMS = ("one", "column", "fixed", "wide", "ragged", "sparse", "weighted")
 _TABLE = TableConfig("t", 7, 2, optimizer=SGD(1.0))

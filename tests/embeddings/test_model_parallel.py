@@ -23,9 +23,7 @@ from tf_dlrm.embeddings import (
     make_bags,
     stack,
 )
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.embeddings.placements.choice import make_placement
-from tf_dlrm.embeddings.placements.placement import Pulled
+from tf_dlrm.embeddings.lookup import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -35,6 +33,8 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.embeddings.stores.choose import make_placement
+from tf_dlrm.kernels.use import kernels_allowed
 
 _SCHEDULE = LearningRateSchedule(0.2, 3, 4, 2)
 # With large epsilons and penalties: tiny ones are as good in the wrong place.
@@ -317,7 +317,7 @@ def test_each_replica_holds_its_share_and_no_more():
     both = _small()
     held = [0, 0]
     for sharded in both.sharded.stacks:
-        for device, own in enumerate(sharded.stacks):
+        for device, own in enumerate(sharded.shards):
             for variable in own.variables if own else ():
                 assert variable.device.endswith(f"CPU:{device}")
                 held[device] += int(np.prod(variable.shape))
@@ -358,7 +358,7 @@ def test_rows_by_logical_numbers():
             np.testing.assert_array_equal(got[: size // 3], local.read_rows(0, size // 3, slot))
         with pytest.raises(ValueError, match=f"outside table '{name}' of {size} rows"):
             table.read_rows(size - 1, 2)
-    for own in both.sharded.stacks[-1].stacks:
+    for own in both.sharded.stacks[-1].shards:
         np.testing.assert_array_equal(own.variable, both.sharded.tables["small"].read_rows())
 
 

@@ -22,9 +22,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
     make_bags,
 )
-from tf_dlrm.embeddings.placements.choice import server_plan
-from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
-from tf_dlrm.embeddings.placements.placement import Pulled
+from tf_dlrm.embeddings.lookup import Pulled
 from tf_dlrm.embeddings.plan import (
     COLUMN_WISE,
     DATA_PARALLEL,
@@ -33,6 +31,8 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.embeddings.stores.choose import server_plan
+from tf_dlrm.embeddings.stores.servers import ParameterServerPlacement
 from tf_dlrm.layers import EmbeddingCollection
 
 _SCHEDULE = LearningRateSchedule(0.2, 3, 4, 2)
@@ -193,7 +193,7 @@ def test_each_server_holds_its_part_and_a_ragged_lookup_finds_the_tables_rows():
     assert plan.tables["small"].sharding == TABLE_WISE
     on_servers, _ = _placements(features, plan)
     held = [
-        sum(stack.stacks[k].rows for stack in on_servers.stacks if stack.stacks[k]) for k in (0, 1)
+        sum(stack.shards[k].rows for stack in on_servers.stacks if stack.shards[k]) for k in (0, 1)
     ]
     assert sum(held) == 20_030 and max(held) == 10_030
     ids = tf.ragged.constant([[0, 19_999], [], [10_000]], dtype=tf.int64)

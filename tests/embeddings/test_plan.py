@@ -37,7 +37,7 @@ def test_popular_ids_are_everywhere(rows, parts):
 
 def test_a_plan_names_the_devices_of_the_parts():
     plan = Plan(4, {"t": TablePlan(ROW_WISE, (3, 1))})
-    shards = list(plan.shards(TableConfig("t", 200, 5, optimizer=SGD(0.1))))
+    shards = list(plan.blocks(TableConfig("t", 200, 5, optimizer=SGD(0.1))))
     assert [(s.device, s.first_row, s.rows) for s in shards] == [
         (3, 0, 32),
         (1, 32, 64),

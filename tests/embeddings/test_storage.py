@@ -11,6 +11,7 @@ from tf_dlrm.embeddings import (
     Constant,
     FeatureConfig,
     LazyAdam,
+    LocalPlacement,
     MixedDimension,
     MultipleHashing,
     QuotientRemainder,
@@ -67,6 +68,36 @@ def mixed_up(layer):
     for name in layer.tables:
         held = layer.tables[name]
         held.assign_rows(tf.constant(rng.normal(size=held.shape()), tf.float32), 0)
+
+
+def test_many_stored_ids_of_one_feature_are_no_rows_of_another(monkeypatch):
+    read, real = [], LocalPlacement.read
+
+    def counted(self, wanted, pooled):
+        read.extend(int(tf.size(rows.ids)) for rows in wanted)
+        read.extend(int(tf.size(bags.ids)) for own in pooled for bags in own.bags.values())
+        return real(self, wanted, pooled)
+
+    monkeypatch.setattr(LocalPlacement, "read", counted)
+    plain = [TableConfig(f"p{k}", 9, DIM, Uniform(0.5), SGD(0.5)) for k in range(3)]
+    stored = table(QuotientRemainder(3), SGD(0.5))
+    layer = EmbeddingCollection([FeatureConfig(t.name, t) for t in (stored, *plain)])
+    ids = {"t": np.arange(40).reshape(4, 10) % ROWS, **{t.name: [0, 3, 8, 3] for t in plain}}
+    layer.build()
+    before = {t.name: layer.tables[t.name].read_rows().numpy() for t in plain}
+    vectors = expanded(layer)[ids["t"]].sum(1)
+    with tf.GradientTape() as tape:
+        found = layer(ids, training=True)
+        loss = tf.add_n([tf.reduce_sum(vector) for vector in found.values()])
+    # Of 40 ids a quotient's and a remainder's row each; of the other features one row a bag.
+    assert sum(read) == 2 * 40 + 3 * 4
+    tape.gradient(loss, layer.trainable_variables)
+    np.testing.assert_allclose(found["t"], vectors, rtol=1e-5)
+    for name, rows in before.items():
+        np.testing.assert_array_equal(found[name], rows[ids[name]])
+        rows[[0, 8]] -= 0.5
+        rows[3] -= 1.0
+        np.testing.assert_allclose(layer.tables[name].read_rows(), rows, rtol=1e-6)
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])

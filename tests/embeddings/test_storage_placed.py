@@ -20,8 +20,8 @@ from tf_dlrm.embeddings import (
     stored_features,
     tables_of,
 )
-from tf_dlrm.embeddings.placements.parameter_server import ParameterServerPlacement
 from tf_dlrm.embeddings.plan import COLUMN_WISE, ROW_WISE, TABLE_WISE, Plan, TablePlan
+from tf_dlrm.embeddings.stores.servers import ParameterServerPlacement
 from tf_dlrm.layers import EmbeddingCollection, embedding_collection
 
 STORAGES = {

@@ -16,6 +16,7 @@ FOLDER = pathlib.Path(__file__).parent / "old_runs"
 _SPEC = importlib.util.spec_from_file_location("old_runs_make", FOLDER / "make.py")
 old_runs = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(old_runs)
+SLOW = ("adagrad_quotient_remainder", "rowwise_adagrad_weighted_rows")  # to export
 RUNS = sorted(path.stem for path in FOLDER.glob("*.flags"))
 
 
@@ -58,7 +59,9 @@ def test_an_old_run_goes_on_as_it_would_have(name, kernels, old_run, in_process)
         assert (before[key] != trained[key]).any(), key
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNS]
+)
 def test_an_old_checkpoint_is_exported_as_it_was(name, old_run, in_process, tmp_path):
     folder, expected = old_run(name)
     export = tmp_path / "export"

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tf_dlrm.kernels import pairs
 from tf_dlrm.layers import DotInteraction
-from tf_dlrm.layers.kernels import pairs
 
 
 @pytest.mark.parametrize("self_interaction", [False, True])
@@ -95,8 +95,16 @@ def _kernel_cases():
     ]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer, vectors, training: layer(vectors, training=training),
+        lambda layer, vectors, training: layer.after_first(vectors, training),
+    ],
+    ids=["products", "after_first"],
+)
 @pytest.mark.parametrize(("shape", "batch", "self_interaction"), _kernel_cases())
-def test_kernels_compute_what_tensorflow_does(shape, batch, self_interaction, monkeypatch):
+def test_kernels_compute_what_tensorflow_does(shape, batch, self_interaction, call, monkeypatch):
     count, dim = shape
     monkeypatch.setenv("TF_DLRM_KERNELS", "native")
     rng = np.random.default_rng(2)
@@ -108,7 +116,7 @@ def test_kernels_compute_what_tensorflow_does(shape, batch, self_interaction, mo
     def products_and_gradients(training):
         with tf.GradientTape() as tape:
             tape.watch(vectors)
-            products = layer(vectors, training=training)
+            products = call(layer, vectors, training)
             loss = tf.reduce_sum(tf.sin(products))
         return [products, *tape.gradient(loss, vectors)]
 
@@ -121,6 +129,25 @@ def test_kernels_compute_what_tensorflow_does(shape, batch, self_interaction, mo
     if count < 4:
         plain = compiled.get_concrete_function(False).graph.get_operations()
         assert not any(op.type.startswith("TfDlrm") for op in plain)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_first_vector_may_stand_before_the_products(policy, training, monkeypatch):
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    first, second = tf.constant([[1.0, 2.0]]), tf.constant([[3.0, 5.0]])
+    layer = DotInteraction(dtype=policy)
+    if policy == "mixed_bfloat16":
+        first = tf.cast(first, tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch([first, second])
+        found = layer.after_first([first, second], training)
+        loss = tf.reduce_sum(tf.cast(found, tf.float32) * [[7.0, 11.0, 10.0]])
+    assert found.dtype == first.dtype
+    np.testing.assert_array_equal(tf.cast(found, tf.float32), [[1, 2, 13]])
+    by_first, by_second = tape.gradient(loss, [first, second])
+    np.testing.assert_array_equal(tf.cast(by_first, tf.float32), [[7 + 30, 11 + 50]])
+    np.testing.assert_array_equal(tf.cast(by_second, tf.float32), [[10, 20]])
 
 
 @pytest.mark.parametrize("graph", [False, True])

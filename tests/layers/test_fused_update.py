@@ -13,7 +13,7 @@ from tf_dlrm.embeddings import (
     RowWiseAdagrad,
     TableConfig,
 )
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
+from tf_dlrm.kernels.use import kernels_allowed
 from tf_dlrm.layers import EmbeddingCollection
 
 OPTIMIZERS = [SGD(0.5), Adagrad(0.1), RowWiseAdagrad(0.1), LazyAdam(0.05), FTRL(0.5)]

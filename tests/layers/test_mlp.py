@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.keras_api import keras
+from tf_dlrm.kernels.use import kernels_allowed
 from tf_dlrm.layers import MLP
 
 

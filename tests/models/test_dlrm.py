@@ -181,7 +181,7 @@ def test_saved_model_loads_with_tensorflow_alone(tmp_path):
     }
     module = tf.Module()
     stacks = model.embeddings.placement.stacks
-    module.kept = [*(stack.variable for stack in stacks), *model.weights]
+    module.kept = [*(stack.on().variable for stack in stacks), *model.weights]
     module.serve = serve.get_concrete_function(specs)
     tf.saved_model.save(module, str(tmp_path))
     loaded = tf.saved_model.load(str(tmp_path))

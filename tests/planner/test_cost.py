@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tf_dlrm.embeddings import SGD, Adagrad, FeatureConfig, LazyAdam, RowWiseAdagrad, TableConfig
@@ -41,9 +42,12 @@ def test_request(hardware):
 
 def test_bytes_per_id():
     # id, vector, gradient; a data-parallel table sends no vector.
-    assert cost.bytes_per_id(16, 4, 4, False) == (132, 264)
-    assert cost.bytes_per_id(16, 8, 2, False) == (72, 144)
-    assert cost.bytes_per_id(16, 4, 4, True) == (68, 136)
+    assert cost.bytes_per_id(16, 4, 4, "row") == (132, 264)
+    assert cost.bytes_per_id(16, 8, 2, "row") == (72, 144)
+    assert cost.bytes_per_id(16, 4, 4, "copy") == (68, 136)
+    # Of bags that are pooled where their table is all ids travel; a bag's length, vector, gradient.
+    assert cost.bytes_per_id(16, 4, 4, "pooled id") == (4, 8)
+    assert cost.bytes_per_id(16, 4, 4, "bag") == (132, 264)
     assert [cost.id_bytes(n) for n in (2**31 - 1, 2**31)] == [4, 8]
 
 
@@ -153,6 +157,60 @@ def test_columns_of_two_widths_are_two_stacks(hardware):
     cut = model.estimate(Plan(2, {"t": TablePlan("column_wise", (0, 1))}))
     # Pieces of 2 and of 3 columns, which both devices send padded.
     assert cut.exchange_bytes == pytest.approx(50 * (4 + 16) + 50 * (4 + 24))
+
+
+def test_bags_of_many_ids_are_pooled_where_their_table_is(hardware):
+    # Of two features that share a table one has bags of 10 ids: 10,000 of them on each device, all
+    # of which travel. The other's 1,000 ids are all 10 rows, each of which travels once.
+    table = TableConfig("t", 10, 16, optimizer=SGD(0.01))
+    features = [FeatureConfig("many", table), FeatureConfig("one", table)]
+    model = CostModel(features, Workload(2000, {"many": 10.0}), hardware, 2)
+    whole = model.estimate(Plan(2, {"t": TablePlan("table_wise", (1,))}))
+    asked = 2 * (10_000 + 10)
+    assert whole.ids.tolist() == pytest.approx([0, asked])
+    lookup = asked * 64 / 10e9 + 3 * 20_000 * 64 / 100e9
+    assert whole.lookup.tolist() == pytest.approx([0, lookup])
+    update = asked / 50e6 + 2 * asked * 64 / 100e9 + 10 * 64 / 5e9
+    assert whole.update.tolist() == pytest.approx([0, update])
+    # An id, or a bag's length, of 4 bytes; a vector and a gradient of 64.
+    sent = 10_000 * 4 + 1000 * (4 + 128) + 10 * (4 + 128)
+    assert whole.exchange_bytes == pytest.approx(sent)
+    assert whole.exchange == pytest.approx(sent / 20e9 + 4 * 7e-6)
+    # At home only the ids of "one" are made unique, and their rows pooled.
+    assert whole.request == pytest.approx((1000 + 10) / 50e6 + 6 * 1000 * 64 / 100e9)
+    # Half the columns: as many ids, each half as wide.
+    cut = model.estimate(Plan(2, {"t": TablePlan("column_wise", (0, 1))}))
+    assert cut.ids.tolist() == pytest.approx([asked, asked])
+    assert cut.exchange_bytes == pytest.approx(10_000 * 4 + 1000 * (4 + 64) + 10 * (4 + 64))
+    # Rows travel where the table is cut by row: each of the 10 is asked for by both devices.
+    by_row = model.estimate(Plan(2, {"t": TablePlan("row_wise", (0, 1))}))
+    assert by_row.ids.tolist() == pytest.approx([2 * 5, 2 * 5])
+    assert by_row.exchange_bytes == pytest.approx(5 * (4 + 128))
+    assert by_row.request == pytest.approx((11_000 + 10) / 50e6 + 6 * 11_000 * 64 / 100e9)
+
+
+def test_bags_of_different_sizes_are_pooled_too(hardware):
+    plan = Plan(2, {"t": TablePlan("table_wise", (1,))})
+
+    def sent(hotness):
+        model = CostModel([_feature("t", 10, 16)], Workload(2000, {"t": hotness}), hardware, 2)
+        return model.estimate(plan).exchange_bytes
+
+    assert sent(7.0) == pytest.approx(10 * 132)
+    assert sent(2.5) == pytest.approx(2500 * 4 + 1000 * 132)
+    assert sent(8.0) == pytest.approx(8000 * 4 + 1000 * 132)
+
+
+def test_rows_are_dealt_by_octaves(hardware):
+    # Rows [0, 32) and [96, 128) are on one device, [32, 96) on the other.
+    plan = Plan(2, {"t": TablePlan("row_wise", (1, 0))})
+    workload = Workload(400, alpha=1.2, popular_first=True)
+    model = CostModel([_feature("t", 128, 16)], workload, hardware, 2)
+    probabilities = np.arange(1, 129) ** -1.2
+    probabilities /= probabilities.sum()
+    seen = 1 - (1 - probabilities) ** 200
+    of_first, of_second = seen[:32].sum() + seen[96:].sum(), seen[32:96].sum()
+    assert model.estimate(plan).ids.tolist() == pytest.approx([2 * of_second, 2 * of_first])
 
 
 def test_popular_rows_burden_all_shards_alike(hardware):

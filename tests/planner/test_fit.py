@@ -109,7 +109,7 @@ def test_report_has_devices_tables_and_bottleneck(hardware):
 def test_bottleneck(hardware, changes, words):
     slow = dataclasses.replace(hardware, **changes)
     features = [FeatureConfig("a", TableConfig("a", 1000, 16, optimizer=SGD(0.01)))]
-    model = CostModel(features, Workload(200, {"a": 0.5}), slow, 2)
+    model = CostModel(features, Workload(100), slow, 2)
     plan = plan_for(model, {"a": Pin("table_wise", (0,))})
     assert words in bottleneck(model.estimate(plan))
 

@@ -79,7 +79,7 @@ def _check_cover(plan: Plan, tables):
     """Every cell is on one device; of a data-parallel table, on each."""
     for table in tables:
         held = np.zeros((plan.devices, table.vocabulary_size, table.dim), int)
-        for shard in plan.shards(table):
+        for shard in plan.blocks(table):
             rows = slice(shard.first_row, shard.first_row + shard.rows)
             columns = slice(shard.first_column, shard.first_column + shard.columns)
             held[shard.device, rows, columns] += 1
@@ -93,7 +93,7 @@ def _bytes_by_device(plan: Plan, tables):
     """Counted from the shards, not by the cost model."""
     found = np.zeros(plan.devices)
     for table in tables:
-        for shard in plan.shards(table):
+        for shard in plan.blocks(table):
             found[shard.device] += 4 * shard.rows * shard.columns
             for slot in table.optimizer.slots:
                 found[shard.device] += 4 * shard.rows * (1 if slot.row_wise else shard.columns)
@@ -247,6 +247,17 @@ def test_where_times_tie_the_simpler_plan_is_taken_and_said(hardware):
     way = search.complexity
     assert way("three", "data_parallel") < way("three", "table_wise")
     assert way("large", "table_wise") < way("large", "data_parallel")
+
+
+def test_bags_of_many_ids_keep_tables_whole_where_links_are_slow(hardware):
+    slow = dataclasses.replace(hardware, intra_host_gbs=0.01)
+    features = [
+        FeatureConfig(f"t{k}", TableConfig(f"t{k}", 1_000_000, 64, optimizer=SGD(0.01)))
+        for k in range(4)
+    ]
+    many = make_plan(features, 2, 512, {f.name: 100.0 for f in features}, slow)
+    assert {table.sharding for table in many.tables.values()} == {"table_wise"}
+    assert [sum(t.devices == (k,) for t in many.tables.values()) for k in (0, 1)] == [2, 2]
 
 
 def test_large_hot_tables_are_cut(hardware):

@@ -25,7 +25,7 @@ def test_scales_that_do_not_fit_say_by_how_much(hardware):
 
 
 def test_strong_and_weak_scaling(hardware):
-    workload = Workload(1000, {"a": 10.0})
+    workload = Workload(1000, {"a": 7.0})
     strong = simulate(FEATURES, workload, hardware, (2, 4))
     weak = simulate(FEATURES, workload, hardware, (2, 4), batch_per_device=True)
     assert [scale.batch_size for scale in strong] == [1000, 1000]

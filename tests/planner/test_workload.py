@@ -15,6 +15,12 @@ def test_uniform_unique_ids_by_hand():
     assert expected_unique([10**12], 10**12, 1000)[0] == pytest.approx(1000, rel=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.2])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_no_draws_find_nothing(size, alpha):
+    assert expected_unique([0, size], size, 0.0, alpha).tolist() == [0, 0]
+
+
 @pytest.mark.parametrize(("size", "draws", "alpha"), [(700, 300, 1.0), (200_000, 5000, 1.2)])
 def test_power_law_is_the_sum_over_all_ids(size, draws, alpha):
     probabilities = np.arange(1, size + 1) ** -alpha

@@ -3,7 +3,7 @@
 
 def pull(placement, lookup, gradients):
     """Updates what a lookup found, and returns the gradients of its weights."""
-    from tf_dlrm.embeddings.placements.placement import Pulled
+    from tf_dlrm.embeddings.lookup import Pulled
 
     of_weights = placement.weight_gradients(lookup, gradients)
     placement.update([Pulled(lookup, gradients)])

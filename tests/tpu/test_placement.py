@@ -19,18 +19,20 @@ from tf_dlrm.embeddings import (
     LocalPlacement,
     Normal,
     RowWiseAdagrad,
+    Table,
     TableConfig,
     make_bags,
 )
-from tf_dlrm.embeddings.placements import choice
-from tf_dlrm.embeddings.placements.placement import Pulled
+from tf_dlrm.embeddings.block import Block
+from tf_dlrm.embeddings.lookup import Pulled
+from tf_dlrm.embeddings.stores import choose
 from tf_dlrm.tpu.config import (
     feature_configs,
     table_config,
 )
 from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan, local_copy
 from tf_dlrm.tpu.replicated import ReplicatedTables
-from tf_dlrm.tpu.tables import DealtLayout, DealtTable, HeldRows, PartedTable
+from tf_dlrm.tpu.tables import DealtBlock, DealtLayout, HostTable
 
 _SCHEDULE = LearningRateSchedule(0.4, warmup_steps=4, decay_start_step=4, decay_steps=4)
 _ON_TPU = {
@@ -315,21 +317,21 @@ def test_placements_are_found_by_the_type_of_the_plan_and_then_of_the_strategy()
     class OtherPlan:
         pass
 
-    choice.register(Claimed, lambda features, plan, seed, dtype: ("of the strategy", seed, dtype))
-    choice.register(OtherPlan, lambda features, plan, seed, dtype: ("of the plan", seed, dtype))
+    choose.register(Claimed, lambda features, plan, seed, dtype: ("of the strategy", seed, dtype))
+    choose.register(OtherPlan, lambda features, plan, seed, dtype: ("of the plan", seed, dtype))
     features = [FeatureConfig("f", TableConfig("t", 3, 2, optimizer=SGD(0.1)))]
     try:
         with Special("/cpu:0").scope():
-            found = choice.make_placement(features, 5)
-            of_plan = choice.make_placement(features, 6, OtherPlan(), "bfloat16")
-            of_tpu = choice.make_placement(features, 7, TpuPlan())
+            found = choose.make_placement(features, 5)
+            of_plan = choose.make_placement(features, 6, OtherPlan(), "bfloat16")
+            of_tpu = choose.make_placement(features, 7, TpuPlan())
     finally:
-        del choice._MAKERS[Claimed], choice._MAKERS[OtherPlan]
+        del choose._MAKERS[Claimed], choose._MAKERS[OtherPlan]
     assert found == ("of the strategy", 5, tf.float32)
     assert of_plan == ("of the plan", 6, tf.bfloat16)
     assert isinstance(of_tpu, TpuPlacement) and of_tpu.checks_ids_on_host
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
-        assert isinstance(choice.make_placement(features), LocalPlacement)
+        assert isinstance(choose.make_placement(features), LocalPlacement)
 
 
 def test_checkpoints_go_to_local_and_back(tmp_path):
@@ -414,13 +416,12 @@ def test_replicated_tables_sum_the_gradients_of_all_replicas():
 def test_table_over_hosts_reads_and_writes_through_its_hooks():
     config = TableConfig("t", 7, 2, optimizer=SGD(0.01))
     hosts = [tf.Variable(tf.zeros((rows, 2))) for rows in (3, 2, 2)]
-    parts = [
-        HeldRows((v,), 0, first, v.shape[0]) for v, first in zip(hosts, (0, 3, 5), strict=True)
+    blocks = [
+        Block(config, first, v.shape[0], 0, 2, variables={"rows": v})
+        for v, first in zip(hosts, (0, 3, 5), strict=True)
     ]
     called = []
-    table = PartedTable(
-        config, {"rows": parts}, lambda: called.append("read"), lambda: called.append("write")
-    )
+    table = HostTable(config, blocks, lambda: called.append("read"), lambda: called.append("write"))
     values = np.arange(10.0).reshape(5, 2)
     table.assign_rows(values, 1)
     assert called == ["write"]
@@ -437,7 +438,8 @@ def test_table_dealt_out_to_sparse_cores_is_as_tensorflow_lays_it_out():
     chips, cores, rotation, offset, rows_of_core = 2, 4, 3, 2, 6
     shards = [tf.Variable(tf.random.normal((cores // chips * rows_of_core, 4))) for _ in range(2)]
     layout = DealtLayout(cores, offset, rotation)
-    table = DealtTable(config, {"rows": shards}, layout)
+    block = DealtBlock.whole(config, variables={"rows": shards}, layout=layout)
+    table = Table(config, [block])
 
     def unshuffled():
         return tpu_embedding_v3_utils.unshuffle_from_sc_to_cpu(

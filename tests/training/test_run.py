@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels import choice
 from tf_dlrm.errors import UserError
+from tf_dlrm.kernels import use
 from tf_dlrm.training import run as training_run
 from tf_dlrm.training.checkpoints import checkpoint_folder
 from tf_dlrm.training.restore import restore_model
@@ -344,13 +344,13 @@ def test_kernels_that_cannot_be_compiled_are_an_error_only_where_they_were_asked
 ):
     monkeypatch.setenv("CXX", str(tmp_path / "no_compiler"))
     monkeypatch.setenv("TF_DLRM_CACHE", str(tmp_path / "cache"))
-    choice._load.cache_clear()
+    use._load.cache_clear()
     try:
         with pytest.raises(UserError, match="TF_DLRM_KERNELS is 'native', but .*no_compiler"):
             train(tiny(kernels="native"))
         assert train(tiny(train_steps=1))["step"] == 1
     finally:
-        choice._load.cache_clear()
+        use._load.cache_clear()
 
 
 def test_a_model_that_computes_in_bfloat16_trains_and_exports_what_it_learned(

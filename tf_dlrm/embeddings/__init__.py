@@ -9,6 +9,7 @@ from tf_dlrm.embeddings.config import (
     tables_of,
 )
 from tf_dlrm.embeddings.initializers import Constant, Normal, Range, TruncatedNormal, Uniform
+from tf_dlrm.embeddings.lookup import Lookup, Placement
 from tf_dlrm.embeddings.optimizers import (
     FTRL,
     SGD,
@@ -18,8 +19,6 @@ from tf_dlrm.embeddings.optimizers import (
     Optimizer,
     RowWiseAdagrad,
 )
-from tf_dlrm.embeddings.placements.local import LocalPlacement
-from tf_dlrm.embeddings.placements.placement import Lookup, Placement
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.storage import (
     MixedDimension,
@@ -29,6 +28,7 @@ from tf_dlrm.embeddings.storage import (
     mixed_dimensions,
 )
 from tf_dlrm.embeddings.stored_features import stored_features
+from tf_dlrm.embeddings.stores.local import LocalPlacement
 from tf_dlrm.embeddings.tables import Table, TableSet
 
 __all__ = [

@@ -20,6 +20,8 @@ class Bags:
         weights: float32 tensor [n], or None: all ones.
         splits: int32 or int64 tensor [batch + 1], where each bag begins in `ids` and the last one
             ends; None where `hotness` tells or only `bag_of` is known.
+        are_single: Whether these are the ids of other bags one by one, each as a bag of its own;
+            then there are as many as there are ids, whatever other features have.
     """
 
     ids: tf.Tensor
@@ -29,6 +31,12 @@ class Bags:
     bag_of: tf.Tensor | None
     weights: tf.Tensor | None = None
     splits: tf.Tensor | None = None
+    are_single: bool = False
+
+    def singly(self) -> "Bags":
+        """Returns a bag for each id, without its weight."""
+        number = tf.size(self.ids)
+        return Bags(self.ids, number, self.ids.shape[0], 1, None, are_single=True)
 
     def bag_indices(self) -> tf.Tensor:
         """Returns an int32 tensor [n], the bag of each id."""
@@ -89,8 +97,7 @@ def check_known_batches(bags: Mapping[str, Bags]) -> None:
 def of_one_batch(bags: Mapping[str, Bags]) -> dict[str, Bags]:
     """Returns the bags of features that are equally many, all with the same `batch`.
 
-    Whoever pools bags of several features at once counts on it: surplus ones of a feature would be
-    added to those of the next. What has the same `batch` already is not compared again.
+    What has the same `batch` already is not compared again, and single ids are not compared at all.
 
     Args:
         bags: The bags of each feature by name.
@@ -99,16 +106,20 @@ def of_one_batch(bags: Mapping[str, Bags]) -> dict[str, Bags]:
         ValueError: If the numbers of bags differ, and that is known while tracing, or eagerly.
         tf.errors.InvalidArgumentError: When it runs, if they differ.
     """
-    entries = list(bags.values())
-    first = entries[0]
-    if all(entry.batch is first.batch for entry in entries):
+    compared = {name: entry for name, entry in bags.items() if not entry.are_single}
+    if len({id(entry.batch) for entry in compared.values()}) < 2:
         return dict(bags)
-    check_known_batches(bags)
-    known = [entry.static_batch for entry in entries if entry.static_batch is not None]
-    batch = first.batch if len(known) == len(entries) else _checked_batch(bags)
+    check_known_batches(compared)
+    known = [b.static_batch for b in compared.values() if b.static_batch is not None]
+    if len(known) == len(compared):
+        batch = next(iter(compared.values())).batch
+    else:
+        batch = _checked_batch(compared)
     static_batch = known[0] if known else None
     return {
-        name: dataclasses.replace(entry, batch=batch, static_batch=static_batch)
+        name: entry
+        if entry.are_single
+        else dataclasses.replace(entry, batch=batch, static_batch=static_batch)
         for name, entry in bags.items()
     }
 

@@ -22,8 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
-from tf_dlrm.embeddings.kernels.choice import is_saving
-from tf_dlrm.embeddings.placements.placement import Lookup, Placement, Pulled
+from tf_dlrm.embeddings.lookup import Lookup, Placement, Pulled
 from tf_dlrm.internals import (
     AskedGradient,
     asked_gradients,
@@ -31,6 +30,7 @@ from tf_dlrm.internals import (
     knows,
     tapes_that_record,
 )
+from tf_dlrm.kernels.use import is_saving
 
 
 class FusedUpdate:

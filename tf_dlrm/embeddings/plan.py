@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tf_dlrm.embeddings.block import Block
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 
 DATA_PARALLEL = "data_parallel"
@@ -14,6 +15,10 @@ TABLE_WISE = "table_wise"
 ROW_WISE = "row_wise"
 COLUMN_WISE = "column_wise"
 SHARDINGS = (DATA_PARALLEL, TABLE_WISE, ROW_WISE, COLUMN_WISE)
+
+# Ids of a bag from which its vector is less than their rows, so that who has the whole table pools
+# it. Ragged bags are taken for such.
+MANY_IDS = 8
 
 _FORMAT = 1
 _FIRST_RANGE = 64  # rows, which nearly every batch asks for
@@ -51,25 +56,6 @@ class TablePlan:
             raise ValueError(f"A table_wise table is on one device, but devices has {count}.")
         if self.sharding in (ROW_WISE, COLUMN_WISE) and not count:
             raise ValueError(f"A {self.sharding} table needs one device or more, but has none.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A rectangle of a table on one device.
-
-    Attributes:
-        device: Number of the device.
-        first_row: First row of the table.
-        rows: Number of rows.
-        first_column: First column of the table.
-        columns: Number of columns.
-    """
-
-    device: int
-    first_row: int
-    rows: int
-    first_column: int
-    columns: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,21 +112,20 @@ class Plan:
                     "row_wise or table_wise."
                 )
 
-    def shards(self, table: TableConfig) -> Iterator[Shard]:
-        """Yields the parts of a table that hold something, every copy of a data-parallel one."""
+    def blocks(self, table: TableConfig) -> Iterator[Block]:
+        """Yields the blocks of a table that hold something, every copy of a data-parallel one."""
         plan = self.tables[table.name]
-        rows, columns = table.vocabulary_size, table.dim
         if plan.sharding == DATA_PARALLEL:
             for device in range(self.devices):
-                yield Shard(device, 0, rows, 0, columns)
+                yield Block.whole(table, device=device)
             return
         if plan.sharding == ROW_WISE:
-            for part, first, stop in dealt_rows(rows, len(plan.devices)):
-                yield Shard(plan.devices[part], first, stop - first, 0, columns)
+            for part, first, stop in dealt_rows(table.vocabulary_size, len(plan.devices)):
+                yield Block(table, first, stop - first, 0, table.dim, plan.devices[part])
             return
         for part, device in enumerate(plan.devices):  # a whole table is one part
-            first, stop = even_cut(columns, len(plan.devices), part)
-            yield Shard(device, 0, rows, first, stop - first)
+            first, stop = even_cut(table.dim, len(plan.devices), part)
+            yield Block(table, 0, table.vocabulary_size, first, stop - first, device)
 
     def to_json(self) -> str:
         """Returns the text that `from_json` takes back: a line for each table."""
@@ -226,3 +211,8 @@ def _table_plan(name: str, values: Any) -> TablePlan:
         return TablePlan(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Table '{name}' of the plan: {error}") from error
+
+
+def whole_plan(features: Sequence[FeatureConfig]) -> Plan:
+    """Returns the plan of one device that has all tables."""
+    return Plan(1, {table.name: TablePlan(TABLE_WISE, (0,)) for table in tables_of(features)})

@@ -1,33 +1,25 @@
 """The ids of many features in one stack of tables as one list, and the way back to bags.
 
 One gather and one update serve all features of a stack. `StackBatch` lays the ids of the features
-out in three groups: one-hot features as a matrix [features, batch], whose vectors need no
-arithmetic at all; features of fixed hotness, summed by a reshape; and everything else (ragged,
-sparse, weighted), summed by one segment operation.
+out in three groups: one-hot features of equal batch as a matrix [features, batch], whose vectors
+need no arithmetic at all; features of fixed hotness, summed by a reshape; and everything else
+(ragged, sparse, weighted), summed by one segment operation.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.bags import Bags, of_one_batch
-from tf_dlrm.embeddings.config import TableConfig
+from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.range_check import check_matrix, check_pieces
 
 
-class StackedFeature(NamedTuple):
-    """A feature, its table, and the row of the stack at which the table starts."""
-
-    name: str
-    table: TableConfig
-    offset: int
-
-
 class StackBatch:
-    """One batch of ids of all features of a stack.
+    """One batch of ids of all features of a stack, each with a number of bags of its own.
 
     Attributes:
+        features: The features.
         ids: int32 or int64 tensor [n] of rows of the stack, all in range.
     """
 
@@ -47,13 +39,14 @@ class StackBatch:
             dim: Columns of the stack.
 
         Raises:
-            ValueError: If it is known that the features have unequal numbers of bags.
-            tf.errors.InvalidArgumentError: When it runs, if they have, or if an id is outside its
-                table and the table has no out-of-vocabulary row.
+            tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
+                table has no out-of-vocabulary row.
         """
+        self.features = tuple(features)
         self._dim = dim
-        self._bags = bags = of_one_batch({f.name: bags[f.name] for f in features})
-        self._one_hot = []
+        self._bags = bags
+        # By the tensor that is their batch.
+        one_hot: dict[int, list[StackedFeature]] = {}
         self._fixed = []
         self._general = []
         for feature in features:
@@ -61,23 +54,21 @@ class StackBatch:
             if entry.weights is not None or entry.hotness is None:
                 self._general.append(feature)
             elif entry.hotness == 1:
-                self._one_hot.append(feature)
+                one_hot.setdefault(id(entry.batch), []).append(feature)
             else:
                 self._fixed.append(feature)
-        first = bags[features[0].name]
-        self._batch = first.batch
-        self._static_batch = first.static_batch
+        self._one_hot = list(one_hot.values())
         # Ids are compared with the table in their own type: a cast first could wrap them into it.
         wide = stack_rows > tf.int32.max or any(
             bags[f.name].ids.dtype == tf.int64 for f in features
         )
         dtype = tf.int64 if wide else tf.int32
         pieces = []
-        if self._one_hot:
+        for group in self._one_hot:
             # The sentence about unequal batches comes before what `stack` itself would say.
-            with tf.control_dependencies([self._batch]):
-                matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in self._one_hot])
-            pieces.append(tf.reshape(check_matrix(self._one_hot, matrix), [-1]))
+            with tf.control_dependencies([bags[group[0].name].batch]):
+                matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in group])
+            pieces.append(tf.reshape(check_matrix(group, matrix), [-1]))
         rest = self._fixed + self._general
         if rest:
             pieces.append(check_pieces(rest, [bags[f.name] for f in rest], dtype))
@@ -88,9 +79,13 @@ class StackBatch:
     def _prepare_general(self) -> None:
         """Computes segments, weights and the factor of each bag of the general group."""
         entries = [self._bags[f.name] for f in self._general]
-        segments = [entry.bag_indices() + self._batch * k for k, entry in enumerate(entries)]
+        self._batches = [entry.batch for entry in entries]
+        segments, first = [], tf.constant(0)
+        for entry in entries:
+            segments.append(entry.bag_indices() + first)
+            first += entry.batch
         self._segments = tf.concat(segments, 0)
-        self._bag_count = self._batch * len(entries)
+        self._bag_count = first
         self._weights = None
         if any(entry.weights is not None for entry in entries):
             self._weights = tf.concat(
@@ -98,34 +93,38 @@ class StackBatch:
                  for e in entries], 0
             )  # fmt: skip
         combiners = [f.table.combiner for f in self._general]
+        # [bags], or None: all ones.
         self._factors = None
         if all(combiner == "sum" for combiner in combiners):
             return
         ones = tf.ones(tf.shape(self._segments), tf.float32)
         weights = ones if self._weights is None else self._weights
-        total = self._segment_sum(weights)
-        squares = self._segment_sum(tf.square(weights))
+        total = self._by_feature(self._segment_sum(weights))
+        squares = self._by_feature(self._segment_sum(tf.square(weights)))
         factors = []
         for k, combiner in enumerate(combiners):
             if combiner == "sum":
-                factors.append(tf.ones([self._batch]))
+                factors.append(tf.ones([self._batches[k]]))
             elif combiner == "mean":
                 factors.append(tf.math.divide_no_nan(1.0, total[k]))
             else:
                 factors.append(tf.math.divide_no_nan(1.0, tf.sqrt(squares[k])))
-        self._factors = tf.stack(factors)
+        self._factors = tf.concat(factors, 0)
 
     def _segment_sum(self, values: tf.Tensor) -> tf.Tensor:
-        summed = tf.math.unsorted_segment_sum(values, self._segments, self._bag_count)
-        return tf.reshape(summed, [len(self._general), self._batch, *values.shape[1:]])
+        """Returns the sum of each bag of the general group, [bags, ...]."""
+        return tf.math.unsorted_segment_sum(values, self._segments, self._bag_count)
+
+    def _by_feature(self, of_bags: tf.Tensor) -> list[tf.Tensor]:
+        """Divides values of the bags of the general group among its features."""
+        return tf.split(of_bags, tf.stack(self._batches), num=len(self._general))
 
     def _sizes(self) -> list[tf.Tensor]:
-        """Returns the number of ids of each part: one-hot, every fixed feature, general."""
-        sizes = []
-        if self._one_hot:
-            sizes.append(self._batch * len(self._one_hot))
+        """Returns the number of ids of each part: one-hot groups, fixed features, general."""
+        sizes = [self._bags[group[0].name].batch * len(group) for group in self._one_hot]
         for feature in self._fixed:
-            sizes.append(self._batch * self._bags[feature.name].hotness)
+            entry = self._bags[feature.name]
+            sizes.append(entry.batch * entry.hotness)
         if self._general:
             sizes.append(tf.shape(self._segments)[0])
         return sizes
@@ -146,12 +145,13 @@ class StackBatch:
         """
         parts = self._split(rows)
         vectors: dict[str, tf.Tensor] = {}
-        if self._one_hot:
-            shape = [len(self._one_hot), self._batch, self._dim]
-            matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(self._one_hot))
-            vectors.update(zip((f.name for f in self._one_hot), matrix, strict=True))
+        for group in self._one_hot:
+            shape = [len(group), self._bags[group[0].name].batch, self._dim]
+            matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(group))
+            vectors.update(zip((f.name for f in group), matrix, strict=True))
         for feature in self._fixed:
-            shape = [self._batch, self._bags[feature.name].hotness, self._dim]
+            entry = self._bags[feature.name]
+            shape = [entry.batch, entry.hotness, self._dim]
             summed = tf.reduce_sum(tf.reshape(parts.pop(0), shape), 1)
             factor = self._fixed_factor(feature)
             vectors[feature.name] = summed if factor == 1.0 else summed * factor
@@ -162,18 +162,18 @@ class StackBatch:
             values = tf.ensure_shape(values, [None, self._dim])
             summed = self._segment_sum(values)
             if self._factors is not None:
-                summed = summed * self._factors[:, :, tf.newaxis]
-            pooled = tf.unstack(summed, num=len(self._general))
+                summed = summed * self._factors[:, tf.newaxis]
+            pooled = self._by_feature(summed)
             vectors.update(zip((f.name for f in self._general), pooled, strict=True))
-        for vector in vectors.values():
-            vector.set_shape([self._static_batch, self._dim])
+        for name, vector in vectors.items():
+            vector.set_shape([self._bags[name].static_batch, self._dim])
         return vectors
 
     def unpool(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns the gradients [n, dim] of the rows from those of the vectors."""
         parts = []
-        if self._one_hot:
-            matrix = tf.stack([gradients[f.name] for f in self._one_hot])
+        for group in self._one_hot:
+            matrix = tf.stack([gradients[f.name] for f in group])
             parts.append(tf.reshape(matrix, [-1, self._dim]))
         for feature in self._fixed:
             gradient = gradients[feature.name] * self._fixed_factor(feature)
@@ -188,11 +188,11 @@ class StackBatch:
         return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
     def _bag_gradients(self, gradients: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the gradients [general features * batch, dim] of the weighted sums."""
-        stacked = tf.stack([gradients[f.name] for f in self._general])
+        """Returns the gradients [bags, dim] of the weighted sums of the general group."""
+        of_bags = tf.concat([gradients[f.name] for f in self._general], 0)
         if self._factors is not None:
-            stacked = stacked * self._factors[:, :, tf.newaxis]
-        return tf.reshape(stacked, [-1, self._dim])
+            of_bags = of_bags * self._factors[:, tf.newaxis]
+        return of_bags
 
     def weight_gradients(
         self, rows: tf.Tensor, gradients: Mapping[str, tf.Tensor]
@@ -209,28 +209,26 @@ class StackBatch:
         if not self._general or self._weights is None:
             return {}
         rows = self._split(rows)[-1]
+        sizes = tf.stack([tf.size(self._bags[f.name].ids) for f in self._general])
         upstream = self._bag_gradients(gradients)
         result = tf.reduce_sum(tf.gather(upstream, self._segments) * rows, 1)
         if self._factors is not None:
             weighted = tf.ensure_shape(rows * self._weights[:, tf.newaxis], [None, self._dim])
-            sums = tf.reshape(self._segment_sum(weighted), [-1, self._dim])
             # <gradient of v, v> = <factor * gradient, sum>.
-            inner = tf.reshape(tf.reduce_sum(upstream * sums, 1), [len(self._general), self._batch])
-            pulls = []
-            for k, feature in enumerate(self._general):
-                power = {"sum": None, "mean": 1, "sqrtn": 2}[feature.table.combiner]
-                pulls.append(
-                    tf.zeros([self._batch])
-                    if power is None
-                    else inner[k] * self._factors[k] ** power
+            inner = self._by_feature(tf.reduce_sum(upstream * self._segment_sum(weighted), 1))
+            factors = self._by_feature(self._factors)
+            powers = [{"sum": None, "mean": 1, "sqrtn": 2}[f.table.combiner] for f in self._general]
+            pulls = [
+                tf.zeros([batch]) if power is None else of_bag * factor**power
+                for batch, power, of_bag, factor in zip(
+                    self._batches, powers, inner, factors, strict=True
                 )
-            pull = tf.gather(tf.reshape(tf.stack(pulls), [-1]), self._segments)
-            by_weight = [f.table.combiner == "sqrtn" for f in self._general]
-            if any(by_weight):
-                squared = tf.gather(tf.constant(by_weight), self._segments // self._batch)
+            ]
+            pull = tf.gather(tf.concat(pulls, 0), self._segments)
+            if 2 in powers:
+                squared = tf.repeat(tf.constant([power == 2 for power in powers]), sizes)
                 pull = tf.where(squared, pull * self._weights, pull)
             result = result - pull
-        sizes = tf.stack([tf.size(self._bags[f.name].ids) for f in self._general])
         pieces = tf.split(result, sizes, num=len(self._general))
         return {
             f.name: piece

@@ -7,15 +7,12 @@ the message needs is computed in the branch that raises it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
-
-if TYPE_CHECKING:
-    from tf_dlrm.embeddings.pooling import StackedFeature
+from tf_dlrm.embeddings.block import StackedFeature
 
 
 def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor) -> tf.Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig
-from tf_dlrm.embeddings.pooling import StackedFeature
 from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.storage import MixedDimension, MultipleHashing
 
@@ -112,27 +112,17 @@ class StoredBags:
         """
         self._features = tuple(features)
         self._given = dict(bags)
-        self._singly = {f.name for f in features if _is_read_singly(f, bags[f.name])}
-        count: tf.Tensor | None = None
-        if self._singly:
-            # All bags of a lookup are equally many, so what has fewer gets empty ones.
-            numbers = [tf.size(bags[name].ids) for name in self._singly]
-            batches = {entry.static_batch: entry.batch for entry in bags.values()}
-            count = tf.reduce_max([*batches.values(), *numbers])
         self.bags: dict[str, Bags] = {}
         for feature in features:
             own = bags[feature.name]
             if feature.table.storage is None:
-                self.bags[feature.name] = own if count is None else _padded(own, count)
+                self.bags[feature.name] = own
                 continue
             ids = _checked(feature, own)
+            entry = own.singly() if _is_read_singly(feature, own) else own
             for part in feature.table.storage.parts(feature.table):
-                entry = dataclasses.replace(own, ids=part.rows_of(ids))
-                if feature.name in self._singly:
-                    entry = _singles(entry, count)
-                elif count is not None:
-                    entry = _padded(entry, count)
-                self.bags[feature.name + part.suffix] = entry
+                rows = part.rows_of(ids)
+                self.bags[feature.name + part.suffix] = dataclasses.replace(entry, ids=rows)
 
     def join(
         self, vectors: Mapping[str, tf.Tensor], projections: Mapping[str, tf.Tensor]
@@ -150,12 +140,8 @@ class StoredBags:
             if table.storage is not None:
                 parts = [part.suffix for part in table.storage.parts(table)]
             found = [vectors[feature.name + suffix] for suffix in parts]
-            if self._singly:
-                singly = feature.name in self._singly
-                wanted = tf.size(given.ids) if singly else given.batch
-                found = [vector[:wanted] for vector in found]
             whole = found[0] if table.storage is None else table.storage.put_together(found)
-            if feature.name in self._singly:
+            if _is_read_singly(feature, given):
                 whole = _combined(whole, given, table.combiner)
             if table.name in projections:
                 whole = tf.matmul(whole, tf.cast(projections[table.name], whole.dtype))
@@ -179,36 +165,6 @@ def _checked(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
     if feature.table.vocabulary_size > tf.int32.max:
         dtype = tf.int64
     return check_pieces([StackedFeature(feature.name, feature.table, 0)], [bags], dtype)
-
-
-def _padded(bags: Bags, count: tf.Tensor) -> Bags:
-    """Returns the bags with empty ones after them, `count` in all."""
-    splits = bags.splits
-    if bags.hotness is not None:
-        splits = tf.range(bags.batch + 1) * bags.hotness
-    if splits is not None:
-        splits = tf.concat([splits, tf.repeat(splits[-1:], count - bags.batch)], 0)
-    return dataclasses.replace(
-        bags,
-        batch=count,
-        static_batch=None,
-        hotness=None,
-        bag_of=bags.bag_indices(),
-        splits=splits,
-    )
-
-
-def _singles(bags: Bags, count: tf.Tensor) -> Bags:
-    """Returns a bag for each id, with empty ones after them, `count` in all."""
-    ids = tf.size(bags.ids)
-    return Bags(
-        bags.ids,
-        count,
-        None,
-        None,
-        tf.range(ids),
-        splits=tf.minimum(tf.range(count + 1), ids),
-    )
 
 
 def _combined(vectors: tf.Tensor, bags: Bags, combiner: str) -> tf.Tensor:

@@ -1,53 +1,27 @@
 """Logical tables: each a [vocabulary_size, dim] tensor, wherever its rows really are."""
 
-import abc
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.block import ROWS, Block
+from tf_dlrm.embeddings.checkpointing import SlicedTensor
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.kernels.choice import is_saving
 from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
-from tf_dlrm.embeddings.stack import Stack, chunks
+from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.internals import (
     VARIABLE_VALUE_KEY,
     ResourceVariable,
-    SaveableObject,
-    SaveSpec,
     SaveType,
     Trackable,
 )
-
-# The key of the table itself beside those of its slots.
-ROWS = "rows"
+from tf_dlrm.kernels.use import is_saving
 
 
-class Slice(NamedTuple):
-    """A rectangle of a table, or of a slot, that this process holds, as large as one read may be.
-
-    Attributes:
-        first_row: First row of the table.
-        rows: Number of rows.
-        first_column: First column of the table.
-        columns: Number of columns.
-        device: The device from which a checkpoint reads it.
-        read: Returns float32 [rows, columns], or [rows] of a row-wise slot.
-        assign: Writes such a tensor, to every copy that this process holds.
-    """
-
-    first_row: int
-    rows: int
-    first_column: int
-    columns: int
-    device: str
-    read: Callable[[], tf.Tensor]
-    assign: Callable[[tf.Tensor], None]
-
-
-class Table(Trackable, abc.ABC):
+class Table(Trackable):
     """One table and the slots of its optimizer, by logical rows.
 
     In a checkpoint it is one tensor `rows` [vocabulary_size, dim] and one for each slot, written as
@@ -58,12 +32,28 @@ class Table(Trackable, abc.ABC):
         held_by_all: Whether every process that uses the table holds all of it.
     """
 
-    held_by_all = True
+    def __init__(
+        self, config: TableConfig, blocks: Sequence[Block], held_by_all: bool = True
+    ) -> None:
+        """Describes where the rows are.
 
-    def __init__(self, config: TableConfig) -> None:
+        Args:
+            config: The table's config.
+            blocks: The blocks of the table. Of copies of one, the first is read and all are
+                written. Those of other processes are without variables.
+            held_by_all: Whether every process that uses the table holds all of it.
+        """
         self.config = config
+        self.held_by_all = held_by_all
+        here = [block for block in blocks if block.variables is not None]
+        # Several blocks of one place are copies.
+        first: dict[tuple[int, int], Block] = {}
+        for block in sorted(here, key=_place):
+            first.setdefault(_place(block), block)
+        self._here = here
+        self._first = list(first.values())
+        self._elsewhere = [block for block in blocks if _place(block) not in first]
 
-    @abc.abstractmethod
     def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
         """Returns rows of the table, or of one of its slots.
 
@@ -74,29 +64,58 @@ class Table(Trackable, abc.ABC):
 
         Returns:
             float32 [count, dim], or [count] for a row-wise slot.
-        """
 
-    @abc.abstractmethod
+        Raises:
+            ValueError: If the rows are not in the table, or another process holds some of them.
+        """
+        shape = self.shape(slot)
+        count = shape[0] - start if count is None else count
+        self._check_range(start, count)
+        self._before_read()
+        parts = [part for block in self._first if (part := block.overlap(start, count))]
+        if not parts:
+            return tf.zeros((0, *shape[1:]))
+        found = [part.read(slot) for part in parts]
+        by_column = parts[0].columns < self.config.dim
+        return found[0] if len(found) == 1 else tf.concat(found, 1 if by_column else 0)
+
     def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
-        """Writes rows of the table, or of one of its slots, in place.
+        """Writes rows of the table, or of one of its slots, in place, to every copy.
 
         Args:
             values: float32 [count, dim], or [count] for a row-wise slot.
             start: First row to write.
             slot: "rows" for the table, else the name of a slot.
-        """
 
-    @abc.abstractmethod
-    def slices(self, slot: str = ROWS) -> list[Slice]:
+        Raises:
+            ValueError: If the rows are not in the table, another process holds some of them, or
+                `values` are not as wide as it.
+        """
+        values = tf.convert_to_tensor(values, tf.float32)
+        shape = self.shape(slot)
+        if values.shape.rank != len(shape) or values.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"values for '{slot}' of table '{self.config.name}', which has the shape "
+                f"{list(shape)}, cannot have the shape {list(values.shape)}."
+            )
+        self._check_range(start, values.shape[0])
+        whole = Block(self.config, start, values.shape[0], 0, self.config.dim)
+        self._assign(values, whole, slot)
+
+    def slices(self, slot: str = ROWS) -> list[Block]:
         """Returns what this process holds of the table, or of a slot, and of copies one.
+
+        Each is as large as one read may be.
 
         Args:
             slot: "rows" for the table, else the name of a slot.
         """
-
-    def size(self) -> tuple[int, int]:
-        """Returns the number of rows and of columns."""
-        return self.config.vocabulary_size, self.config.dim
+        dims = len(self.shape(slot))
+        return [
+            block.part(start, count)
+            for block in self._first
+            for start, count in chunks((block.rows, block.columns)[:dims])
+        ]
 
     def shape(self, slot: str = ROWS) -> tuple[int, ...]:
         """Returns the shape of the table, or of one of its slots.
@@ -104,7 +123,7 @@ class Table(Trackable, abc.ABC):
         Raises:
             ValueError: If the optimizer of the table has no such slot.
         """
-        size = self.size()
+        size = (self.config.vocabulary_size, self.config.dim)
         if slot == ROWS:
             return size
         for spec in self.config.optimizer.slots:
@@ -119,37 +138,58 @@ class Table(Trackable, abc.ABC):
         slots: Sequence[SlotSpec] = self.config.optimizer.slots
         return (ROWS, *(spec.name for spec in slots))
 
-    def _check_range(self, start: int, count: int) -> None:
-        rows = self.size()[0]
-        if start < 0 or count < 0 or start + count > rows:
-            raise ValueError(
-                f"Rows [{start}, {start + count}) are outside table '{self.config.name}' of "
-                f"{rows} rows."
-            )
-
-    def _as_rows(self, values: Any, slot: str) -> tf.Tensor:
-        """Returns `values` as a tensor that can be rows of the table or of a slot."""
-        values = tf.convert_to_tensor(values, tf.float32)
-        shape = self.shape(slot)
-        if values.shape.rank != len(shape) or values.shape[1:] != shape[1:]:
-            raise ValueError(
-                f"values for '{slot}' of table '{self.config.name}', which has the shape "
-                f"{list(shape)}, cannot have the shape {list(values.shape)}."
-            )
-        return values
-
     def has_non_finite(self) -> bool:
         """Returns whether what this process holds of the table or a slot has a NaN or an infinity.
 
         It is read slice by slice.
         """
         for key in self.keys():
-            for held in self.slices(key):
-                with tf.device(held.device):  # rows of another machine stay there
-                    finite = tf.reduce_all(tf.math.is_finite(held.read()))
+            for block in self.slices(key):
+                with tf.device(block.device_name(key)):  # rows of another machine stay there
+                    finite = tf.reduce_all(tf.math.is_finite(self._read(block, key)))
                 if not bool(finite):
                     return True
         return False
+
+    def _before_read(self) -> None:
+        """Is called before rows are read, for variables that must be brought up to date."""
+
+    def _before_write(self) -> None:
+        """Is called before rows are written."""
+
+    def _read(self, block: Block, slot: str) -> tf.Tensor:
+        self._before_read()
+        return block.read(slot)
+
+    def _assign(self, values: tf.Tensor, at: Block, slot: str) -> None:
+        """Writes a rectangle of the table, or some rows of a row-wise slot, to every copy."""
+        self._before_write()
+        for block in self._here:
+            part = block.overlap(at.first_row, at.rows)
+            column = block.first_column - at.first_column
+            if part is None or not 0 <= column < at.columns:
+                continue
+            rows = values
+            if part.rows < at.rows:
+                first = part.first_row - at.first_row
+                rows = values[first : first + part.rows]
+            if values.shape.rank == 2 and part.columns < at.columns:
+                rows = rows[:, column : column + part.columns]
+            part.assign(rows, slot)
+
+    def _check_range(self, start: int, count: int) -> None:
+        rows = self.config.vocabulary_size
+        if start < 0 or count < 0 or start + count > rows:
+            raise ValueError(
+                f"Rows [{start}, {start + count}) are outside table '{self.config.name}' of "
+                f"{rows} rows."
+            )
+        for block in self._elsewhere:
+            if block.overlap(start, count):
+                raise ValueError(
+                    f"Rows of table '{self.config.name}' are on device {block.device}, which this "
+                    "process cannot reach; a checkpoint has all rows."
+                )
 
     def _gather_saveables_for_checkpoint(self) -> dict[str, Any]:
         """Tells tf.train.Checkpoint how to save and restore each key.
@@ -158,96 +198,16 @@ class Table(Trackable, abc.ABC):
         """
         if is_saving():  # a SavedModel has the variables that hold the rows
             return {}
-        return {key: functools.partial(_Saveable, self, key) for key in self.keys()}
+        return {key: functools.partial(self._saveable, key) for key in self.keys()}
+
+    def _saveable(self, key: str, name: str) -> SlicedTensor:
+        what = f"'{key}' of table '{self.config.name}'"
+        shape, blocks = self.shape(key), self.slices(key)
+        return SlicedTensor(what, shape, blocks, key, self._read, self._assign, name)
 
 
-class _Saveable(SaveableObject):
-    """One key of a table in a checkpoint: one logical tensor, in slices where it is large or cut.
-
-    Each slice is read when it is written, so that describing a table, which restoring does too,
-    copies nothing. Where several processes hold a table, each writes and reads its own slices.
-    """
-
-    def __init__(self, table: Table, key: str, name: str) -> None:
-        self._table = table
-        self._key = key
-        self._slices = table.slices(key)
-        specs = [
-            SaveSpec(held.read, _slice_spec(table.shape(key), held), name, tf.float32, held.device)
-            for held in self._slices
-        ]
-        super().__init__(None, specs, name)
-
-    def restore(self, restored_tensors: Sequence[tf.Tensor], restored_shapes: Any) -> tf.Operation:
-        """Writes the slices into the table."""
-        del restored_shapes
-        shape = self._table.shape(self._key)
-        for held, value in zip(self._slices, restored_tensors, strict=True):
-            wanted = (held.rows, held.columns)[: len(shape)]
-            if value.shape.rank is None:  # read by another machine
-                value = tf.ensure_shape(value, wanted)
-            # A sliced tensor of another shape has been refused by TensorFlow, naming both shapes.
-            if tuple(value.shape) != wanted:
-                raise ValueError(
-                    f"The checkpoint holds '{self._key}' of table '{self._table.config.name}' with "
-                    f"the shape {list(value.shape)}, but the model's has {list(shape)}."
-                )
-            held.assign(value)
-        return tf.no_op()
-
-
-def _slice_spec(shape: Sequence[int], held: Slice) -> str:
-    """Returns TensorFlow's notation for a slice of a tensor of `shape`; "" for all of it."""
-    ranges = [(held.first_row, held.rows), (held.first_column, held.columns)][: len(shape)]
-    if ranges == [(0, size) for size in shape]:
-        return ""
-    full = " ".join(str(size) for size in shape)
-    return f"{full} " + ":".join(f"{first},{count}" for first, count in ranges)
-
-
-class StackedTable(Table):
-    """A table whose rows lie in one stack."""
-
-    def __init__(self, config: TableConfig, stack: Stack, offset: int) -> None:
-        super().__init__(config)
-        self._stack = stack
-        self._offset = offset
-
-    def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
-        """See `Table.read_rows`."""
-        count = self.size()[0] - start if count is None else count
-        self._check_range(start, count)
-        return self._stack.read(self._variable(slot), self._offset + start, count)
-
-    def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
-        """See `Table.assign_rows`.
-
-        Raises:
-            ValueError: If the rows are not in the table or `values` are not as wide as it.
-        """
-        values = self._as_rows(values, slot)
-        self._check_range(start, values.shape[0])
-        self._stack.assign(self._variable(slot), self._offset + start, values)
-
-    def slices(self, slot: str = ROWS) -> list[Slice]:
-        """See `Table.slices`."""
-        device = self._variable(slot).device
-        return [
-            Slice(
-                start,
-                count,
-                0,
-                self.size()[1],
-                device,
-                functools.partial(self.read_rows, start, count, slot),
-                functools.partial(self.assign_rows, start=start, slot=slot),
-            )
-            for start, count in chunks(self.shape(slot))
-        ]
-
-    def _variable(self, slot: str) -> tf.Variable:
-        self.shape(slot)  # raises for a slot that does not exist
-        return self._stack.variable if slot == ROWS else self._stack.slots[slot]
+def _place(block: Block) -> tuple[int, int]:
+    return block.first_row, block.first_column
 
 
 class TableSet(Trackable):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import keras
-from tf_dlrm.layers.kernels import pairs
+from tf_dlrm.kernels import pairs
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -52,15 +52,26 @@ class DotInteraction(keras.layers.Layer):
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, pairs]."""
         self._check([vector.shape for vector in inputs])
-        # What a tape records is a training step, whatever Keras was told. Several tapes, or one
-        # that is persistent, may want gradients of gradients, which kernels do not have.
-        trains = tapes_that_record(*inputs) == 1 if training is None else training
-        if pairs.are_used(trains, inputs[0].dtype.name):
+        if _by_kernels(inputs, training):
             return pairs.dot_products(inputs, self.self_interaction)
         vectors = tf.stack(inputs, 1)
         if training is False:  # what is exported has no gradients
             return _lower_triangle_products(vectors, self.self_interaction)
         return _differentiable_products(vectors, self.self_interaction)
+
+    def after_first(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """Returns the first of the inputs and what the layer makes of all, [batch, dim + pairs].
+
+        In training one kernel writes both side by side, and makes one gradient of both parts.
+
+        Args:
+            inputs: As for a call.
+            training: As for a call.
+        """
+        if self.compute_dtype == "float32" and _by_kernels(inputs, training):
+            self._check([vector.shape for vector in inputs])
+            return pairs.dot_products(inputs, self.self_interaction, after_first=True)
+        return tf.concat([inputs[0], self(inputs, training=training)], 1)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """Returns (batch, number of pairs)."""
@@ -91,6 +102,13 @@ class DotInteraction(keras.layers.Layer):
             raise ValueError(
                 f"inputs of DotInteraction must all have the shape [batch, dim], but have {sizes}."
             )
+
+
+def _by_kernels(inputs: Sequence[tf.Tensor], training: bool | None) -> bool:
+    # What a tape records is a training step, whatever Keras was told. Several tapes, or one that is
+    # persistent, may want gradients of gradients, which kernels do not have.
+    trains = tapes_that_record(*inputs) == 1 if training is None else training
+    return pairs.are_used(trains, inputs[0].dtype.name)
 
 
 def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:

@@ -12,12 +12,11 @@ from absl import logging
 from tf_dlrm.embeddings.bags import Bags, check_known_batches, make_bags, of_one_batch
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.fused_update import FusedUpdate
-from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
+from tf_dlrm.embeddings.lookup import Placement
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
-from tf_dlrm.embeddings.placements.choice import make_placement, register
-from tf_dlrm.embeddings.placements.placement import Placement
-from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
+from tf_dlrm.embeddings.stores.choose import make_placement, register
+from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.embeddings.tables import TableSet
 from tf_dlrm.internals import tapes_that_record, xla_compiles_here
 from tf_dlrm.keras_api import keras
@@ -29,6 +28,7 @@ from tf_dlrm.keras_internals import (
     values_are_given,
     writes_optimizer_to_h5,
 )
+from tf_dlrm.kernels.use import are_allowed, kernels_allowed
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla
@@ -217,7 +217,7 @@ class EmbeddingCollection(keras.layers.Layer):
                 trainable=name not in frozen,
             )
             setattr(self, f"projection_{k}", matrix)
-        if not isinstance(self._plan.value, ServingPlan):
+        if not isinstance(self._plan.value, FrozenTables):
             logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
         held = [add_as_weight(self, variable) for variable in self.tables.row_variables]
         self._table_weights = _Opaque(tuple(held))
@@ -301,7 +301,7 @@ class EmbeddingCollection(keras.layers.Layer):
         return StoredBags(self.features, bags)
 
     def _of_one_batch(self, bags: dict[str, Bags]) -> dict[str, Bags]:
-        if isinstance(self._plan.value, ServingPlan):
+        if isinstance(self._plan.value, FrozenTables):
             # A user's one row may stand beside many candidates'; signatures compare the others.
             check_known_batches(bags)
             return bags

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.keras_internals import policy_of
+from tf_dlrm.kernels import pairs
+from tf_dlrm.kernels.relu_dense import relu_dense
 from tf_dlrm.layers.initial_weights import normal_by_fans
-from tf_dlrm.layers.kernels import pairs
-from tf_dlrm.layers.kernels.relu_dense import relu_dense
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
 
 

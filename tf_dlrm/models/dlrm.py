@@ -190,6 +190,8 @@ class DLRM(RankingModel):
             vectors = [bottom, *vectors]
         if self.interaction is None:
             combined = flatten(None, vectors)
+        elif bottom is not None and isinstance(self.interaction, DotInteraction):
+            combined = self.interaction.after_first(vectors, training)
         else:
             combined = flatten(bottom, [self.interaction(vectors, training=training)])
         return self.top_mlp(combined, training=training)

@@ -3,8 +3,9 @@
 Symbols: W devices, each with an equal share B of the batch; n = B * (ids per example) draws from a
 table on each device, u of them different; a table part of c columns. Times are not overlapped.
 What is counted follows what `placements` do: ids are made unique at home, travel to their owners,
-rows travel back, gradients travel as the rows did, and each owner updates a row once. All pieces of
-an exchange are as large as the largest of them.
+rows travel back, gradients travel as the rows did, and each owner updates a row once. Bags of many
+ids whose table has one owner travel there with all of their ids, and only their vectors and the
+gradients of these between the two. All pieces of an exchange are as large as the largest of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.planner.hardware import GB, Hardware
 
 FLOAT_BYTES = 4
+# What travels is counted in these, and with each so many vectors: an id that is asked for and its
+# row and gradient; an id of a table that each device has a copy of and its gradient; an id of a bag
+# that its owner pools; and such a bag, with its number of ids, its vector and its gradient.
+ROW, COPY, POOLED_ID, BAG = "row", "copy", "pooled id", "bag"
+_VECTORS = {ROW: 2, COPY: 1, POOLED_ID: 0, BAG: 2}
 
 # Formulas that are linear in rows take a number of them, or an array with one for each part.
 Numbers = TypeVar("Numbers", float, np.ndarray)
@@ -88,6 +94,21 @@ def update_seconds(
     return (unique + added + written) * sharers
 
 
+def pooling_seconds(ids: float, columns: int, hardware: Hardware, sharers: int) -> float:
+    """Returns the time in which an owner pools the bags of several devices, and of the way back.
+
+    The rows of all ids pass memory three times: into one list, from there into the sums, and the
+    gradient of each id into another list.
+
+    Args:
+        ids: Ids of all these bags.
+        columns: Width of the part.
+        hardware: The hardware.
+        sharers: Devices that divide its rates.
+    """
+    return 3.0 * ids * columns * FLOAT_BYTES * sharers / (hardware.memory_gbs * GB)
+
+
 def request_seconds(
     draws: float, sorted_ids: float, dim: int, parts: int, hardware: Hardware, sharers: int
 ) -> float:
@@ -110,22 +131,18 @@ def request_seconds(
     return (unique + pooled) * sharers
 
 
-def bytes_per_id(
-    columns: int, ids: int, communication_bytes: int, data_parallel: bool
-) -> tuple[int, int]:
-    """Returns what travels for an id, and what of it stays in memory for the step.
+def bytes_per_id(columns: int, ids: int, communication_bytes: int, unit: str) -> tuple[int, int]:
+    """Returns what travels for an id or a bag, and what of it stays in memory for the step.
 
-    An id, the vector unless the table is data-parallel, and the gradient. In memory each is there
-    twice, as sent and as received.
+    One whole number and the unit's vectors. In memory each is there twice, as sent and as received.
 
     Args:
         columns: Width of the part.
         ids: Bytes of an id.
         communication_bytes: Bytes of a number that travels.
-        data_parallel: Whether the table is.
+        unit: One of the units above.
     """
-    vectors = 1 if data_parallel else 2
-    travels = ids + vectors * columns * communication_bytes
+    travels = ids + _VECTORS[unit] * columns * communication_bytes
     return travels, 2 * travels
 
 

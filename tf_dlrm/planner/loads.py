@@ -22,7 +22,7 @@ class Loads:
     Attributes:
         compute: float [devices], seconds of lookups and updates.
         memory: float [devices], bytes of tables.
-        ids: float [groups, devices], ids that each device asks of this one.
+        asked: float [groups, devices], ids or bags that each device asks of this one.
         request: Seconds that are equal on all devices.
     """
 
@@ -36,7 +36,7 @@ class Loads:
         self._model = model
         self.compute = np.zeros(model.devices)
         self.memory = np.zeros(model.devices)
-        self.ids = np.zeros((groups, model.devices))
+        self.asked = np.zeros((groups, model.devices))
         self.request = 0.0
         self._piece_seconds = np.array([model.piece_seconds(g) for g in range(groups)])
         self._piece_bytes = np.array([model.piece_bytes(g) for g in range(groups)])
@@ -53,10 +53,8 @@ class Loads:
         where = self._where(choice)
         self.compute[where] += sign * (parts.lookup + parts.update)
         self.memory[where] += sign * parts.memory
-        if choice.sharding == DATA_PARALLEL:
-            self.ids[parts.group[0]] += sign * parts.ids[0]
-        else:
-            self.ids[parts.group, where] += sign * parts.ids
+        for groups, asked in parts.asked:
+            self.asked[groups, where] += sign * asked
         self.request += sign * parts.request
 
     def _where(self, choice: TablePlan) -> np.ndarray:
@@ -73,7 +71,7 @@ class Loads:
             evenness: The weight of evenness; with 0 it is these seconds alone, if the plan fits.
         """
         squares = float((self.compute**2).sum()), float((self.memory**2).sum())
-        pieces = self.ids.max(1)[:, np.newaxis]
+        pieces = self.asked.max(1)[:, np.newaxis]
         maxima = np.atleast_1d(self.compute.max()), np.atleast_1d(self.memory.max())
         return float(self._score(*maxima, pieces, self.request, *squares, evenness)[0])
 
@@ -82,9 +80,9 @@ class Loads:
         parts = self.parts(table, TablePlan(TABLE_WISE, (0,)))
         seconds = parts.lookup[0] + parts.update[0]
         size = parts.memory[0]
-        group = parts.group[0]
-        pieces = np.repeat(self.ids.max(1)[:, np.newaxis], len(self.compute), 1)
-        pieces[group] = np.maximum(pieces[group], self.ids[group] + parts.ids[0])
+        pieces = np.repeat(self.asked.max(1)[:, np.newaxis], len(self.compute), 1)
+        for (group,), (count,) in parts.asked:
+            pieces[group] = np.maximum(pieces[group], self.asked[group] + count)
         return self._score(
             np.maximum(self.compute.max(), self.compute + seconds),
             np.maximum(self.memory.max(), self.memory + size),
@@ -96,11 +94,11 @@ class Loads:
 
     def score_with(self, table: str, choice: TablePlan, evenness: float = _EVENNESS) -> float:
         """Returns the score with `table` put somewhere."""
-        saved = self.compute.copy(), self.memory.copy(), self.ids.copy(), self.request
+        saved = self.compute.copy(), self.memory.copy(), self.asked.copy(), self.request
         self.add(table, choice)
         score = self.score(evenness)
         # Not subtracted, which would leave rounding errors.
-        self.compute, self.memory, self.ids, self.request = saved
+        self.compute, self.memory, self.asked, self.request = saved
         return score
 
     def _score(

@@ -12,40 +12,46 @@ import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.optimizers import Optimizer
-from tf_dlrm.embeddings.plan import COLUMN_WISE, DATA_PARALLEL, ROW_WISE, Plan, dealt_rows, even_cut
+from tf_dlrm.embeddings.plan import (
+    COLUMN_WISE,
+    DATA_PARALLEL,
+    ROW_WISE,
+    Plan,
+    dealt_rows,
+    even_cut,
+)
 from tf_dlrm.planner import cost
 from tf_dlrm.planner.hardware import Hardware
 from tf_dlrm.planner.workload import Dense, Workload, expected_unique
 
 
 class Group(NamedTuple):
-    """Parts of tables that are in one stack, whose pieces are exchanged padded to the largest.
+    """What travels for parts of tables in one stack, in pieces padded to the largest.
 
     Attributes:
         columns: Width.
         optimizer: Optimizer.
-        data_parallel: Whether every device has all of it.
+        unit: What is counted, one of the units of `cost`.
     """
 
     columns: int
     optimizer: Optimizer
-    data_parallel: bool
+    unit: str
 
 
 class Parts(NamedTuple):
     """The load of a table, part by part, wherever the parts are put.
 
     Attributes:
-        group: int [k], number of each part's group; equal devices may have several parts.
-        ids: float [k], ids that each device asks of the part.
+        asked: For each unit its group, int [k], and how many of it each device asks of each part,
+            float [k]; equal devices may have several parts.
         lookup: float [k], seconds.
         update: float [k], seconds.
         memory: float [k], bytes of weights and slots.
         request: Seconds that every device spends on its own ids of the table.
     """
 
-    group: np.ndarray
-    ids: np.ndarray
+    asked: tuple[tuple[np.ndarray, np.ndarray], ...]
     lookup: np.ndarray
     update: np.ndarray
     memory: np.ndarray
@@ -194,10 +200,8 @@ class CostModel:
         return self.devices * self._travels(group)[1]
 
     def _travels(self, group: int) -> tuple[int, int]:
-        columns, _, data_parallel = self.groups[group]
-        return cost.bytes_per_id(
-            columns, self._id_bytes, self.workload.communication_bytes, data_parallel
-        )
+        columns, _, unit = self.groups[group]
+        return cost.bytes_per_id(columns, self._id_bytes, self.workload.communication_bytes, unit)
 
     def _parts(self, name: str, sharding: str, count: int) -> Parts:
         """Returns the loads of a table that is cut into `count` parts.
@@ -215,22 +219,36 @@ class CostModel:
         elif sharding == COLUMN_WISE:
             cuts = [even_cut(dim, count, part) for part in range(count)]
             columns = [stop - first for first, stop in cuts]
+        copied = sharding == DATA_PARALLEL
+        by_rows, pooled, bags = self.draws(name), 0.0, 0.0
+        whole = count == 1 or sharding == COLUMN_WISE  # one device has all rows
+        if whole and not copied and self.devices > 1:
+            rows_of, bags_of = self.workload.ids_by_rows(self.features, name)
+            by_rows, pooled = self.batch * sum(rows_of), self.batch * sum(bags_of)
+            bags = float(self.batch * len(bags_of))
         local, everywhere, rows_held = (
             np.bincount(part_of, weights=of_range, minlength=count)
-            for of_range in (*self._unique(table, bounds), [b - a for a, b in bounds])
+            for of_range in (
+                self._unique(table, bounds, by_rows),
+                self._unique(table, bounds, self.draws(name) * self.devices),
+                [b - a for a, b in bounds],
+            )
         )
-        copied = sharding == DATA_PARALLEL
-        gathered = local if copied else self.devices * local
-        groups: np.ndarray = np.zeros(count, np.int64)
+        gathered = local if copied else self.devices * (local + pooled)
+        units = {cost.COPY if copied else cost.ROW: local}
+        units |= {cost.POOLED_ID: np.full(count, pooled), cost.BAG: np.full(count, bags)}
+        units = {unit: asked for unit, asked in units.items() if asked.any()}
+        groups: dict[str, np.ndarray] = {unit: np.zeros(count, np.int64) for unit in units}
         lookup, update, memory = (np.zeros(count) for _ in range(3))
         for width in sorted(set(columns)):
             of_width = np.array(columns) == width
-            groups[of_width] = self.group_number(Group(width, table.optimizer, copied))
+            for unit, group in groups.items():
+                group[of_width] = self.group_number(Group(width, table.optimizer, unit))
             lookup[of_width] = cost.lookup_seconds(
                 gathered[of_width], width, self.hardware, self._sharers
-            )
+            ) + cost.pooling_seconds(self.devices * pooled, width, self.hardware, self._sharers)
             update[of_width] = cost.update_seconds(
-                self.devices * local[of_width],
+                self.devices * (local[of_width] + pooled),
                 everywhere[of_width],
                 width,
                 table.optimizer,
@@ -240,38 +258,35 @@ class CostModel:
             memory[of_width] = cost.table_bytes(rows_held[of_width], width, table.optimizer)
         pieces = count if sharding == COLUMN_WISE else 1
         request = cost.request_seconds(
-            self.draws(name),
+            by_rows,
             0.0 if copied else float(local.sum()) / pieces,
             dim,
             pieces,
             self.hardware,
             self._sharers,
         )
-        return Parts(groups, local, lookup, update, memory, request)
+        asked = tuple((groups[unit], units[unit]) for unit in units)
+        return Parts(asked, lookup, update, memory, request)
 
     def _unique(
-        self, table: TableConfig, bounds: Sequence[tuple[int, int]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the different ids in ranges of rows: one device's, and all devices'."""
+        self, table: TableConfig, bounds: Sequence[tuple[int, int]], draws: float
+    ) -> np.ndarray:
+        """Returns the different ids of so many draws in ranges of rows."""
         edges = np.array(bounds)
-        draws = self.draws(table.name)
-        found = []
-        for count in (draws, draws * self.devices):
-            below = expected_unique(
-                edges.reshape(-1),
-                table.vocabulary_size,
-                count,
-                self.workload.alpha,
-                self.workload.popular_first,
-            ).reshape(edges.shape)
-            found.append(below[:, 1] - below[:, 0])
-        return found[0], found[1]
+        below = expected_unique(
+            edges.reshape(-1),
+            table.vocabulary_size,
+            draws,
+            self.workload.alpha,
+            self.workload.popular_first,
+        ).reshape(edges.shape)
+        return below[:, 1] - below[:, 0]
 
     def exchange_count(self, groups: Sequence[int]) -> int:
         """Returns the collectives of a step: counts, ids, gradients, and vectors if any travel."""
         if self.devices == 1 or not len(groups):
             return 0
-        return 3 + any(not self.groups[group].data_parallel for group in groups)
+        return 3 + any(self.groups[group].unit != cost.COPY for group in groups)
 
     def estimate(self, plan: Plan) -> Estimate:
         """Returns what a plan costs.
@@ -292,10 +307,10 @@ class CostModel:
             lookup[where] += parts.lookup
             update[where] += parts.update
             memory[where] += parts.memory
-            for group in np.unique(parts.group):
-                chosen = where if copied else where[parts.group == group]
-                asked = parts.ids if copied else parts.ids[parts.group == group]
-                ids.setdefault(int(group), np.zeros(self.devices))[chosen] += asked
+            for groups, asked in parts.asked:
+                for group in np.unique(groups):
+                    own = slice(None) if copied else groups == group
+                    ids.setdefault(int(group), np.zeros(self.devices))[where[own]] += asked[own]
             request += parts.request
         largest = {group: float(asked.max()) for group, asked in ids.items()}
         seconds = sum(n * self.piece_seconds(group) for group, n in largest.items())
@@ -307,7 +322,8 @@ class CostModel:
             table_bytes=memory,
             other_bytes=self.fixed_bytes + buffers,
             memory_limit=self.memory_limit,
-            ids=self.devices * np.sum(list(ids.values()), axis=0),
+            ids=self.devices
+            * np.sum([n for g, n in ids.items() if self.groups[g].unit != cost.BAG], axis=0),
             exchange=seconds + self.exchange_count(list(ids)) * self.latency,
             exchange_bytes=(self.devices - 1) * sent,
             request=request,

@@ -110,10 +110,11 @@ class Search:
         # The heaviest part goes where least is.
         heaviest = np.argsort(-(parts.lookup + parts.update), kind="stable")
         seen = set()
-        for load in (loads.compute, loads.memory, loads.ids[parts.group[0]]):
+        for load in (loads.compute, loads.memory, loads.asked[parts.asked[0][0][0]]):
             devices: np.ndarray = np.empty(count, np.int64)
             devices[heaviest] = np.argsort(load, kind="stable")[:count]
-            if parts.ids.max() - parts.ids.min() <= _ALIKE * parts.ids.max():
+            asked = parts.asked[0][1]
+            if asked.max() - asked.min() <= _ALIKE * asked.max():
                 devices.sort()  # in the order that people expect
             choice = TablePlan(sharding, tuple(devices.tolist()))
             if choice not in seen:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig
+from tf_dlrm.embeddings.plan import MANY_IDS
 
 # The popularity curve is exact up to this rank and sampled beyond it.
 _EXACT_RANKS = 1024
@@ -55,6 +56,18 @@ class Workload:
     def ids_per_example(self, features: Sequence[FeatureConfig], table: str) -> float:
         """Returns the mean ids in an example of all features of a table."""
         return sum(self.hotness.get(f.name, 1.0) for f in features if f.table.name == table)
+
+    def ids_by_rows(
+        self, features: Sequence[FeatureConfig], table: str
+    ) -> tuple[list[float], list[float]]:
+        """Returns the mean ids of a table's features whose rows travel; and where owners pool.
+
+        Owners pool bags that have many ids, or different sizes, as a mean that is no whole number
+        says.
+        """
+        means = [self.hotness.get(f.name, 1.0) for f in features if f.table.name == table]
+        pooled = [ids for ids in means if ids >= MANY_IDS or ids % 1]
+        return [ids for ids in means if ids not in pooled], pooled
 
     def check(self, features: Sequence[FeatureConfig]) -> None:
         """Raises ValueError if `hotness` names features that there are not."""
@@ -129,6 +142,8 @@ def expected_unique(
         float64 [n], ids.
     """
     bounds = np.asarray(rows, np.float64)
+    if not draws:
+        return np.zeros_like(bounds)
     if not alpha:
         return bounds * _seen(1.0 / vocabulary_size, draws)
     ranks, below = _unique_below_ranks(vocabulary_size, float(draws), float(alpha))

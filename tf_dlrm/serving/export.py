@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm import __version__
-from tf_dlrm.embeddings.placements.serving import ServingPlan, ServingStack
 from tf_dlrm.embeddings.row_format import RowFormat
 from tf_dlrm.embeddings.stack import chunks
+from tf_dlrm.embeddings.stores.frozen import EmptyShard, FrozenTables
 from tf_dlrm.errors import UserError, first_line
 from tf_dlrm.keras_api import computing_in
 from tf_dlrm.models import Ensemble, RankingModel
@@ -72,7 +72,7 @@ def export_model(
     written piece by piece and are never in memory as a whole.
 
     Args:
-        model: The trained model; or with `rows` one that was built with a `ServingPlan`.
+        model: The trained model; or with `rows` one that was built with `FrozenTables`.
         schema: The columns it was trained on.
         export_dir: The folder to write.
         run: The run's description, kept in `assets.extra/run.json` with what is exported.
@@ -175,14 +175,14 @@ def _write_graph(
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
     content = {}
-    stacks = [
-        (k, stack, placement.format)
+    shards = [
+        (k, shard, placement.format)
         for k, placement in enumerate(placements(model))
-        for stack in placement.stacks
+        for shard in placement.shards
     ]
-    for index, (k, stack, format) in enumerate(stacks):
-        read = functools.partial(_stack_rows, functools.partial(rows, k), stack, format)
-        shape = (stack.rows, format.width(stack.dim))
+    for index, (k, shard, format) in enumerate(shards):
+        read = functools.partial(_shard_rows, functools.partial(rows, k), shard, format)
+        shape = (shard.rows, format.width(shard.dim))
         content[key_of("tables", index)] = Rows(shape, format.dtype, read)
     if raw is not None:
         for index, values in enumerate(raw.rows()):
@@ -196,18 +196,19 @@ def _write_graph(
     return content
 
 
-def _stack_rows(
+def _shard_rows(
     rows: Callable[[str, int, int], np.ndarray],
-    stack: ServingStack,
+    shard: EmptyShard,
     format: RowFormat,
     start: int,
     count: int,
 ) -> np.ndarray:
-    """Returns rows of a stack as its variable holds them."""
+    """Returns rows of a shard as its variable holds them."""
     encoded = []
-    for table, offset in zip(stack.tables, stack.offsets, strict=True):
-        first = max(start - offset, 0)
-        stop = min(start + count - offset, table.vocabulary_size)
+    for block in shard.blocks:
+        table = block.table
+        first = max(start - block.offset, 0)
+        stop = min(start + count - block.offset, table.vocabulary_size)
         # Ranges of rows as checkpoints have them, so that none of these is read in parts.
         for begin, size in chunks((table.vocabulary_size, table.dim)):
             begin, end = max(begin, first), min(begin + size, stop)
@@ -238,7 +239,7 @@ def _rows_of(model: RankingModel | Ensemble) -> TableRows:
 def _without_tables(model: RankingModel | Ensemble, table_dtype: str) -> RankingModel | Ensemble:
     """Returns the model with tables that are looked up only and are empty."""
     try:
-        plan = ServingPlan(table_dtype)
+        plan = FrozenTables(table_dtype)
         members = model.members if isinstance(model, Ensemble) else [model]
         copy: RankingModel | Ensemble
         with computing_in(members[0].compute_dtype):

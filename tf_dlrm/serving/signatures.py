@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.serving import ServingPlacement
+from tf_dlrm.embeddings.stores.frozen import FrozenPlacement
 from tf_dlrm.errors import UserError
 from tf_dlrm.internals import convert_variables_to_constants_v2
 from tf_dlrm.models import Ensemble, RankingModel
@@ -65,7 +65,7 @@ class Signatures(tf.Module):
         """Traces the functions.
 
         Args:
-            model: A model that was built with a `ServingPlan`.
+            model: A model that was built with `FrozenTables`.
             schema: The columns it was trained on.
             candidate_features: The columns, dense and categorical, that differ from candidate to
                 candidate of one request; all others are the user's. None: no signature for ranking.
@@ -80,7 +80,7 @@ class Signatures(tf.Module):
         self._dense_part = _Untracked(_dense_part(model, len(schema.dense)))
         self._largest_dense = largest_dense(model) if schema.dense else 0.0
         self.tables = [
-            stack.variable for placement in placements(model) for stack in placement.stacks
+            shard.variable for placement in placements(model) for shard in placement.shards
         ]
         self.functions = {
             "serving_default": self._of_features(),
@@ -249,16 +249,16 @@ class _Untracked:
         self.value = value
 
 
-def placements(model: RankingModel | Ensemble) -> list[ServingPlacement]:
-    """Returns where each collection of tables of a model is, which was built with a `ServingPlan`.
+def placements(model: RankingModel | Ensemble) -> list[FrozenPlacement]:
+    """Returns where each collection of tables of a model is, which was built with `FrozenTables`.
 
     Raises:
         ValueError: If it was not.
     """
     found = []
     for collection in model.collections:
-        if not isinstance(collection.placement, ServingPlacement):
-            raise ValueError("The model must be one that was built with a ServingPlan.")
+        if not isinstance(collection.placement, FrozenPlacement):
+            raise ValueError("The model must be one that was built with FrozenTables.")
         found.append(collection.placement)
     return found
 

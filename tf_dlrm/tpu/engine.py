@@ -12,19 +12,15 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
+from tf_dlrm.embeddings.block import ROWS, Block, StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
-from tf_dlrm.embeddings.pooling import StackBatch, StackedFeature
+from tf_dlrm.embeddings.pooling import StackBatch
 from tf_dlrm.embeddings.range_check import check_pieces
-from tf_dlrm.embeddings.tables import ROWS, Table
+from tf_dlrm.embeddings.tables import Table
 from tf_dlrm.internals import rows_from_tpu, rows_to_tpu, variables_on_hosts
 from tf_dlrm.tpu.config import feature_configs
 from tf_dlrm.tpu.optimizers import tpu_names
-from tf_dlrm.tpu.tables import (
-    DealtLayout,
-    DealtTable,
-    HeldRows,
-    PartedTable,
-)
+from tf_dlrm.tpu.tables import DealtBlock, DealtLayout, HostTable
 
 # Where TensorFlow does not know how many SparseCores a chip has, it takes this number too.
 _SPARSE_CORES_OF_A_CHIP = 4
@@ -130,8 +126,7 @@ class HostEngine:
             self._variables[table.name] = own
             self.variables += own.values()
             self.row_variables.append(own[ROWS])
-            parts = {k: [HeldRows((v,), 0, 0, table.vocabulary_size)] for k, v in own.items()}
-            self.tables.append(PartedTable(table, parts))
+            self.tables.append(Table(table, [Block.whole(table, variables=own)]))
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """See `Engine.enqueue`; the host looks up where it receives."""
@@ -193,9 +188,10 @@ class EmbeddingUnitEngine:
         self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
             made = variables_on_hosts(self._embedding, table.name)
-            parts = {k: _host_parts(made[name].variables) for k, name in tpu_names(table).items()}
-            self.variables += [c for found in parts.values() for part in found for c in part.copies]
-            self.tables.append(PartedTable(table, parts, self._from_tpu, self._before_write))
+            of_hosts = {k: made[name].variables for k, name in tpu_names(table).items()}
+            self.variables += [v for found in of_hosts.values() for v in found]
+            blocks = _host_blocks(table, of_hosts)
+            self.tables.append(HostTable(table, blocks, self._from_tpu, self._before_write))
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """See `Engine.enqueue`."""
@@ -228,13 +224,20 @@ class EmbeddingUnitEngine:
         self._ahead = "host"
 
 
-def _host_parts(variables: Sequence[tf.Variable]) -> list[HeldRows]:
-    """Describes variables of consecutive rows, one on each host."""
-    parts, first = [], 0
-    for variable in variables:
-        parts.append(HeldRows((variable,), 0, first, variable.shape[0]))
-        first += variable.shape[0]
-    return parts
+def _host_blocks(table: TableConfig, of_hosts: Mapping[str, Sequence[tf.Variable]]) -> list[Block]:
+    """Returns the consecutive rows that each host has.
+
+    Args:
+        table: The table.
+        of_hosts: For "rows" and each slot, the variable of each host.
+    """
+    blocks, first = [], 0
+    for host, variable in enumerate(of_hosts[ROWS]):
+        own = {key: found[host] for key, found in of_hosts.items()}
+        rows = variable.shape[0]
+        blocks.append(Block(table, first, rows, 0, table.dim, host, variables=own))
+        first += rows
+    return blocks
 
 
 class SparseCoreEngine:
@@ -289,15 +292,13 @@ class SparseCoreEngine:
     def _table(self, table: TableConfig) -> Table:
         layout = self._embedding.embedding_layouts[table.name]
         made = self._embedding.variables[layout.stacked_table_name]
-        return DealtTable(
-            table,
-            {key: made[name].values for key, name in tpu_names(table).items()},
-            DealtLayout(
-                layout.num_sparse_cores,
-                layout.sparse_core_shard_row_offset,
-                layout.sparse_core_shard_rotation,
-            ),
+        layout = DealtLayout(
+            layout.num_sparse_cores,
+            layout.sparse_core_shard_row_offset,
+            layout.sparse_core_shard_rotation,
         )
+        own = {key: made[name].values for key, name in tpu_names(table).items()}
+        return Table(table, [DealtBlock.whole(table, variables=own, layout=layout)])
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """See `Engine.enqueue`; TensorFlow takes the ids to the host from within the step."""

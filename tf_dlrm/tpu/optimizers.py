@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.block import ROWS
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers import (
     FTRL,
@@ -18,7 +19,6 @@ from tf_dlrm.embeddings.optimizers import (
     RowWiseAdagrad,
 )
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
-from tf_dlrm.embeddings.tables import ROWS
 
 # Half the distance of two neighbouring float32 numbers around 1: a smaller part is lost anyway.
 _FLOAT32_ROUNDING = 2.0**-24

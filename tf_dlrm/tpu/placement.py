@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.placements.choice import register
-from tf_dlrm.embeddings.placements.local import LocalPlacement
-from tf_dlrm.embeddings.placements.placement import Lookup, Pulled, all_finite
+from tf_dlrm.embeddings.lookup import Lookup, Pulled, all_finite
 from tf_dlrm.embeddings.schedules import scale_of_rates
 from tf_dlrm.embeddings.stack import chunks
+from tf_dlrm.embeddings.stores.choose import register
+from tf_dlrm.embeddings.stores.local import LocalPlacement
 from tf_dlrm.embeddings.tables import Table, TableSet, update_counter
 from tf_dlrm.tpu.engine import (
     EmbeddingUnitEngine,

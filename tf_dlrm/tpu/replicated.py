@@ -8,10 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
+from tf_dlrm.embeddings.block import ROWS, Block
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.stack import group_tables
-from tf_dlrm.embeddings.tables import ROWS
-from tf_dlrm.tpu.tables import HeldRows, PartedTable
+from tf_dlrm.embeddings.tables import Table
 
 
 class _Feature(NamedTuple):
@@ -60,7 +60,7 @@ class ReplicatedTables:
             seed: Seed of the first values.
         """
         self._stacks = []
-        self.tables: list[PartedTable] = []
+        self.tables: list[Table] = []
         for k, group in enumerate(group_tables(tables_of(features))):
             offsets, total = {}, 0
             for table in group:
@@ -73,12 +73,18 @@ class ReplicatedTables:
             )
             stack = _StackOfCopies(own, offsets, seed, f"rows_on_cores_{k}")
             self._stacks.append(stack)
+            copies = {key: _copies(variable) for key, variable in stack.variables.items()}
             for table in group:
-                parts = {
-                    key: [HeldRows(_copies(v), offsets[table.name], 0, table.vocabulary_size)]
-                    for key, v in stack.variables.items()
-                }
-                self.tables.append(PartedTable(table, parts))
+                blocks = [
+                    Block.whole(
+                        table,
+                        device=core,
+                        offset=offsets[table.name],
+                        variables={key: found[core] for key, found in copies.items()},
+                    )
+                    for core in range(len(copies[ROWS]))
+                ]
+                self.tables.append(Table(table, blocks))
         self.variables = [v for stack in self._stacks for v in stack.variables.values()]
         self.row_variables = [stack.variables[ROWS] for stack in self._stacks]
 

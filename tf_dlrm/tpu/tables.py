@@ -1,121 +1,44 @@
-"""Logical tables over variables that a TPU's embedding API, or a strategy, has made."""
+"""Where the rows of tables are that a TPU has: on hosts, on cores, and dealt out to SparseCores."""
 
 from __future__ import annotations
 
-import abc
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.block import ROWS, Block
 from tf_dlrm.embeddings.config import TableConfig
-from tf_dlrm.embeddings.stack import Stack, chunks
-from tf_dlrm.embeddings.tables import ROWS, Slice, Table
+from tf_dlrm.embeddings.tables import Table
 
 
-class HeldRows(NamedTuple):
-    """Consecutive rows of a table in a variable, or in several equal ones.
-
-    Attributes:
-        copies: The variables, each with the same values.
-        offset: Where in the variable the rows start.
-        first_row: First row of the table.
-        rows: Number of rows.
-    """
-
-    copies: tuple[tf.Variable, ...]
-    offset: int
-    first_row: int
-    rows: int
-
-
-def _nothing() -> None:
-    """Does nothing."""
-
-
-class _WholeTable(Table):
-    """A table all of whose rows this process can read and write."""
-
-    @abc.abstractmethod
-    def _device(self) -> str:
-        """Returns the device from which a checkpoint reads the table."""
-
-    def slices(self, slot: str = ROWS) -> list[Slice]:
-        """See `Table.slices`."""
-        return [
-            Slice(
-                start,
-                count,
-                0,
-                self.size()[1],
-                self._device(),
-                functools.partial(self.read_rows, start, count, slot),
-                functools.partial(self.assign_rows, start=start, slot=slot),
-            )
-            for start, count in chunks(self.shape(slot))
-        ]
-
-
-class PartedTable(_WholeTable):
-    """A table whose consecutive rows are in one variable after the other."""
+class HostTable(Table):
+    """A table in variables of the hosts, which the TPU's memory is ahead of, or behind."""
 
     def __init__(
         self,
         config: TableConfig,
-        parts: Mapping[str, Sequence[HeldRows]],
-        before_read: Callable[[], None] = _nothing,
-        before_write: Callable[[], None] = _nothing,
+        blocks: Sequence[Block],
+        before_read: Callable[[], None],
+        before_write: Callable[[], None],
     ) -> None:
         """Describes where the rows are.
 
         Args:
             config: The table's config.
-            parts: For "rows" and each slot, where its rows are, from the first to the last.
+            blocks: The rows of each host.
             before_read: Called before rows are read, to bring the variables up to date.
             before_write: Called before rows are written.
         """
-        super().__init__(config)
-        self._parts = {key: tuple(found) for key, found in parts.items()}
-        self._before_read = before_read
-        self._before_write = before_write
+        super().__init__(config, blocks)
+        self._to_read, self._to_write = before_read, before_write
 
-    def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
-        """See `Table.read_rows`."""
-        count = self.size()[0] - start if count is None else count
-        self._check_range(start, count)
-        shape = self.shape(slot)
-        self._before_read()
-        found = []
-        for part in self._parts[slot]:
-            first, stop = _overlap(part, start, count)
-            if first < stop:
-                place = part.offset + first - part.first_row
-                found.append(Stack.read(part.copies[0], place, stop - first))
-        return tf.concat(found, 0) if found else tf.zeros((0, *shape[1:]))
+    def _before_read(self) -> None:
+        self._to_read()
 
-    def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
-        """See `Table.assign_rows`.
-
-        Raises:
-            ValueError: If the rows are not in the table or `values` are not as wide as it.
-        """
-        values = self._as_rows(values, slot)
-        self._check_range(start, values.shape[0])
-        self._before_write()
-        for part in self._parts[slot]:
-            first, stop = _overlap(part, start, values.shape[0])
-            if first < stop:
-                for copy in part.copies:
-                    place = part.offset + first - part.first_row
-                    Stack.assign(copy, place, values[first - start : stop - start])
-
-    def _device(self) -> str:
-        return self._parts[ROWS][0].copies[0].device
-
-
-def _overlap(part: HeldRows, start: int, count: int) -> tuple[int, int]:
-    return max(part.first_row, start), min(part.first_row + part.rows, start + count)
+    def _before_write(self) -> None:
+        self._to_write()
 
 
 class DealtLayout(NamedTuple):
@@ -134,55 +57,40 @@ class DealtLayout(NamedTuple):
     rotation: int
 
 
-class DealtTable(_WholeTable):
-    """A table whose rows are dealt out to the SparseCores of several chips.
+@dataclasses.dataclass(frozen=True)
+class DealtBlock(Block):
+    """Rows of a table that are dealt out to the SparseCores of several chips.
 
     Each chip has one variable: the rows of its first SparseCore, of its second, and so on. Its
-    columns may be padded.
+    columns may be padded. `variables` are those of all chips.
+
+    Attributes:
+        layout: How the rows are dealt out.
     """
 
-    def __init__(
-        self,
-        config: TableConfig,
-        shards: Mapping[str, Sequence[tf.Variable]],
-        layout: DealtLayout,
-    ) -> None:
-        """Describes where the rows are.
+    layout: DealtLayout = DealtLayout(1, 0, 0)
 
-        Args:
-            config: The table's config.
-            shards: For "rows" and each slot the variable of each chip, [rows, at least dim].
-            layout: How the rows are dealt out.
-        """
-        super().__init__(config)
-        self._shards = {key: tuple(found) for key, found in shards.items()}
-        self._layout = layout
+    def device_name(self, slot: str = ROWS) -> str:
+        """See `Block.device_name`; that of the first chip."""
+        return str(self._variable(slot)[0].device)
 
-    def read_rows(self, start: int = 0, count: int | None = None, slot: str = ROWS) -> tf.Tensor:
-        """See `Table.read_rows`."""
-        count = self.size()[0] - start if count is None else count
-        self._check_range(start, count)
-        self.shape(slot)
-        found = []
-        chip, place = self._places(start, count)
-        targets = tf.dynamic_partition(tf.range(count), chip, len(self._shards[slot]))
-        places = tf.dynamic_partition(place, chip, len(self._shards[slot]))
-        for shard, wanted in zip(self._shards[slot], places, strict=True):
-            found.append(tf.gather(shard, wanted)[:, : self.config.dim])
-        return tf.ensure_shape(tf.dynamic_stitch(targets, found), [count, self.config.dim])
+    def read(self, slot: str = ROWS) -> tf.Tensor:
+        """See `Block.read`."""
+        shards = self._variable(slot)
+        chip, place = self._places()
+        targets = tf.dynamic_partition(tf.range(self.rows), chip, len(shards))
+        places = tf.dynamic_partition(place, chip, len(shards))
+        found = [
+            tf.gather(shard, wanted)[:, : self.columns]
+            for shard, wanted in zip(shards, places, strict=True)
+        ]
+        return tf.ensure_shape(tf.dynamic_stitch(targets, found), [self.rows, self.columns])
 
-    def assign_rows(self, values: Any, start: int = 0, slot: str = ROWS) -> None:
-        """See `Table.assign_rows`.
-
-        Raises:
-            ValueError: If the rows are not in the table or `values` are not as wide as it.
-        """
-        values = self._as_rows(values, slot)
-        count = values.shape[0]
-        self._check_range(start, count)
-        chip, place = self._places(start, count)
-        shards = self._shards[slot]
-        padding = shards[0].shape[1] - self.config.dim
+    def assign(self, values: tf.Tensor, slot: str = ROWS) -> None:
+        """See `Block.assign`."""
+        shards = self._variable(slot)
+        chip, place = self._places()
+        padding = shards[0].shape[1] - self.columns
         values = tf.dynamic_partition(tf.pad(values, [[0, 0], [0, padding]]), chip, len(shards))
         places = tf.dynamic_partition(place, chip, len(shards))
         for shard, wanted, rows in zip(shards, places, values, strict=True):
@@ -191,15 +99,12 @@ class DealtTable(_WholeTable):
                     resource=shard.handle, indices=wanted, updates=rows
                 )
 
-    def _device(self) -> str:
-        return self._shards[ROWS][0].device
-
-    def _places(self, start: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def _places(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns for each row the chip that has it, and its place in the chip's variable."""
-        layout, shards = self._layout, self._shards[ROWS]
+        layout, shards = self.layout, self._variable(ROWS)
         cores_of_chip = layout.cores // len(shards)
         rows_of_core = shards[0].shape[0] // cores_of_chip
-        row = tf.range(start, start + count)
+        row = tf.range(self.first_row, self.first_row + self.rows)
         core = (row + layout.rotation) % layout.cores
         place = core % cores_of_chip * rows_of_core + layout.offset + row // layout.cores
         return core // cores_of_chip, place

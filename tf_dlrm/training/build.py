@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tf_dlrm import embeddings, models
 from tf_dlrm.embeddings.optimizers import optimizer_of_flag
-from tf_dlrm.embeddings.placements.serving import ServingPlan
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
+from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
@@ -57,7 +57,7 @@ def build_model(
     if sizes.get("cross_layers") == 0:
         del sizes["cross_layers"]  # the config has the model's own
     features = build_features(options, optimizer, schema)
-    if not isinstance(plan, ServingPlan):  # then its tables are empty
+    if not isinstance(plan, FrozenTables):  # then its tables are empty
         check_memory(options, len(schema.dense), features)
     try:
         config = model.config_class(

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from typing import Any
 
-from tf_dlrm.embeddings.placements.serving import ServingPlan
+from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.raw_table import RawTable
@@ -74,7 +74,7 @@ def export_checkpoint(
         raise UserError(f"--model_dir={model_dir} holds no checkpoint.")
     trained = config.model.compute_dtype
     compute_dtype = trained if options.compute_dtype == "as_trained" else options.compute_dtype
-    plan = ServingPlan(options.table_dtype)
+    plan = FrozenTables(options.table_dtype)
     served = restore_for_serving(model_dir, path, plan, compute_dtype)
     step = served.position.step
     history = History(model_dir, tensorboard=False, resumed_step=step, writes=False)

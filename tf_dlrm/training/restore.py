@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_dlrm.embeddings import stored_features, tables_of
-from tf_dlrm.embeddings.placements.serving import ServingPlan
-from tf_dlrm.embeddings.tables import ROWS
+from tf_dlrm.embeddings.block import ROWS
+from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.internals import escape_local_name
 from tf_dlrm.models import Ensemble, RankingModel
@@ -39,7 +39,7 @@ def restore_model(
 
 
 def _restore(
-    model_dir: str, checkpoint: str, plan: ServingPlan | None = None, compute_dtype: str = ""
+    model_dir: str, checkpoint: str, plan: FrozenTables | None = None, compute_dtype: str = ""
 ) -> tuple[RankingModel | Ensemble, dict[str, Any], Position]:
     run = read_run(model_dir)
     if run is None:
@@ -65,7 +65,7 @@ class ServedModel(NamedTuple):
     """A model without its tables, and these.
 
     Attributes:
-        model: The model, built with a `ServingPlan`.
+        model: The model, built with `FrozenTables`.
         rows: The rows of its tables.
         position: How far its training had come.
     """
@@ -76,7 +76,7 @@ class ServedModel(NamedTuple):
 
 
 def restore_for_serving(
-    model_dir: str, checkpoint: str, plan: ServingPlan, compute_dtype: str = ""
+    model_dir: str, checkpoint: str, plan: FrozenTables, compute_dtype: str = ""
 ) -> ServedModel:
     """Rebuilds the model of a model directory for an export; tables are read when asked for.
 

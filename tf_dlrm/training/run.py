@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.embeddings import stored_features, tables_of
-from tf_dlrm.embeddings.kernels import native
-from tf_dlrm.embeddings.kernels.choice import kernels_chosen
-from tf_dlrm.embeddings.placements.serving import ServingPlan
+from tf_dlrm.embeddings import native, stored_features, tables_of
 from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
+from tf_dlrm.kernels.use import kernels_chosen
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.signatures import check_inputs
@@ -187,7 +186,7 @@ def _train(
             if not distribution.holds_all_tables:
                 # Other processes hold rows, and have just written them.
                 assert checkpoints is not None and checkpoints.latest is not None
-                served = restore_for_serving(options.model_dir, checkpoints.latest, ServingPlan())
+                served = restore_for_serving(options.model_dir, checkpoints.latest, FrozenTables())
                 export_model(served.model, schema, options.export_dir, described, rows=served.rows)
             else:
                 export_model(model, schema, options.export_dir, described)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.choice import are_allowed, kernels_allowed
+from tf_dlrm.kernels.use import are_allowed, kernels_allowed
 from tf_dlrm.models import DLRM, Ensemble
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.loss import CROSS_ENTROPY, CrossEntropy

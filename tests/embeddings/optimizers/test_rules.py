@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 from optimizer_oracles import CASES, RULES, batches, oracle
 
-from tf_dlrm.embeddings import Frozen
-from tf_dlrm.embeddings.kernels import native
+from tf_dlrm.embeddings import Frozen, native
 from tf_dlrm.embeddings.optimizers import OPTIMIZERS
 
 ROWS, DIM = 12, 5

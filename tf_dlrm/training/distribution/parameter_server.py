@@ -20,11 +20,11 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.embeddings import stored_features
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
-from tf_dlrm.embeddings.placements.choice import server_devices, server_plan
 from tf_dlrm.embeddings.plan import Plan
+from tf_dlrm.embeddings.stores.choose import server_devices, server_plan
 from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
+from tf_dlrm.kernels.use import kernels_allowed
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.training.build import build_features
 from tf_dlrm.training.distribution.connecting import connecting, listening

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.placements.choice import replicas_here
+from tf_dlrm.embeddings.stores.choose import replicas_here
 from tfrecords.tracing import traced_as_written
 
 

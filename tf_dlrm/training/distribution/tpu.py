@@ -11,9 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.kernels.choice import kernels_allowed
 from tf_dlrm.embeddings.stored_features import stored_ids
 from tf_dlrm.errors import UserError, first_line
+from tf_dlrm.kernels.use import kernels_allowed
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.tpu.placement import TpuPlacement, TpuPlan
 from tf_dlrm.training.build import build_model, copy_weights

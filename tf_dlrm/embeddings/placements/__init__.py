@@ -1,1 +1,0 @@
-"""One file for each way to place tables."""

@@ -1,1 +1,0 @@
-"""A native CPU kernel: the dot products of pairs of vectors, forward and backward."""
