@@ -142,7 +142,7 @@ def check(strategy):
                 if rows.ndim == 2:
                     rows = rows[:, held.first_column : held.first_column + held.columns]
                 np.testing.assert_allclose(
-                    held.read(), rows, rtol=1e-5, atol=2e-6, err_msg=f"{name} {key}"
+                    held.read(key), rows, rtol=1e-5, atol=2e-6, err_msg=f"{name} {key}"
                 )
                 compared += rows.size
     everything = sum(array.size for array in local.tables.to_arrays().values())

@@ -56,17 +56,17 @@ class Block:
         stop = min(start + count, self.first_row + self.rows)
         return self.part(first - self.first_row, stop - first) if first < stop else None
 
-    def device_name(self, slot: str = ROWS) -> str:
-        """Returns the device whose memory holds the block, or that of a slot."""
+    def device_name(self, slot: str) -> str:
+        """Returns the device whose memory holds the rows, or a slot."""
         return str(self._variable(slot).device)
 
-    def read(self, slot: str = ROWS) -> tf.Tensor:
+    def read(self, slot: str) -> tf.Tensor:
         """Returns float32 [rows, columns], or [rows] of a row-wise slot; no other rows are read."""
         return tf.gather(
             self._variable(slot), tf.range(self.offset, self.offset + self.rows, dtype=tf.int64)
         )
 
-    def assign(self, values: tf.Tensor, slot: str = ROWS) -> None:
+    def assign(self, values: tf.Tensor, slot: str) -> None:
         """Writes what `read` returns, in place."""
         variable = self._variable(slot)
         with tf.device(variable.device):

@@ -83,7 +83,7 @@ class Shard:
                 for start in range(0, block.rows, CHUNK_ROWS):
                     part = block.part(start, min(CHUNK_ROWS, block.rows - start))
                     values = part.table.initial_rows(seed, part.first_row, part.rows)
-                    part.assign(values[:, part.first_column : stop])
+                    part.assign(values[:, part.first_column : stop], ROWS)
 
     def update(self, rows: tf.Tensor, gradients: tf.Tensor, step: tf.Tensor, kernels: bool) -> None:
         """Updates each row once, by the sum of its gradients.
