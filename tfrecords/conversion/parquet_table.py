@@ -75,6 +75,8 @@ def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
     _check_type(path, schema.field(label.column), of_label)
     for dense in description.dense:
         _check_type(path, schema.field(dense.column), None)
+    if description.group is not None:
+        _check_type(path, schema.field(description.group), Text())
     for column in description.categorical:
         field = schema.field(column.column)
         if column.separator is not None and is_text(field.type):

@@ -118,6 +118,8 @@ def column_types(description: TableDescription) -> dict[str, pa.DataType]:
     for column in description.categorical:
         several = column.separator is not None
         wanted[column.column].add(pa.binary() if several else column.meaning.csv_type)
+    for name in description.kept.values():
+        wanted[name].add(TEXT)
     # A column that is needed in two ways is read as text.
     return {name: next(iter(of)) if len(of) == 1 else pa.binary() for name, of in wanted.items()}
 
