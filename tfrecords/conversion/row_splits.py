@@ -115,6 +115,7 @@ class RowSplit:
             seed: Another seed draws others.
             starts: What `starts` returned.
         """
+        places: np.ndarray
         if self.way in (TIME, TIME_FROM):
             places = rows.kept["time"]
         else:
@@ -124,5 +125,4 @@ class RowSplit:
             drawn = hash_numbers(hash_number(seed, _PURPOSES[self.way]), numbers)
             # 53 bits of the hash are a number in [0, 1) that float64 holds exactly.
             places = (drawn >> np.uint64(11)) * 2.0**-53
-        found: np.ndarray = np.searchsorted(starts, places, side="right")
-        return found
+        return np.searchsorted(starts, places, side="right")
