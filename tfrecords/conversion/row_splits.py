@@ -125,4 +125,4 @@ class RowSplit:
             drawn = hash_numbers(hash_number(seed, _PURPOSES[self.way]), numbers)
             # 53 bits of the hash are a number in [0, 1) that float64 holds exactly.
             places = (drawn >> np.uint64(11)) * 2.0**-53
-        return np.searchsorted(starts, places, side="right")
+        return np.asarray(np.searchsorted(starts, places, side="right"))
