@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfrecords.conversion import description_file
@@ -45,7 +45,7 @@ def described(
     return dataclasses.replace(table, categorical=tuple(columns))
 
 
-def of_data_set(made: dict[str, Any]) -> TableDescription:
+def of_data_set(made: Mapping[str, Any]) -> TableDescription:
     """The description of a data set, of what `CriteoFormat.describe` said of it.
 
     Raises:

@@ -72,7 +72,7 @@ def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
         DataError: If it has not.
     """
     check_columns(path, tuple(schema.names), description)
-    for number in (description.label, *description.dense):
+    for number in description.numbers:
         _check_type(path, schema.field(number.column), number.meaning)
     for column in description.categorical:
         field = schema.field(column.column)

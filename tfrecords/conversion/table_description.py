@@ -319,6 +319,11 @@ class TableDescription:
                 seen[column.name] = part
 
     @property
+    def numbers(self) -> tuple[LabelColumn | DenseColumn, ...]:
+        """The columns of one number a row: the label and the numeric features."""
+        return (self.label, *self.dense)
+
+    @property
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
         columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))

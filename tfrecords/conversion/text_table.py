@@ -111,7 +111,7 @@ def check_names_differ(path: str, columns: tuple[str, ...]) -> None:
 def column_types(description: TableDescription) -> dict[str, pa.DataType]:
     """As what Arrow's parser of CSV reads each column that is used."""
     wanted: dict[str, set[pa.DataType]] = {name: set() for name in description.used}
-    for number in (description.label, *description.dense):
+    for number in description.numbers:
         wanted[number.column].add(number.meaning.csv_type)
     for column in description.categorical:
         several = column.separator is not None

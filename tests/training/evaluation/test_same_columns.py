@@ -295,7 +295,7 @@ def test_criteo_logs_that_were_cut_otherwise_are_refused(make_tiny, tmp_path):
     check_columns(run, described("b", 30, max_index_range=8, name="terabyte")[1])
     with pytest.raises(
         UserError,
-        match=r"C1 is \(a counted hexadecimal value modulo 8, of the column 'C1'\) .*same goes",
+        match=r"C1 is \(a counted hexadecimal value modulo 8, of .* 'C1'\) .*same goes",
     ):
         check_columns(run, described("c", 30)[1])
 
