@@ -15,6 +15,7 @@ from tfrecords.conversion.formats import BadRow
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.json_values import shown
+from tfrecords.kinds.kind import TEXT
 from tfrecords.kinds.whole import CSV_TYPE, NOT_STRICT
 
 _MARK = b"\xef\xbb\xbf"
