@@ -161,6 +161,11 @@ class Options:
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property
+    def reserved(self) -> int:
+        """The first id of a value; those below stand for none."""
+        return 0 if self.reference else 1
+
+    @property
     def fraction(self) -> float | None:
         """The share of the rows held out, where `split` is a number."""
         if self.split in (LAST_SEVENTH, LAST_DAY, NONE, FILES):

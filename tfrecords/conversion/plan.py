@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 
 from tfrecords.conversion.options import Options, SplitRange
-from tfrecords.conversion.sampling import kept
+from tfrecords.conversion.sampling import check_kept, kept
 from tfrecords.conversion.spool import Spool, SpoolPiece
-from tfrecords.errors import DataError
 
 
 class Plan:
@@ -46,10 +45,7 @@ class Plan:
         last = self.end if self._by_kept else train
         kept_rows = sum(self.emitted(piece, 0, last) for piece in spool.between(0, last))
         self.dropped = last - kept_rows
-        if not kept_rows:
-            raise DataError(
-                f"--keep_negatives={options.keep_negatives} leaves no training row; keep more."
-            )
+        check_kept(options, kept_rows)
 
     @property
     def _file_rows(self) -> list[int]:
