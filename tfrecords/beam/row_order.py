@@ -46,7 +46,9 @@ class RowOrder:
             rows_per_file: As above.
         """
         cuts = []
-        ranks: np.ndarray = np.arange(starts[0] + rows_per_file, stop, rows_per_file, np.int64)
+        ranks: np.ndarray = np.arange(
+            starts[0] + rows_per_file, stop, rows_per_file, dtype=np.int64
+        )
         for start, end in zip(starts, [*starts[1:], stop], strict=True):
             inside = ranks[(ranks >= start) & (ranks < end)] - start
             cuts.append(

@@ -113,7 +113,7 @@ def _numbered(
     there = np.arange(len(chunk.rows)) if kept is None else np.flatnonzero(kept)
     first = layout.first_rows[chunk.key]
     wanted = slice(max(0, start - first), max(0, end - first))
-    numbers = (first + np.arange(len(there)))[wanted]
+    numbers: np.ndarray = (first + np.arange(len(there)))[wanted]
     if len(numbers) == len(chunk.rows):
         return None, numbers
     mask: np.ndarray = np.zeros(len(chunk.rows), np.bool_)

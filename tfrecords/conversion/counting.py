@@ -40,14 +40,13 @@ def counted(
     for index, (column, kind) in enumerate(zip(encoded, columns, strict=True)):
         if kind.vocabulary_size is not None:
             continue
-        if rows is None:
-            keys, counts, firsts = column.keys, column.counts.astype(np.int64), column.firsts
-        else:
+        keys, counts, firsts = column.keys, column.counts, column.firsts
+        if rows is not None:
             values = np.flatnonzero(value_mask(column, rows, kind.hotness or 1))
             counts, firsts = count(column.codes[values], len(column.keys), values)
             there = np.flatnonzero(counts)
-            keys, counts, firsts = column.keys[there], counts[there], firsts[there]
-        yield index, Counts(keys, counts, firsts.astype(np.int64) + rank)
+            keys, counts, firsts = keys[there], counts[there], firsts[there]
+        yield index, Counts(keys, counts.astype(np.int64), firsts.astype(np.int64) + rank)
 
 
 class Counter:

@@ -125,7 +125,7 @@ class Packing:
         """The rows at some indices."""
         ragged = []
         for values, place in zip(packed.ragged, self._length_places, strict=True):
-            lengths = packed.words[:, place].astype(np.int64)
+            lengths: np.ndarray = packed.words[:, place].astype(np.int64)
             starts, taken = np.cumsum(lengths) - lengths, lengths[index]
             within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
             ragged.append(values[np.repeat(starts[index], taken) + within])
@@ -134,7 +134,7 @@ class Packing:
     def cut(self, packed: PackedRows, starts: np.ndarray) -> Iterator[PackedRows]:
         """Yields consecutive parts, which begin at the ascending indices `starts`."""
         ends = [*starts.tolist()[1:], len(packed)]
-        value_ends = [
+        value_ends: list[np.ndarray] = [
             np.append(0, np.cumsum(packed.words[:, place], dtype=np.int64))
             for place in self._length_places
         ]
