@@ -117,7 +117,7 @@ class Counter:
     def _counts(
         self, piece: SpoolPiece, rank: int, plan: Plan | None
     ) -> Iterator[tuple[int, Counts]]:
-        whole = plan is None or plan.counted >= piece.first_row + piece.rows
+        whole = plan is None or plan.counts_all(piece)
         if whole and self._options.keep_negatives >= 1:
             yield from counted(self._spool.read_dictionaries(piece), self._columns, None, rank)
             return
@@ -128,7 +128,7 @@ class Counter:
                 rows.label, piece.first_row, options.keep_negatives, options.seed
             )
         else:
-            mask = plan.mask(piece, rows.label, 0, plan.counted)
+            mask = plan.mask(piece, rows, plan.counted_part)
         yield from counted(rows.columns, self._columns, mask, rank)
 
     def finish(self, number: int, most_values: int) -> NewVocabulary:
