@@ -75,7 +75,8 @@ class TableSource:
         if shuffle_window_rows < 1:
             raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
         self._data_dir = data_dir
-        self.table = description
+        # The files are the splits.
+        self.table = description = dataclasses.replace(description, time=None)
         self._shuffle_window_rows = shuffle_window_rows
         self.vocabularies, self._lookups = _vocabularies(description, vocabulary_of)
         self.schema = _schema(description, self._lookups)

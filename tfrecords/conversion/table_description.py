@@ -17,6 +17,7 @@ from tfrecords.kinds.whole import Whole
 
 FORMATS = ("csv", "tsv", "parquet", "arrow")
 TRANSFORMS = ("none", "log1p")
+_KEPT = ("time", "group")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +274,10 @@ class TableDescription:
         label: The label.
         dense: The numeric features, in order.
         categorical: The other features, in order.
+        time: The column, a number or a date in ISO's form, that `--split=time:` looks at; None for
+            none.
+        group: The column, such as a user or a request, of the rows that belong together, for
+            `--split=group:`; None for none.
         columns: The names of all columns, in order, of a text file without a header line.
         delimiter: The character between fields of text. Default: a comma; a tab for `tsv`.
         quoting: Whether fields of text may stand in double quotes, a double quote within them
@@ -289,6 +294,8 @@ class TableDescription:
     label: LabelColumn
     dense: tuple[DenseColumn, ...] = ()
     categorical: tuple[CategoricalColumn, ...] = ()
+    time: str | None = None
+    group: str | None = None
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: bool | None = None
@@ -303,6 +310,9 @@ class TableDescription:
             _set_texts(self, name, name)
         for name in ("dense", "categorical"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in _KEPT:
+            if getattr(self, name) is not None:
+                _check_name(name, getattr(self, name))
         self._check_text()
         self._check_columns()
         if not self.dense and not self.categorical:
@@ -332,8 +342,14 @@ class TableDescription:
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
         columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
-        every = (self.label.column, *columns)
+        every = (self.label.column, *columns, *self.kept.values())
         return tuple(dict.fromkeys(every))
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What else is kept of each row: the column of the table, by name."""
+        columns = {name: getattr(self, name) for name in _KEPT}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def _check_text(self) -> None:
         if not self.of_text:

@@ -11,7 +11,7 @@ from tfrecords.errors import DataError
 from tfrecords.file_kind import check_name, check_text
 
 PIECE_BYTES = 16 << 20
-_LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 20
 _HEAD_BYTES = 16
 
 
@@ -20,7 +20,7 @@ def text_pieces(
     start: int,
     piece_bytes: int,
     kind: str,
-    open_raw: Callable[[str], IO[bytes]] = input_files.open_input,
+    opened: Callable[[str], IO[bytes]] = input_files.open_input,
 ) -> Iterator[Piece]:
     """Yields whole lines, with a line feed behind the last one.
 
@@ -29,7 +29,7 @@ def text_pieces(
         start: Byte of the decompressed text at which to begin.
         piece_bytes: About how much to read at once.
         kind: What the text should be, for a message: "CSV table".
-        open_raw: Opens a file.
+        opened: Opens the file, whose bytes are the ones that are stored.
 
     Raises:
         DataError: If the file cannot be read to its end, is empty or no text, is compressed in
@@ -38,7 +38,7 @@ def text_pieces(
     rest = b""
     at = read = start
     done = 0
-    with open_raw(path) as raw:
+    with opened(path) as raw:
         check_name(path, raw.read(_HEAD_BYTES))
         raw.seek(0)
         stream = input_files.decompressed(path, raw)
@@ -56,7 +56,7 @@ def text_pieces(
                 at += len(text)
             else:
                 rest += block
-            if len(rest) > max(_LONGEST_LINE, piece_bytes):
+            if len(rest) > max(LONGEST_LINE, piece_bytes):
                 raise DataError(
                     f"{path} holds a line of more than {len(rest)} bytes, so it is no {kind}."
                 )

@@ -15,6 +15,7 @@ from tfrecords.conversion.formats import BadRow
 from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.json_values import shown
+from tfrecords.kinds.kind import TEXT
 from tfrecords.kinds.whole import CSV_TYPE, NOT_STRICT
 
 _MARK = b"\xef\xbb\xbf"
@@ -116,6 +117,8 @@ def column_types(description: TableDescription) -> dict[str, pa.DataType]:
     for column in description.categorical:
         several = column.separator is not None
         wanted[column.column].add(pa.binary() if several else column.meaning.csv_type)
+    for name in description.kept.values():
+        wanted[name].add(TEXT)
     # A column that is needed in two ways is read as text.
     return {name: next(iter(of)) if len(of) == 1 else pa.binary() for name, of in wanted.items()}
 

@@ -13,6 +13,7 @@ from tfrecords.conversion.features import Features
 from tfrecords.conversion.journal import Journal
 from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import Options, SplitRange
+from tfrecords.conversion.packed_rows import LABEL, Field
 from tfrecords.conversion.plan import Plan
 from tfrecords.conversion.shuffle import Layout, Scattered, Shuffle, day_buckets
 from tfrecords.conversion.spool import Spool, SpoolPiece
@@ -93,13 +94,13 @@ class Writing:
 
     def _emitted(self, part: SplitRange) -> int:
         pieces = self._spool.between(part.start, part.end)
-        return sum(self._plan.emitted(piece, part.start, part.end) for piece in pieces)
+        return sum(self._plan.emitted(piece, part) for piece in pieces)
 
     def _in_order(self, part: SplitRange, done: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """The rows of a split behind the first `done` ones."""
         work = []
         for piece in self._spool.between(part.start, part.end):
-            rows = self._plan.emitted(piece, part.start, part.end)
+            rows = self._plan.emitted(piece, part)
             if rows > done:
                 work.append((piece, done))
             done = max(0, done - rows)
@@ -107,7 +108,7 @@ class Writing:
         def converted(item: tuple[SpoolPiece, int]) -> tuple[dict[str, Any], np.ndarray]:
             piece, skip = item
             rows = self._spool.read(piece)
-            mask = self._plan.mask(piece, rows.label, part.start, part.end)
+            mask = self._plan.mask(piece, rows, part)
             if skip:
                 mask = np.ones(piece.rows, np.bool_) if mask is None else mask
                 mask[np.flatnonzero(mask)[:skip]] = False
@@ -144,7 +145,7 @@ class Writing:
 
         def scattered(piece: SpoolPiece) -> Scattered:
             rows = self._spool.read(piece)
-            mask = self._plan.mask(piece, rows.label, part.start, part.end)
+            mask = self._plan.mask(piece, rows, part)
             numbers = np.arange(piece.rows) if mask is None else np.flatnonzero(mask)
             features, label = self._features(rows, mask)
             return shuffle.scatter(features, label, numbers + piece.first_row)
@@ -161,9 +162,9 @@ class Writing:
 
     def _layout(self, part: SplitRange, first: SpoolPiece) -> Layout:
         features, label = self._features(self._spool.read(first), None)
-        fields: list[tuple[str, str, int | None]] = []
+        fields: list[Field] = []
         row_bytes = 8.0
-        for name, array in {**features, "": label}.items():
+        for name, array in {**features, LABEL: label}.items():
             if isinstance(array, tuple):
                 fields.append((name, "<i8", None))
                 row_bytes += 4 + 8 * len(array[0]) / len(label)

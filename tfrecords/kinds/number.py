@@ -150,11 +150,12 @@ def _of_text(array: pa.Array, report: Report) -> np.ndarray:
         except pa.ArrowInvalid:
             pass
     return parse_each(
-        encoded(array), lambda text: _number(text.decode()), np.float64, "a number", report
+        encoded(array), lambda text: number_of(text.decode()), np.float64, "a number", report
     )
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """The number that a text is; None where it is none, or not a finite one."""
     match = _NUMBER.fullmatch(text)
     number = float(match[1]) if match else math.nan
     return number if math.isfinite(number) else None

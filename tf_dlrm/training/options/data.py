@@ -41,8 +41,8 @@ class DataOptions:
     data_dir: str = option(
         "",
         "Data set folder, as written by tfrecords.convert_criteo; with --data=table a folder of "
-        "files for each split (DIR/train, DIR/evaluation), as the format of --data_schema: .parquet; "
-        ".arrow, .arrows, .feather or .ipc; .csv or .tsv (or .txt, .data, .dat).",
+        "files for each split (DIR/train, DIR/evaluation), of the format of --data_schema: "
+        ".parquet; .arrow, .arrows, .feather or .ipc; .csv or .tsv (or .txt, .data, .dat).",
     )
     data_schema: str = option(
         "", "With --data=table: what the columns are, as for --schema of tfrecords.convert."
