@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from tfrecords.conversion.formats import Piece
@@ -12,11 +12,29 @@ from tfrecords.errors import DataError
 from tfrecords.file_kind import check_name, check_text
 
 PIECE_BYTES = 16 << 20
-_LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 20
 _HEAD_BYTES = 16
 
 
-def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[Piece]:
+def open_local(path: str) -> BinaryIO:
+    """Opens a file of the operating system.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def text_pieces(
+    path: str,
+    start: int,
+    piece_bytes: int,
+    kind: str,
+    opened: Callable[[str], BinaryIO] = open_local,
+) -> Iterator[Piece]:
     """Yields whole lines, with a line feed behind the last one.
 
     Args:
@@ -24,6 +42,7 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
         start: Byte of the decompressed text at which to begin.
         piece_bytes: About how much to read at once.
         kind: What the text should be, for a message: "Criteo text".
+        opened: Opens the file, whose bytes are the ones that are stored.
 
     Raises:
         DataError: If the file cannot be read to its end, is empty or no text, is compressed in
@@ -32,11 +51,7 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
     rest = b""
     at = read = start
     done = 0
-    try:
-        raw = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    with raw:
+    with opened(path) as raw:
         check_name(path, raw.read(_HEAD_BYTES))
         raw.seek(0)
         stream: BinaryIO | gzip.GzipFile = raw
@@ -56,7 +71,7 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
                 at += len(text)
             else:
                 rest += block
-            if len(rest) > max(_LONGEST_LINE, piece_bytes):
+            if len(rest) > max(LONGEST_LINE, piece_bytes):
                 raise DataError(
                     f"{path} holds a line of more than {len(rest)} bytes, so it is no {kind}."
                 )
