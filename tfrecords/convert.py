@@ -1,4 +1,4 @@
-"""Converts tables (CSV, TSV, Parquet) to a data set folder.
+"""Converts tables (CSV, TSV, Parquet, Arrow) to a data set folder.
 
 ```
 python -m tfrecords.convert --schema=avazu --input=train.gz --output_dir=avazu
@@ -28,7 +28,7 @@ _DESCRIBE = flags.DEFINE_string(
     "describe",
     None,
     "Instead of converting, guess a description of this file (.csv, .tsv, .txt, .data, .dat, "
-    ".libfm or .parquet, text also .gz) from its first rows, and print it for you to look through, "
+    ".libfm or .parquet, text also compressed) from its first rows, and print it for you to look through, "
     "with what was taken for what, and why.",
 )
 _LABEL = flags.DEFINE_string(

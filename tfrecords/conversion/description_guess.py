@@ -21,6 +21,7 @@ from tfrecords.conversion.table_description import (
     TableDescription,
 )
 from tfrecords.errors import DataError
+from tfrecords.input_files import COMPRESSIONS, compression
 from tfrecords.kinds.number import number_of
 
 _ROWS = 10_000
@@ -45,7 +46,8 @@ def guess(path: str, label_column: str | None = None) -> str:
     """A description in TOML, with what was seen of each column as comments.
 
     Args:
-        path: A table whose name ends in .parquet, or in one of `_TEXTS` (each also .gz).
+        path: A table whose name ends in .parquet, or in one of `_TEXTS` and `_SPARSE`
+            (each also compressed).
         label_column: The column that is the label; None to look for one.
 
     Raises:
@@ -53,7 +55,7 @@ def guess(path: str, label_column: str | None = None) -> str:
     """
     if not os.path.isfile(path):
         raise DataError(f"The file {path!r} does not exist or is no file.")
-    name = path.lower().removesuffix(".gz")
+    name = _plain_name(path)
     if name.endswith(".parquet"):
         form: dict[str, Any] = {"format": "parquet"}
         samples, seen = _parquet_samples(path), ["the file names the columns"]
@@ -62,7 +64,7 @@ def guess(path: str, label_column: str | None = None) -> str:
     else:
         raise DataError(
             f"The name of {path} must end in {', '.join((*_TEXTS, *_SPARSE))} (each "
-            "also .gz) or .parquet, so that its format is known."
+            f"also with {', '.join(COMPRESSIONS)}) or .parquet, so that its format is known."
         )
     rows = max((len(sample.values) for sample in samples), default=0)
     if not rows:
@@ -101,6 +103,11 @@ def _label_values(label: LabelColumn) -> str:
     return "It holds numbers from 0 to 1."
 
 
+def _plain_name(path: str) -> str:
+    """The name of a file in lower case, without the end that says how it is compressed."""
+    return path.lower().removesuffix(compression(path.lower()))
+
+
 def _named_once(
     label: LabelColumn, samples: list[Sample], guesses: dict[str, Guess]
 ) -> tuple[list[DenseColumn | CategoricalColumn], dict[str, str]]:
@@ -126,7 +133,7 @@ def _text_samples(path: str) -> tuple[dict[str, Any], list[Sample], list[str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}.") from error
     lines = [line.removesuffix("\r") for line in lines if line.strip()]
-    if path.lower().removesuffix(".gz").endswith(_SPARSE):
+    if _plain_name(path).endswith(_SPARSE):
         return _sparse_samples(path, lines)
     delimiter = _delimiter(lines)
     if not delimiter:
