@@ -17,6 +17,7 @@ from tfrecords import unchanged
 from tfrecords.conversion.formats import InputFormat, Piece
 from tfrecords.conversion.text_input import LONGEST_LINE, PIECE_BYTES, text_pieces
 from tfrecords.errors import DataError
+from tfrecords.input_files import compression
 from tfrecords.unchanged import FileState
 
 SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
@@ -110,7 +111,7 @@ def cut(files: Sequence[FileState], format: InputFormat, unit_bytes: int) -> lis
     step = max(1, unit_bytes, -(-sum(file.size for file in files) // _MOST_UNITS))
     units = []
     for number, file in enumerate(files):
-        if not _reads_lines(format) or file.path.endswith(".gz"):
+        if not _reads_lines(format) or compression(file.path):
             units.append(Unit(number, file.path, 0, None))
         else:
             units += [

@@ -7,6 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tfrecords import files
 from tfrecords.conversion.encoding import EncodedRows, encode
 from tfrecords.conversion.formats import BadRow, InputFormat, Piece
 from tfrecords.errors import DataError
@@ -109,7 +110,7 @@ class Input:
     def describe(self) -> list[list[object]]:
         """What identifies the files: paths, sizes, times of the last change, inodes."""
         return [
-            [os.path.abspath(state.path), state.size, state.time, state.inode]
+            [files.absolute(state.path), state.size, state.time, state.inode]
             for state in self._states
         ]
 
