@@ -86,14 +86,7 @@ class Shard:
                     part.assign(values[:, part.first_column : stop], ROWS)
 
     def update(self, rows: tf.Tensor, gradients: tf.Tensor, step: tf.Tensor, kernels: bool) -> None:
-        """Updates each row once, by the sum of its gradients.
-
-        Args:
-            rows: int32 or int64 [n], with repetitions.
-            gradients: float32 [n, columns].
-            step: Scalar int64, the number of updates made before this one.
-            kernels: Whether native kernels may do it.
-        """
+        """Updates each row once, by the sum of its gradients; see `Optimizer.apply`."""
         apply = self.optimizer.apply
         if kernels and native.are_used(self.optimizer, self.variable.device):
             apply = functools.partial(native.update_rows, self.optimizer)
@@ -110,12 +103,7 @@ MakeShard = Callable[[int, Sequence[Block]], Shard | None]
 
 
 class Route(NamedTuple):
-    """Where rows of a stack are.
-
-    Attributes:
-        device: int32 tensor [n], number of the device.
-        row: Tensor [n] of the type of the rows asked for, the row in that device's shard.
-    """
+    """Where rows [n] of a stack are: the number of the device, and the row in its shard."""
 
     device: tf.Tensor
     row: tf.Tensor
@@ -147,7 +135,7 @@ class Stack:
             parts: Of each table, equally many columns of all rows.
             features: The features of all tables, in this stack or not.
             plan: Where the blocks are to be.
-            make_shard: Creates the shard of a device.
+            make_shard: See `on_devices`.
         """
         self.dim = parts[0].columns
         self.copied = plan.tables[parts[0].table.name].sharding == DATA_PARALLEL
@@ -205,11 +193,7 @@ class Stack:
         return shard
 
     def route(self, rows: tf.Tensor) -> Route:
-        """Finds rows of a stack that is not copied.
-
-        Args:
-            rows: int32 or int64 tensor [n], all in range.
-        """
+        """Finds rows [n] of a stack that is not copied, all in range."""
         dtype = rows.dtype.as_numpy_dtype
         if len(set(self._devices)) == 1 and not self._shifts.any():
             return Route(tf.fill(tf.shape(rows), self._devices[0]), rows)
@@ -218,11 +202,7 @@ class Stack:
         return Route(tf.gather(tf.constant(self._devices), block), rows + shift)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """Returns rows [n, dim] from devices that are all within the reach of this process.
-
-        Args:
-            rows: int32 or int64 tensor [n], all in range.
-        """
+        """Returns rows [n, dim] from devices that are all within the reach of this process."""
         if self.copied or len(self.shards) == 1:
             return tf.gather(self.on(0).variable, rows)
         route = self.route(rows)
@@ -242,12 +222,7 @@ class Stack:
 def make_stacks(
     features: Sequence[FeatureConfig], plan: Plan, make_shard: MakeShard
 ) -> list[Stack]:
-    """Creates the tables of the features as a plan says.
-
-    Args:
-        features: The features.
-        plan: Where each table is to be.
-        make_shard: Creates the variables of one device, see `on_devices`.
+    """Creates the tables of the features as a plan says; `make_shard` as of `on_devices`.
 
     Raises:
         ValueError: If the plan does not fit the features.

@@ -11,10 +11,14 @@ from absl import logging
 
 from tf_dlrm.embeddings.bags import Bags, check_known_batches, make_bags, of_one_batch
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.fused_update import FusedUpdate
 from tf_dlrm.embeddings.lookup import Placement
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
-from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
+from tf_dlrm.embeddings.stored_features import (
+    divided_bags,
+    joined_vectors,
+    projected_tables,
+    stored_features,
+)
 from tf_dlrm.embeddings.stores.choose import make_placement, register
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.embeddings.tables import TableSet
@@ -30,6 +34,7 @@ from tf_dlrm.keras_internals import (
 )
 from tf_dlrm.kernels.use import are_allowed, kernels_allowed
 from tf_dlrm.layers.followed_optimizer import TableRates
+from tf_dlrm.layers.fused_update import FusedUpdate
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla
 
@@ -249,15 +254,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self._rates.follow(optimizer, reference_rate, self.trap)
 
     def follow_model(self, optimizer: Any, reference_rate: float | None = None) -> None:
-        """Does as `follow`, unless that was called: for models, when they are compiled.
-
-        Args:
-            optimizer: The optimizer of the model.
-            reference_rate: As of `follow`.
-
-        Raises:
-            ValueError: As of `follow`.
-        """
+        """Does as `follow`, unless that was called: for models, when they are compiled."""
         self.build()
         self._rates.follow_model(optimizer, reference_rate, self.trap)
 
@@ -275,7 +272,7 @@ class EmbeddingCollection(keras.layers.Layer):
             )
         if xla_compiles_here() and not self.placement.checks_ids_on_host:
             check_for_xla(self.name, tables_of(self.features))
-        of_features = self._stored_bags(ids, weights or {})
+        bags, stored = self._stored_bags(ids, weights or {})
         learns = training is not False and self.trainable
         trap = tf.convert_to_tensor(self.trap) if learns else None
         if training is None and trap is not None:
@@ -283,22 +280,23 @@ class EmbeddingCollection(keras.layers.Layer):
             training = tapes_that_record(trap) > 0
         with kernels_allowed(are_allowed(training)):
             if trap is None:
-                vectors = self.placement.lookup(of_features.bags).vectors
+                vectors = self.placement.lookup(stored).vectors
             else:
                 rates = functools.partial(self._rates.of_update, calling_layers(), self.trap)
-                vectors = self._updates.lookup(
-                    self.placement, of_features.bags, trap, self.trap, rates
-                )
-        found = of_features.join(vectors, self._projections())
+                vectors = self._updates.lookup(self.placement, stored, trap, self.trap, rates)
+        found = joined_vectors(self.features, bags, vectors, self._projections())
         return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
 
-    def _stored_bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> StoredBags:
+    def _stored_bags(
+        self, ids: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> tuple[dict[str, Bags], dict[str, Bags]]:
+        """Returns the bags of the features, and of those that are stored."""
         stored = stored_features(self.features)
         if stored != self.features and not weights and set(ids) == {f.name for f in stored}:
             bags = self._of_one_batch(_make_bags(self.name, stored, ids, {}))
-            return StoredBags.of_stored(self.features, bags)
+            return {f.name: bags[stored_features([f])[0].name] for f in self.features}, bags
         bags = self._of_one_batch(_make_bags(self.name, self.features, ids, weights))
-        return StoredBags(self.features, bags)
+        return bags, divided_bags(self.features, bags)
 
     def _of_one_batch(self, bags: dict[str, Bags]) -> dict[str, Bags]:
         if isinstance(self._plan.value, FrozenTables):

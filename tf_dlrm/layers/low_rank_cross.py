@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.cross import Cross
 from tf_dlrm.layers.initial_weights import normal_by_fans
@@ -42,8 +43,7 @@ class LowRankCross(Cross):
 
     def __init__(self, rank: int, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank must be a whole number of at least 1, but is {rank!r}.")
+        check_whole("rank", rank, 1)
         self.rank = rank
 
     def _add_kernels(self, width: int) -> None:

@@ -13,6 +13,7 @@ its gradient later; for one that does not, that tensor is the anchor.
 
 from __future__ import annotations
 
+import collections
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +38,7 @@ class FusedUpdate:
     """Joins lookups to the backward passes that will update what they found."""
 
     def __init__(self, name: str) -> None:
-        """Joins nothing yet.
-
-        Args:
-            name: Whose tables they are, for messages.
-        """
+        """Joins nothing yet; `name` is that of the layer, for messages."""
         self._name = name
         # The newest anchor of each thread; tapes and graphs keep it alive. Each replica of a
         # MirroredStrategy is a thread.
@@ -108,7 +105,7 @@ class _Anchor:
         def anchored(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
             def gradient(upstream: tf.Tensor) -> tf.Tensor:
                 if is_saving():
-                    return _refused(self._name, [value])[0]
+                    return _refused(self._name, [value])
                 return self._update(upstream)
 
             return tf.identity(value), gradient
@@ -126,21 +123,16 @@ class _Anchor:
         return not tf.executing_eagerly() or tapes_that_record(self._tensor) > 0
 
     def meet(self, trap: tf.Tensor) -> None:
-        """Lets tapes that were opened since come by this anchor too.
-
-        Args:
-            trap: A fresh read of the scalar weight.
-        """
+        """Lets tapes that were opened since, and see this read, come by this anchor too."""
         before = self._tensor
         if tapes_that_record(before) == tapes_that_record(trap) < 2:
             return  # the same one, or none
 
         @tf.custom_gradient
         def anchored(before: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+            def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor | None]:
                 if is_saving():
-                    refused = _refused(self._name, [before, value])
-                    return refused[0], refused[1]
+                    return _refused(self._name, [before, value])
                 asked = asked_gradients()
                 if not asked or knows(asked[0].tape, before):
                     return upstream, None
@@ -166,7 +158,7 @@ class _Anchor:
                     if is_saving():
                         return tf.zeros(()), None
                     current = self._pass()
-                    current.gradients(number)[name] = tf.convert_to_tensor(upstream)
+                    current.pulled[number][name] = tf.convert_to_tensor(upstream)
                     return current.zero, None
 
                 return tf.identity(vector), gradient
@@ -182,10 +174,10 @@ class _Anchor:
 
         @tf.custom_gradient
         def with_weights(anchor: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+            def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor | None]:
                 if is_saving():
-                    return tuple(_refused(self._name, [anchor, *weights]))
-                found = self._placement.weight_gradients(lookup, self._pass().gradients(number))
+                    return _refused(self._name, [anchor, *weights])
+                found = self._placement.weight_gradients(lookup, self._pass().pulled[number])
                 with tf.control_dependencies(list(found.values())):  # rows before the update
                     upstream = tf.identity(upstream)
                 return (upstream, *(found.get(name) for name in weighted))
@@ -204,7 +196,7 @@ class _Anchor:
     def _update(self, upstream: tf.Tensor) -> tf.Tensor:
         """Makes the update, and returns the anchor's gradient, 0, once it is made."""
         current = self._pass()
-        pulled, current.pulled = current.pulled, {}
+        pulled, current.pulled = current.pulled, collections.defaultdict(dict)
         asked = asked_gradients()
         if not all(_is_among(self._variable, entry.sources) for entry in asked):
             return tf.zeros(())
@@ -270,13 +262,9 @@ class _BackwardPass:
     """
 
     def __init__(self) -> None:
-        self.pulled: dict[int, dict[str, tf.Tensor]] = {}
+        self.pulled: dict[int, dict[str, tf.Tensor]] = collections.defaultdict(dict)
         self.zero = tf.zeros(())
         self.done: set[int] = set()
-
-    def gradients(self, number: int) -> dict[str, tf.Tensor]:
-        """Returns the gradients of one lookup, to which others can be added."""
-        return self.pulled.setdefault(number, {})
 
 
 def _is_among(variable: Any, sources: Sequence[Any]) -> bool:
