@@ -52,7 +52,7 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
     """Returns the bags of one feature.
 
     Args:
-        feature: Name of the feature, for messages.
+        feature: Its name, for messages.
         ids: int32 or int64: dense [batch] or [batch, hotness] (tensor, array or list), a
             `tf.RaggedTensor` [batch, None], or a `tf.SparseTensor` [batch, places]. Id 0 is an id
             like any other; in a sparse tensor, only places that are not stored are empty.
@@ -64,7 +64,13 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
             is not that of `ids`.
     """
     if not isinstance(ids, tf.RaggedTensor | tf.SparseTensor):
-        ids = _to_tensor(feature, ids)
+        try:
+            ids = tf.convert_to_tensor(ids)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 "
+                f"or int64, but are {type(ids).__name__}: {error}"
+            ) from error
     if ids.dtype not in (tf.int32, tf.int64):
         raise ValueError(
             f"The ids of feature '{feature}' must be int32 or int64, but are {ids.dtype.name}."
@@ -142,16 +148,6 @@ def _checked_batch(bags: Mapping[str, Bags]) -> tf.Tensor:
     )
     with tf.control_dependencies([check]):
         return tf.identity(first)
-
-
-def _to_tensor(feature: str, ids: Any) -> tf.Tensor:
-    try:
-        return tf.convert_to_tensor(ids)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 or "
-            f"int64, but are {type(ids).__name__}: {error}"
-        ) from error
 
 
 def _from_dense(feature: str, ids: tf.Tensor) -> Bags:

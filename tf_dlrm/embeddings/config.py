@@ -69,15 +69,11 @@ class TableConfig:
                 f"combiner of table '{self.name}' must be one of {COMBINERS}, but is "
                 f"{self.combiner!r}."
             )
-        row = self.out_of_vocabulary
-        if row is not None and (isinstance(row, bool) or not isinstance(row, int)):
+        row, whole = self.out_of_vocabulary, type(self.out_of_vocabulary) is int
+        if row is not None and not (whole and 0 <= row < self.vocabulary_size):
             raise ValueError(
-                f"out_of_vocabulary of table '{self.name}' must be None or a row, but is {row!r}."
-            )
-        if row is not None and not 0 <= row < self.vocabulary_size:
-            raise ValueError(
-                f"out_of_vocabulary of table '{self.name}' must be a row of the table, in "
-                f"[0, {self.vocabulary_size}), but is {row}."
+                f"out_of_vocabulary of table '{self.name}' must be None or a row of the table, in "
+                f"[0, {self.vocabulary_size}), but is {row!r}."
             )
         if self.storage is not None:
             if not isinstance(self.storage, Storage):

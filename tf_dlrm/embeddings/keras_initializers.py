@@ -99,7 +99,7 @@ def from_keras(initializer: Any, rows: int, dim: int) -> Initializer:
             f"{name} has seed={config['seed']}, but a table's values follow from the seed of its "
             "layer and from its name; leave the seed out"
         )
-    values = {key: config.get(key, default) for key, default in defaults.items()}
+    values: dict[str, Any] = {key: config.get(key, default) for key, default in defaults.items()}
     for key, value in values.items():
         if not isinstance(value, str | numbers.Real):
             raise ValueError(f"{key} of {name} must be a number, but is {value!r}")

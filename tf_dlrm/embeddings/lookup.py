@@ -254,7 +254,7 @@ def logical_tables(
         [Table(t, blocks[t.name], held_by_all[t.name]) for t in tables_of(features)],
         [variable for shard in shards for variable in shard.variables],
         counters,
-        [shard.variable for shard in shards],
+        [shard.variable for shard in shards if shard.variables],
     )
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings import native
@@ -94,7 +93,7 @@ class Shard:
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """The variable of the rows and those of the slots."""
+        """The variable of the rows and those of the slots; none where TensorFlow has none."""
         return (self.variable, *self.slots.values())
 
 
@@ -140,21 +139,17 @@ class Stack:
         self.dim = parts[0].columns
         self.copied = plan.tables[parts[0].table.name].sharding == DATA_PARALLEL
         held: list[list[Block]] = [[] for _ in range(plan.devices)]
-        filled = [0] * plan.devices
-        starts, devices, shifts = [], [], []
+        starts: dict[TableConfig, int] = {}
         self.rows = 0
         self.features: list[StackedFeature] = []
         for part in parts:
+            starts[part.table] = self.rows
             self.features += [_view(f, part, self.rows) for f in features if f.table == part.table]
             for block in plan.blocks(part.table):
-                if (block.first_column, block.columns) != (part.first_column, part.columns):
-                    continue
-                offset = filled[block.device]
-                starts.append(self.rows + block.first_row)
-                devices.append(block.device)
-                shifts.append(offset - starts[-1])
-                held[block.device].append(dataclasses.replace(block, offset=offset))
-                filled[block.device] += block.rows
+                if (block.first_column, block.columns) == (part.first_column, part.columns):
+                    own = held[block.device]
+                    offset = own[-1].offset + own[-1].rows if own else 0
+                    own.append(dataclasses.replace(block, offset=offset))
             self.rows += part.table.vocabulary_size
         order = {feature.name: k for k, feature in enumerate(features)}
         self.features.sort(key=lambda view: order[view.feature])
@@ -170,10 +165,11 @@ class Stack:
             own = [b for b in self.blocks if (b.table.name, b.first_column) == at]
             if len(own) == 1 and not self.copied:
                 self.homes[feature.name] = own[0]
-        by_row = np.argsort(starts, kind="stable")
-        self._starts: np.ndarray = np.array(starts, np.int64)[by_row]
-        self._devices: np.ndarray = np.array(devices, np.int32)[by_row]
-        self._shifts: np.ndarray = np.array(shifts, np.int64)[by_row]
+        # For each range of rows where it begins, its device, and how far it is moved there.
+        self._ranges = sorted(
+            (start := starts[b.table] + b.first_row, b.device, b.offset - start)
+            for b in self.blocks
+        )
 
     def initialize(self, seed: int) -> None:
         """Draws the first values of all rows that this process holds."""
@@ -194,12 +190,12 @@ class Stack:
 
     def route(self, rows: tf.Tensor) -> Route:
         """Finds rows [n] of a stack that is not copied, all in range."""
-        dtype = rows.dtype.as_numpy_dtype
-        if len(set(self._devices)) == 1 and not self._shifts.any():
-            return Route(tf.fill(tf.shape(rows), self._devices[0]), rows)
-        block = tf.searchsorted(tf.constant(self._starts.astype(dtype)), rows, side="right") - 1
-        shift = tf.gather(tf.constant(self._shifts.astype(dtype)), block)
-        return Route(tf.gather(tf.constant(self._devices), block), rows + shift)
+        starts, devices, shifts = zip(*self._ranges, strict=True)
+        if len(set(devices)) == 1 and not any(shifts):
+            return Route(tf.fill(tf.shape(rows), devices[0]), rows)
+        block = tf.searchsorted(tf.constant(starts, rows.dtype), rows, side="right") - 1
+        shift = tf.gather(tf.constant(shifts, rows.dtype), block)
+        return Route(tf.gather(tf.constant(devices), block), rows + shift)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns rows [n, dim] from devices that are all within the reach of this process."""

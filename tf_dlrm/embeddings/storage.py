@@ -147,7 +147,7 @@ class MixedDimension(Storage):
     """
 
     dim: int
-    operation: ClassVar[str] = "add"
+    operation = "add"
     # The rows are those of the table, so its own check of ids does.
     takes_any_id = True
 
@@ -227,7 +227,7 @@ class WeightedRows(Storage):
         Weighted pooling of the paper's code.
     """
 
-    operation: ClassVar[str] = "multiply"
+    operation = "multiply"
 
     def parts(self, table: TableConfig) -> list[Part]:
         """Returns the table and that of its rows' weights, [rows, 1]."""

@@ -20,16 +20,8 @@ class LowRankCross(Cross):
         rank: Columns of U and rows of V; fewer than half the width, or a `Cross` is cheaper.
         seed: Seed of the first values; None draws others each time.
 
-    Call arguments:
-        x0: Floats [batch, width], the input of the cross network.
-        x: Floats [batch, width], the output of its layer before.
-
-    Returns:
-        Floats [batch, width].
-
     Raises:
-        ValueError: If `rank` is no whole number above 0, or the inputs are not two matrices of one
-            width.
+        ValueError: If `rank` is no whole number above 0, and as `Cross`, as which it is called.
 
     Example:
         >>> x0 = tf.ones((2, 8))

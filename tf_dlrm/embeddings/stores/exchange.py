@@ -97,12 +97,12 @@ class ModelParallelPlacement(Tables):
                 raise ValueError(
                     "Tables that are cut over processes can be looked up within strategy.run only."
                 )
-            return [(own.stack.gather(own.batch.ids), None) for own in asked]
+            return [(own.stack.gather(own.ids), None) for own in asked]
         world = self._all_to_all.world
         exchanges = [
             PooledExchange(own.stack, own.features, own.bags, world)
             if own.batch is None
-            else RowExchange(own.stack, own.batch.ids, world)
+            else RowExchange(own.stack, own.ids, world)
             for own in asked
         ]
         self._ask(exchanges, replica)
@@ -112,7 +112,7 @@ class ModelParallelPlacement(Tables):
         found = []
         for own, exchange in zip(asked, exchanges, strict=True):
             if own.stack.copied:
-                found.append((tf.gather(own.stack.on(replica).variable, own.batch.ids), exchange))
+                found.append((tf.gather(own.stack.on(replica).variable, own.ids), exchange))
             else:
                 found.append((exchange.found(next(received)), exchange))
         return found
@@ -152,8 +152,8 @@ class ModelParallelPlacement(Tables):
             rows = exchange.of_rows(of_all, gradients, replica)
             if rows is not None:
                 held.setdefault(exchange.stack, []).append(rows)
-        for stack, of_stack in held.items():
-            ids, gradients = none_unless(finite, *joined(of_stack))
+        for stack, found in held.items():
+            ids, gradients = none_unless(finite, *joined(found))
             stack.on(replica).update(ids, gradients, step, kernels)
         return finite
 

@@ -96,7 +96,7 @@ class FrozenPlacement(Tables):
 
     def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`."""
-        encoded = [(own.stack, tf.gather(own.stack.on().variable, own.batch.ids)) for own in asked]
+        encoded = [(own.stack, tf.gather(own.stack.on().variable, own.ids)) for own in asked]
         return [(self.format.decode(rows, stack.dim), None) for stack, rows in encoded]
 
     def write(

@@ -63,7 +63,7 @@ class ParameterServerPlacement(Tables):
         """See `Tables.read`; one gather for each stack and server."""
         found = []
         for own in asked:
-            unique = tf.unique(own.batch.ids)
+            unique = tf.unique(own.ids)
             found.append((tf.gather(own.stack.gather(unique.y), unique.idx), unique))
         return found
 
