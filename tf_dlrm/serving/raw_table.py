@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.internals import ResourceVariable
+from tf_dlrm.internals import ResourceVariable, raised_unless
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
@@ -326,11 +326,11 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
     """Returns a tensor whose computation fails where a check does, naming the first such field."""
     fits = tf.stack([check.fits for check in checks])
 
-    def complain() -> tf.Tensor:
+    def message() -> tf.Tensor:
         place = tf.where(tf.logical_not(fits))[0]
         texts = tf.stack([values[check.column] for check in checks])
         # No quotes: the assertion's message would show them with backslashes.
-        message = tf.strings.join(
+        return tf.strings.join(
             [
                 "Field ",
                 tf.constant([check.column for check in checks])[place[0]],
@@ -343,10 +343,8 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
                 ".",
             ]
         )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
 
-    return tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
+    return raised_unless(tf.reduce_all(fits), message)
 
 
 def _printable(text: tf.Tensor) -> tf.Tensor:

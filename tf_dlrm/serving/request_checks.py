@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.internals import raised_unless
 from tf_dlrm.models import Ensemble, RankingModel
 from tfrecords.schema import CategoricalColumn
 
@@ -57,9 +58,9 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
     wanted = tf.where(rows, found[0], np.array([size or 0 for _, size in sizes], np.int32))
     fits = tf.equal(found, wanted)
 
-    def complain() -> tf.Tensor:
+    def message() -> tf.Tensor:
         place = tf.argmin(tf.cast(fits, tf.int32))
-        message = tf.strings.join(
+        return tf.strings.join(
             [
                 "Input ",
                 tf.constant([name for name, _ in sizes])[place],
@@ -70,11 +71,8 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
                 tf.where(rows, f", as {sizes[0][0]} has.", ".")[place],
             ]
         )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
 
-    checked = tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
-    with tf.control_dependencies([checked]):
+    with tf.control_dependencies([raised_unless(tf.reduce_all(fits), message)]):
         held = tf.identity_n([inputs[name] for name in names])
     return inputs | dict(zip(names, held, strict=True))
 

@@ -33,7 +33,7 @@ class DataOptions:
 
     data: str = option(
         "folder",
-        "Source of examples: a data set folder (--data_dir); a table of Parquet files as they are "
+        "Source of examples: a data set folder (--data_dir); a table of files as they are "
         "(--data_schema; parquet is another name for it); or made on the fly: random examples, or "
         "synthetic ones with the locality of other data (--synthetic_dir).",
         ("folder", "table", "parquet", "random", "synthetic"),
@@ -41,7 +41,8 @@ class DataOptions:
     data_dir: str = option(
         "",
         "Data set folder, as written by tfrecords.convert_criteo; with --data=table a folder of "
-        ".parquet files for each split: DIR/train, DIR/evaluation.",
+        "files for each split (DIR/train, DIR/evaluation), of the format of --data_schema: "
+        ".parquet; .arrow, .arrows, .feather or .ipc; .csv or .tsv (or .txt, .data, .dat).",
     )
     data_schema: str = option(
         "", "With --data=table: what the columns are, as for --schema of tfrecords.convert."
@@ -153,7 +154,7 @@ class DataOptions:
         if self.data == "folder":
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
         elif self.data in _TABLES:
-            self._check_folder("train", "folder of Parquet files", "any program")
+            self._check_folder("train", "folder of table files", "any program")
             self._check_data_schema()
             if self.data_vocabulary and not files.isdir(self.data_vocabulary):
                 raise UserError(f"--data_vocabulary={self.data_vocabulary} is not a folder.")
