@@ -139,11 +139,12 @@ class Stack:
         self.dim = parts[0].columns
         self.copied = plan.tables[parts[0].table.name].sharding == DATA_PARALLEL
         held: list[list[Block]] = [[] for _ in range(plan.devices)]
-        starts: dict[TableConfig, int] = {}
+        # By table and first column, since several columns of one may be of equal width.
+        starts: dict[tuple[str, int], int] = {}
         self.rows = 0
         self.features: list[StackedFeature] = []
         for part in parts:
-            starts[part.table] = self.rows
+            starts[part.table.name, part.first_column] = self.rows
             self.features += [_view(f, part, self.rows) for f in features if f.table == part.table]
             for block in plan.blocks(part.table):
                 if (block.first_column, block.columns) == (part.first_column, part.columns):
@@ -167,7 +168,11 @@ class Stack:
                 self.homes[feature.name] = own[0]
         # For each range of rows where it begins, its device, and how far it is moved there.
         self._ranges = sorted(
-            (start := starts[b.table] + b.first_row, b.device, b.offset - start)
+            (
+                start := starts[b.table.name, b.first_column] + b.first_row,
+                b.device,
+                b.offset - start,
+            )
             for b in self.blocks
         )
 
