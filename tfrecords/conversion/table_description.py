@@ -12,12 +12,12 @@ from tfrecords.errors import DataError
 from tfrecords.kinds import KINDS, Kind
 from tfrecords.kinds.date_part import ISO, PARTS, UNIX
 from tfrecords.kinds.label import Label
-from tfrecords.kinds.number import Number
+from tfrecords.kinds.number import QUANTILES, STANDARDISE, TRANSFORMS, Number
 from tfrecords.kinds.whole import Whole
 
 FORMATS = ("csv", "tsv", "parquet", "arrow")
-TRANSFORMS = ("none", "log1p")
 _KEPT = ("time", "group")
+_MOST_BUCKETS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +86,22 @@ class DenseColumn:
     Attributes:
         name: Name of the feature.
         column: Name of the column of the table.
-        transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
-        missing: The number (before the transform) that stands for a missing one; None: a row
-            without it is a bad row.
+        transform: `none`; `log1p`: `log(1 + max(x, 0))`; `standardise`: mean 0 and standard
+            deviation 1; or `quantiles`: the number of the bucket, from 0 to 1, of `buckets` buckets
+            of equally many rows.
+        missing: The number (before all else) that stands for a missing one; None: a row without it
+            is a bad row.
         whole: Whether only whole numbers of 32 bits with nothing around them are allowed.
+        low: Smaller numbers become this one, before the transform; None: they stay.
+        high: Larger numbers become this one, likewise.
+        buckets: Number of buckets of `quantiles`.
+        mean: Of `standardise`. None: a conversion learns it from its training rows, and
+            `dataset.json` holds the description with it; so for the other two.
+        deviation: Of `standardise`.
+        boundaries: Of `quantiles`: the lowest numbers of the buckets but the first.
 
     Raises:
-        DataError: If a value is not allowed.
+        DataError: If a value is not allowed or two contradict each other.
     """
 
     name: str
@@ -100,19 +109,63 @@ class DenseColumn:
     transform: str = "none"
     missing: float | None = None
     whole: bool = False
+    low: float | None = None
+    high: float | None = None
+    buckets: int | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    boundaries: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("A name in [dense]", self.name)
         where = f"[dense.{self.name}]"
         _check_name(f"{where} column", self.column)
         _check_choice(f"{where} transform", self.transform, TRANSFORMS)
-        _set_number(self, "missing", f"{where} missing")
         _check_truth(f"{where} whole", self.whole)
+        for name in ("missing", "low", "high", "mean", "deviation"):
+            _set_number(self, name, f"{where} {name}")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise DataError(f"{where} low must be below high = {self.high!r}, not {self.low!r}.")
+        _check_count(f"{where} buckets", self.buckets)
+        if self.buckets is not None and not 2 <= self.buckets <= _MOST_BUCKETS:
+            raise DataError(
+                f"{where} buckets must be from 2 to {_MOST_BUCKETS}, not {self.buckets}."
+            )
+        self._check_constants(where)
+
+    def _check_constants(self, where: str) -> None:
+        found = self.boundaries if isinstance(self.boundaries, (list, tuple)) else ("",)
+        ascending = all(isinstance(value, float) or _fits(value) for value in found)
+        if not ascending or list(found) != sorted(set(found)) or not all(map(math.isfinite, found)):
+            raise DataError(
+                f"{where} boundaries must be a list of ascending numbers, not {self.boundaries!r}."
+            )
+        object.__setattr__(self, "boundaries", tuple(map(float, found)))
+        if (self.mean is None) != (self.deviation is None) or not (
+            self.deviation is None or self.deviation > 0
+        ):
+            raise DataError(f"{where} mean and deviation go together; deviation must be above 0.")
+        if (self.buckets is None) != (self.transform != QUANTILES):
+            raise DataError(
+                f"{where} transform = '{QUANTILES}' and buckets = a number go together."
+            )
+        if self.boundaries and self.transform != QUANTILES:
+            raise DataError(f"{where} boundaries are for transform = '{QUANTILES}'.")
+        if self.mean is not None and self.transform != STANDARDISE:
+            raise DataError(f"{where} mean and deviation are for transform = '{STANDARDISE}'.")
 
     @property
     def meaning(self) -> Number:
         """What its values mean."""
-        return (Whole if self.whole else Number)(self.transform, self.missing)
+        return (Whole if self.whole else Number)(
+            self.transform,
+            self.missing,
+            self.low,
+            self.high,
+            self.mean,
+            self.deviation,
+            self.boundaries,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,9 +332,12 @@ class TableDescription:
         group: The column, such as a user or a request, of the rows that belong together, for
             `--split=group:`; None for none.
         columns: The names of all columns, in order, of a text file without a header line.
-        delimiter: The character between fields of text. Default: a comma; a tab for `tsv`.
+        delimiter: What stands between fields of text: an ASCII character, or several, as the "::"
+            of MovieLens, then without quoting. Default: a comma; a tab for `tsv`.
         quoting: Whether fields of text may stand in double quotes, a double quote within them
-            written twice. Line breaks within quotes are not supported. Default: yes for `csv`.
+            written twice. Line breaks within quotes are not supported. Default: yes for `csv` with
+            a delimiter of one character.
+        strip: Whether blanks around fields of text (outside quotes) are none of theirs.
         null_values: The texts that mean that a value is missing.
         ignore: Names of columns that are not used.
         other_columns: What to do with columns that are not named anywhere: `error` or `ignore`.
@@ -299,6 +355,7 @@ class TableDescription:
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: bool | None = None
+    strip: bool = False
     null_values: tuple[str, ...] = ("",)
     ignore: tuple[str, ...] = ()
     other_columns: str = "error"
@@ -341,9 +398,14 @@ class TableDescription:
     @property
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
-        columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
-        every = (self.label.column, *columns, *self.kept.values())
+        every = (self.label.column, *self.feature_columns, *self.kept.values())
         return tuple(dict.fromkeys(every))
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        """The columns of the table that are features, each once."""
+        columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
+        return tuple(dict.fromkeys(columns))
 
     @property
     def kept(self) -> dict[str, str]:
@@ -353,8 +415,8 @@ class TableDescription:
 
     def _check_text(self) -> None:
         if not self.of_text:
-            for name in ("columns", "delimiter", "quoting"):
-                if getattr(self, name) not in (None, ()):
+            for name in ("columns", "delimiter", "quoting", "strip"):
+                if getattr(self, name) not in (None, (), False):
                     raise DataError(
                         f"{name} is for text; a file of {self.format!r} says itself what it is."
                     )
@@ -363,13 +425,19 @@ class TableDescription:
         if self.delimiter is None:
             object.__setattr__(self, "delimiter", default)
         if self.quoting is None:
-            object.__setattr__(self, "quoting", self.format == "csv")
+            one = len(str(self.delimiter)) == 1
+            object.__setattr__(self, "quoting", self.format == "csv" and one)
         _check_truth("quoting", self.quoting)
+        _check_truth("strip", self.strip)
         delimiter = self.delimiter
-        if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii():
-            raise DataError(f"delimiter must be one ASCII character, not {delimiter!r}.")
-        if delimiter in '\r\n\0"':
+        if not isinstance(delimiter, str) or not delimiter or not delimiter.isascii():
+            raise DataError(f"delimiter must be one or more ASCII characters, not {delimiter!r}.")
+        if set(delimiter) & set('\r\n\0"'):
             raise DataError(f"delimiter cannot be {delimiter!r}.")
+        if len(delimiter) > 1 and self.quoting:
+            raise DataError(f"quoting needs a delimiter of one character, not {delimiter!r}.")
+        if self.strip and delimiter == " ":
+            raise DataError("strip takes blanks away, so delimiter cannot be one.")
         if self.format == "tsv" and delimiter != "\t":
             raise DataError(
                 f"format = 'tsv' means tabs, so delimiter = {delimiter!r} contradicts it; use "

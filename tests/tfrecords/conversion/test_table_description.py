@@ -193,8 +193,14 @@ _DATE = 'kind = "datetime", datetime_format = "iso", part = "weekday"'
             "^d.toml: 'header' is not known; allowed are form",
         ),
         (_file('format = "csv"\nother_columns = 1'), "other_columns must be 'error' or 'ignore'"),
-        (_file('format = "csv"\ndelimiter = "||"'), "delimiter must be one ASCII character"),
-        (_file('format = "csv"\ndelimiter = "é"'), "delimiter must be one ASCII character"),
+        (_file('format = "csv"\ndelimiter = ""'), "delimiter must be one or more ASCII char"),
+        (_file('format = "csv"\ndelimiter = "é"'), "delimiter must be one or more ASCII char"),
+        (
+            _file('format = "csv"\ndelimiter = "::"\nquoting = true'),
+            "quoting needs a delimiter of one character, not '::'",
+        ),
+        (_file('format = "csv"\nstrip = 1'), "strip must be true or false, not 1"),
+        (_file('format = "csv"\ndelimiter = " "\nstrip = true'), "strip takes blanks away"),
         (_file('format = "csv"\ndelimiter = "\\n"'), r"delimiter cannot be '\\n'"),
         (_file('format = "tsv"\ndelimiter = ","'), "format = 'tsv' means tabs"),
         (_file('format = "parquet"\nquoting = true'), "quoting is for text"),
@@ -236,7 +242,10 @@ _DATE = 'kind = "datetime", datetime_format = "iso", part = "weekday"'
         (_file(rest=""), r"\[dense\] and \[categorical\] are both empty"),
         ('dense = "x"\nformat = "csv"\nlabel = "y"', r"\[dense\] must be a table of columns"),
         (_file(rest="[dense]\nx = 1"), r"\[dense\.x\] must be text or a table, not 1"),
-        (_file(rest='[dense]\nx = "log2"'), r"\[dense\.x\] transform must be 'none' or 'log1p'"),
+        (
+            _file(rest='[dense]\nx = "log2"'),
+            r"\[dense\.x\] transform must be 'none', 'log1p', 's",
+        ),
         (_file(rest='[dense]\nx = {missing = "0"}'), r"\[dense\.x\] missing must be a number"),
         (
             _file(rest="[dense]\nx = {missing = 1" + 400 * "0" + "}"),
