@@ -24,9 +24,6 @@ def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor, axis: int =
         ids: int32 or int64 tensor [features, batch] of rows of the features' tables; or
             [batch, features].
         axis: Where the features are in `ids`, 0 or 1.
-
-    Returns:
-        A tensor like `ids` of rows of the stack.
     """
 
     def column(values: Sequence[int]) -> tf.Tensor:
@@ -53,7 +50,7 @@ def check_pieces(
         dtype: int32 or int64, wide enough for the stack and for every id.
 
     Returns:
-        A tensor [n] of rows of the stack: the ids of the first feature, of the second, and so on.
+        Of this type [n]: the rows of the first feature, of the second, and so on.
     """
     ids = tf.concat([tf.cast(entry.ids, dtype) for entry in bags], 0)
     feature_of = tf.concat(
