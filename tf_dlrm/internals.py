@@ -40,6 +40,7 @@ __all__ = [
     "all_to_all_v2",
     "all_to_all_v3",
     "asked_gradients",
+    "cond_in_one_node",
     "convert_variables_to_constants_v2",
     "escape_local_name",
     "in_save_context",
@@ -97,14 +98,23 @@ def raised_unless(fits: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tenso
         with tf.control_dependencies([] if failed is None else [failed]):
             return tf.constant(False)
 
-    checked = tf.cond(fits, lambda: tf.constant(True), complain)
+    return cond_in_one_node(fits, lambda: tf.constant(True), complain)
+
+
+def cond_in_one_node(
+    condition: tf.Tensor, if_true: Callable[[], tf.Tensor], if_false: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    """Returns what `tf.cond` does, for branches that return one tensor.
+
+    In a graph it is one node, not switches: a single switch sends TensorFlow's executor on its slow
+    path for the whole request, or step.
+    """
+    result = tf.cond(condition, if_true, if_false)
     if not tf.executing_eagerly():
-        # As one node, not as switches: a single switch sends TensorFlow's executor on its slow path
-        # for the whole request, or step.
-        (branch,) = checked.op.inputs
+        (branch,) = result.op.inputs
         as_switches = attr_value_pb2.AttrValue(b=False)
         branch.op._set_attr("_lower_using_switch_merge", as_switches)
-    return checked
+    return result
 
 
 class AskedGradient(NamedTuple):

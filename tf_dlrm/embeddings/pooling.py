@@ -139,10 +139,10 @@ class StackBatch:
         parts = self._split(rows)
         vectors: dict[str, tf.Tensor] = {}
         for group in self._one_hot:
-            shape = [self._bags[group[0].name].batch, self._dim]
+            batch = self._bags[group[0].name].static_batch
+            shape = [-1 if batch is None else batch, self._dim]
             shape.insert(self._axis, len(group))
-            rows_of = tf.reshape(parts.pop(0), shape)
-            matrix = tf.unstack(rows_of, num=len(group), axis=self._axis)
+            matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(group), axis=self._axis)
             vectors.update(zip((f.name for f in group), matrix, strict=True))
         for feature in self._fixed:
             entry = self._bags[feature.name]

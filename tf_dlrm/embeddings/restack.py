@@ -19,48 +19,55 @@ def restack(tensors: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
         axis: 0 or 1.
     """
     parts, single = [], []
-    for run, together in _runs(tensors, axis):
-        if together is None:
-            single += run
+    for count, part in runs(tensors, axis):
+        if count == 1:
+            single.append(part)
             continue
         if single:
-            parts.append(tf.stack(single, axis))
+            parts.append(_stacked(single, axis))
             single = []
-        parts.append(together)
+        parts.append(part)
     if single:
-        parts.append(tf.stack(single, axis))
+        parts.append(_stacked(single, axis))
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis)
+
+
+def _stacked(tensors: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    return tf.expand_dims(tensors[0], axis) if len(tensors) == 1 else tf.stack(tensors, axis)
 
 
 def side_by_side(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does as `tf.concat` along axis 1, of tensors [batch, width]."""
     parts = []
-    for run, together in _runs(tensors, 1):
-        if together is None:
-            parts += run
-        else:
-            parts.append(tf.reshape(together, [-1, len(run) * run[0].shape[1]]))
+    for count, part in runs(tensors, 1):
+        parts.append(part if count == 1 else tf.reshape(part, [-1, count * part.shape[2]]))
     return parts[0] if len(parts) == 1 else tf.concat(parts, 1)
 
 
-def _runs(
-    tensors: Sequence[tf.Tensor], axis: int
-) -> Iterator[tuple[list[tf.Tensor], tf.Tensor | None]]:
-    """Yields neighbours that came from one tensor, with these as one tensor; others alone."""
-    runs: list[list[tf.Tensor]] = []
+def runs(tensors: Sequence[tf.Tensor], axis: int) -> Iterator[tuple[int, tf.Tensor]]:
+    """Yields neighbours that were unstacked from one tensor as one, others alone.
+
+    Args:
+        tensors: The tensors.
+        axis: As of `restack`.
+
+    Yields:
+        How many tensors it is; and one of them, or these stacked along the axis.
+    """
+    neighbours: list[list[tf.Tensor]] = []
     for tensor in tensors:
-        if runs and _unstacks(tensor, axis) and tensor.op is runs[-1][0].op:
-            runs[-1].append(tensor)
+        if neighbours and _unstacks(tensor, axis) and tensor.op is neighbours[-1][0].op:
+            neighbours[-1].append(tensor)
         else:
-            runs.append([tensor])
-    for run in runs:
+            neighbours.append([tensor])
+    for run in neighbours:
         if len(run) == 1:
-            yield run, None
+            yield 1, run[0]
             continue
         source = run[0].op.inputs[0]
         places = [tensor.value_index for tensor in run]
         whole = places == list(range(len(run[0].op.outputs)))
-        yield run, source if whole else tf.gather(source, places, axis=axis)
+        yield len(run), source if whole else tf.gather(source, places, axis=axis)
 
 
 def _unstacks(tensor: tf.Tensor, axis: int) -> bool:

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings.restack import restack
-from tf_dlrm.internals import tapes_that_record
+from tf_dlrm.internals import cond_in_one_node, tapes_that_record
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels import pairs
+from tf_dlrm.layers.columns import Columns, is_shared
 from tfrecords.tracing import traced_as_written
+
+# In smaller batches one gather takes less time than many slices.
+_FEW_ROWS = 256
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -76,6 +81,37 @@ class DotInteraction(keras.layers.Layer):
             return pairs.dot_products(inputs, self.self_interaction, after_first=True)
         return tf.concat([inputs[0], self(inputs, training=training)], 1)
 
+    def columns(self, inputs: Sequence[tf.Tensor]) -> list[Columns]:
+        """Returns what a call makes of vectors of which some are the same in all rows, in parts.
+
+        The products of these with each other are computed once.
+
+        Args:
+            inputs: As for a call, but some are [1, dim].
+        """
+        self._check([vector.shape for vector in inputs])
+        shared = [k for k, vector in enumerate(inputs) if is_shared(vector)]
+        others = [k for k, vector in enumerate(inputs) if not is_shared(vector)]
+        own = int(self.self_interaction)
+        parts, stacks = [], []
+        for numbers in (shared, others):
+            stacks.append(restack([inputs[k] for k in numbers], 1))
+            rows = enumerate(numbers)
+            places = [self._place(i, j) for k, i in rows for j in numbers[: k + own]]
+            if places:
+                products = _lower_triangle_products(stacks[-1], self.self_interaction)
+                parts.append(Columns(products, places))
+        dim = inputs[0].shape[1]
+        vectors = tf.reshape(stacks[1], [-1, dim])
+        across = tf.matmul(vectors, tf.reshape(stacks[0], [-1, dim]), transpose_b=True)
+        places = [self._place(max(i, j), min(i, j)) for i in others for j in shared]
+        return [*parts, Columns(tf.reshape(across, [-1, len(places)]), places)]
+
+    def _place(self, row: int, column: int) -> int:
+        """Returns where the product of two vectors is in the output."""
+        before = row * (row + 1) // 2 if self.self_interaction else row * (row - 1) // 2
+        return before + column
+
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
         """Returns (batch, number of pairs)."""
         self._check(input_shape)
@@ -117,11 +153,24 @@ def _by_kernels(inputs: Sequence[tf.Tensor], training: bool | None) -> bool:
 def _lower_triangle_products(vectors: tf.Tensor, diagonal: bool) -> tf.Tensor:
     """Returns the lower triangle [batch, pairs] of the products of vectors [batch, n, dim].
 
-    Row i of the triangle is a slice, so runs of numbers are copied, not single ones.
+    Row i of the triangle is a slice, so runs of numbers are copied, not single ones. In batches of
+    unknown size, as servers have them, small ones are copied number by number, which is one
+    operation in place of many.
     """
     count = vectors.shape[1]
     square = tf.matmul(vectors, vectors, transpose_b=True)
     flat = tf.reshape(square, [-1, count * count])
+    if vectors.shape[0] is not None or not tf.is_symbolic_tensor(vectors):
+        return _rows_of_triangle(flat, count, diagonal)
+    places = np.flatnonzero(np.tri(count, k=int(diagonal) - 1, dtype=bool))
+    return cond_in_one_node(
+        tf.size(flat) < _FEW_ROWS * count * count,
+        lambda: tf.gather(flat, places, axis=1),
+        lambda: _rows_of_triangle(flat, count, diagonal),
+    )
+
+
+def _rows_of_triangle(flat: tf.Tensor, count: int, diagonal: bool) -> tf.Tensor:
     ends = [row * count + row + int(diagonal) for row in range(count)]
     return tf.concat([flat[:, row * count : end] for row, end in enumerate(ends)], 1)
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.restack import side_by_side
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.kernels import pairs
 from tf_dlrm.kernels.relu_dense import relu_dense
+from tf_dlrm.layers.columns import Columns, is_shared
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
 from tfrecords.tracing import traced_as_written
@@ -103,7 +105,36 @@ class MLP(keras.layers.Layer):
         # Not by `training`: with Keras 3 somebody may compile this layer by XLA, which has no such
         # kernel. Who allows kernels expressly does not.
         fused = pairs.are_used(None, inputs.dtype.name) and inputs.shape.rank == 2
+        return self._layers(inputs, 0, fused, training)
+
+    def of_columns(self, columns: Sequence[Columns]) -> tf.Tensor:
+        """Returns what a call outside of training makes of a matrix whose columns come apart.
+
+        The first layer's products of columns that all rows share are computed once.
+
+        Args:
+            columns: All columns of the matrix; not all of them shared.
+        """
+        first = self.dense_layers[0]
+        dtype = columns[0].values.dtype
+        kernel, total = tf.cast(first.kernel, dtype), tf.cast(first.bias, dtype)
+        for shared in (True, False):
+            own = [part for part in columns if is_shared(part.values) == shared]
+            if own:
+                places = [place for part in own for place in part.places]
+                values = side_by_side([part.values for part in own])
+                # The shared products are a bias of the others.
+                total = tf.nn.bias_add(tf.matmul(values, tf.gather(kernel, places)), total)
+                total = tf.reshape(total, [-1]) if shared else first.activation(total)
+        return self._layers(total, 1, False, False)
+
+    def _layers(
+        self, inputs: tf.Tensor, first: int, fused: bool, training: bool | None
+    ) -> tf.Tensor:
+        """Returns what the layers from one on make of its inputs."""
         for k, layer in enumerate(self.dense_layers):
+            if k < first:
+                continue
             if fused and layer.activation is keras.activations.relu:
                 weights = map(tf.convert_to_tensor, (layer.kernel, layer.bias))
                 inputs = relu_dense(inputs, *weights)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings import FeatureConfig, Optimizer, TableConfig
 from tf_dlrm.keras_api import built, keras
+from tf_dlrm.layers.columns import Columns, have_shared_rows, repeated
 from tf_dlrm.layers.dot_interaction import DotInteraction
 from tf_dlrm.layers.projected_interaction import ProjectedInteraction
 from tf_dlrm.models.ranking_model import (
@@ -157,6 +158,7 @@ class DLRM(RankingModel):
     """
 
     config_class = DLRMConfig
+    _shares_rows = True
 
     def _build_layers(self, config: DLRMConfig) -> None:
         widths = config.dims
@@ -188,6 +190,11 @@ class DLRM(RankingModel):
         if self.bottom_mlp is not None:
             bottom = self.bottom_mlp(dense, training=training)
             vectors = [bottom, *vectors]
+        if have_shared_rows(vectors):
+            if isinstance(self.interaction, DotInteraction):
+                return self._logits_by_columns(bottom, vectors)
+            vectors = repeated(vectors)
+            bottom = None if bottom is None else vectors[0]
         if self.interaction is None:
             combined = flatten(None, vectors)
         elif bottom is not None and isinstance(self.interaction, DotInteraction):
@@ -195,3 +202,12 @@ class DLRM(RankingModel):
         else:
             combined = flatten(bottom, [self.interaction(vectors, training=training)])
         return self.top_mlp(combined, training=training)
+
+    def _logits_by_columns(self, bottom: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
+        """Returns logits where some vectors are the same in all rows."""
+        columns = self.interaction.columns(vectors)
+        if bottom is not None:
+            width = bottom.shape[1]
+            moved = [Columns(values, [width + k for k in places]) for values, places in columns]
+            columns = [Columns(bottom, range(width)), *moved]
+        return self.top_mlp.of_columns(columns)

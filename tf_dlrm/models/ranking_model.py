@@ -12,6 +12,7 @@ from tf_dlrm.embeddings.config import FeatureConfig, tables_of
 from tf_dlrm.embeddings.restack import side_by_side
 from tf_dlrm.keras_api import built, keras, under_policy
 from tf_dlrm.keras_internals import policy_of
+from tf_dlrm.layers.columns import repeated
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP
@@ -138,6 +139,8 @@ class RankingModel(TableModel):
 
     config_class: type[RankingConfig]
     first_order_columns = 0
+    # Whether `_logits` takes dense features or vectors of one row beside others of many.
+    _shares_rows = False
 
     def __init__(
         self,
@@ -238,6 +241,9 @@ class RankingModel(TableModel):
             dense: Floats [batch, dense_features], or None where there are none.
             vectors: For each feature [batch, dim].
             training: Whether dropout drops.
+
+        What is the same for all rows, as a user's are for all candidates, may have one row: [1, n],
+        statically.
         """
         if dense is not None:
             dense = tf.cast(dense, self.compute_dtype)
@@ -247,6 +253,9 @@ class RankingModel(TableModel):
                     f"{self._dense_features}], but has {tuple(dense.shape)}."
                 )
         in_order = [vectors[feature.name] for feature in self.embeddings.features]
+        if not self._shares_rows:
+            tensors = repeated([*([] if dense is None else [dense]), *in_order])
+            dense, in_order = (None if dense is None else tensors[0]), tensors[-len(in_order) :]
         # The loss needs all digits, whatever the layers compute in.
         logits = tf.cast(self._logits(dense, in_order, training), tf.float32)
         if self._most is not None:

@@ -1,24 +1,25 @@
 """What makes a request an error: shapes, numbers of rows, row lengths and dense values.
 
-Servers compare only the types of a request with a signature's. All checks are data-flow, but for
-the one branch that words the complaint about rows.
+Servers compare only the types of a request with a signature's.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.internals import raised_unless
 from tf_dlrm.models import Ensemble, RankingModel
 from tfrecords.schema import CategoricalColumn
 
 Tensors = dict[str, tf.Tensor]
 
 ROW_LENGTHS = "_row_lengths"
+_EQUAL_ROWS = "inputs_must_have_equal_numbers_of_rows"
 # No model refuses dense values up to this one, so that amounts that are not scaled can be served.
 _ALWAYS_ALLOWED = 6
 
@@ -41,40 +42,49 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
     Row lengths of too few rows would be taken for empty bags, and inputs of wrong ranks can have as
     many elements as those of the right ones.
 
+    Inputs of one number a row are packed into one tensor, and taken from it: that compares them,
+    and lookups want them so (see `restack`). A comparison of each one's shape would take a fifth of
+    the time of a request of one row.
+
     Raises:
         tf.errors.InvalidArgumentError: When it runs, if they have not.
     """
-    inputs = {name: tf.ensure_shape(value, value.shape) for name, value in inputs.items()}
-    if not names:
-        return inputs
-    shapes: list[tf.Tensor] = []
-    sizes: list[tuple[str, int | None]] = []
-    for dtype in dict.fromkeys(inputs[name].dtype for name in names):
-        group = [name for name in names if inputs[name].dtype == dtype]
-        shapes += tf.shape_n([inputs[name] for name in group])
-        sizes += [(name, size) for name in group for size in inputs[name].shape]
-    found = tf.concat(shapes, 0)
-    rows = np.array([size is None for _, size in sizes])
-    wanted = tf.where(rows, found[0], np.array([size or 0 for _, size in sizes], np.int32))
-    fits = tf.equal(found, wanted)
+    groups: dict[Any, list[str]] = {}
+    for name, value in inputs.items():
+        packs = value.shape.rank == 0 or (value.shape.rank == 1 and name in names)
+        groups.setdefault((value.dtype, value.shape.rank) if packs else name, []).append(name)
+    whole: Tensors = {}
+    for group in groups.values():
+        first = inputs[group[0]]
+        if len(group) == 1:
+            whole[group[0]] = tf.ensure_shape(first, first.shape)
+            continue
+        # TensorFlow's own message has two places of the list and ends with the operation's name.
+        name = ".".join([_EQUAL_ROWS, *(re.sub("[^A-Za-z0-9_]", "_", own) for own in group)])
+        packed = tf.stack([inputs[own] for own in group], -1, name=name)
+        whole[group[0]] = tf.ensure_shape(packed, [*first.shape, len(group)])
+    compared = [name for name in whole if name in names]
+    if len(compared) > 1:
+        with tf.control_dependencies([_of_equal_rows({name: whole[name] for name in compared})]):
+            held = tf.identity_n([whole[name] for name in compared])
+        whole |= dict(zip(compared, held, strict=True))
+    checked: Tensors = {}
+    for group in groups.values():
+        value = whole[group[0]]
+        of_group = [value] if len(group) == 1 else tf.unstack(value, axis=len(value.shape) - 1)
+        checked |= dict(zip(group, of_group, strict=True))
+    return checked
 
-    def message() -> tf.Tensor:
-        place = tf.argmin(tf.cast(fits, tf.int32))
-        return tf.strings.join(
-            [
-                "Input ",
-                tf.constant([name for name, _ in sizes])[place],
-                " has ",
-                tf.strings.as_string(found[place]),
-                tf.where(rows, " rows, but must have ", " columns, but must have ")[place],
-                tf.strings.as_string(wanted[place]),
-                tf.where(rows, f", as {sizes[0][0]} has.", ".")[place],
-            ]
-        )
 
-    with tf.control_dependencies([raised_unless(tf.reduce_all(fits), message)]):
-        held = tf.identity_n([inputs[name] for name in names])
-    return inputs | dict(zip(names, held, strict=True))
+def _of_equal_rows(inputs: Tensors) -> tf.Operation:
+    """Returns an operation that fails where the numbers of rows differ."""
+    rows = [tf.shape(value)[0] for value in inputs.values()]
+    fits = [tf.equal(count, rows[0]) for count in rows[1:]]
+    message = f"All inputs must have one number of rows, but {', '.join(inputs)} have:"
+    # No branch: what it says is there anyway.
+    return tf.raw_ops.Assert(
+        condition=functools.reduce(tf.logical_and, fits), data=[message, *rows]
+    )
 
 
 def checked_ids(column: CategoricalColumn, inputs: Tensors) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.embeddings.restack import restack, runs
 from tf_dlrm.embeddings.stores.frozen import FrozenPlacement
 from tf_dlrm.errors import UserError
 from tf_dlrm.internals import convert_variables_to_constants_v2
@@ -27,6 +28,7 @@ from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.tracing import traced_as_written
 
 _CANDIDATE_DENSE = "candidate_dense"
+_IDS = "ids"
 
 
 class RawFeatures(Protocol):
@@ -77,7 +79,7 @@ class Signatures(tf.Module):
         super().__init__()
         self._schema = schema
         self._collections = _Untracked(model.collections)
-        self._dense_part = _Untracked(_dense_part(model, len(schema.dense)))
+        self._dense_part = _Untracked(_DensePart(model))
         self._largest_dense = largest_dense(model) if schema.dense else 0.0
         self.tables = [
             shard.variable for placement in placements(model) for shard in placement.shards
@@ -86,6 +88,8 @@ class Signatures(tf.Module):
             "serving_default": self._of_features(),
             "serve_examples": self._of_examples(),
         }
+        if all(column.hotness for column in schema.categorical):
+            self.functions["serve_packed"] = self._of_packed()
         if candidate_features:
             self.functions["rank"] = self._of_candidates(candidate_features)
         self.raw = raw
@@ -107,6 +111,23 @@ class Signatures(tf.Module):
         for column in self._schema.categorical:
             _add(specs, _specs(column))
         return tf.function(traced_as_written(serving_default), input_signature=[specs])
+
+    def _of_packed(self) -> Any:
+        columns = self._schema.categorical
+        widths = [column.hotness or 1 for column in columns]
+
+        def serve_packed(inputs: Tensors) -> Tensors:
+            inputs = checked_shapes(inputs, list(specs))
+            if max(widths) == 1:
+                parts = tf.unstack(inputs[_IDS], axis=1)
+            else:
+                parts = tf.split(inputs[_IDS], widths, axis=1)
+            ids = dict(zip(self._schema.categorical_names, parts, strict=True))
+            return self._score(inputs.get(DENSE), ids)
+
+        specs = _dense_spec(DENSE, [None, len(self._schema.dense)])
+        specs[_IDS] = tf.TensorSpec([None, sum(widths)], tf.int64, _IDS)
+        return tf.function(traced_as_written(serve_packed), input_signature=[specs])
 
     def _of_examples(self) -> Any:
         parsed: dict[str, Any] = {}
@@ -157,16 +178,25 @@ class Signatures(tf.Module):
 
         def rank(inputs: Tensors) -> Tensors:
             inputs = checked_shapes(inputs, rows)
-            ids: dict[str, Any] = {c.name: inputs[input_name(c.name)][tf.newaxis] for c in users}
+            ids: dict[str, Any] = {}
+            single = [column.name for column in users if column.hotness == 1]
+            if single:
+                of_single = restack([inputs[input_name(name)] for name in single], 0)
+                own = tf.unstack(of_single[tf.newaxis], axis=1)
+                ids = dict(zip(single, own, strict=True))
+            for column in users:
+                if column.hotness != 1:
+                    ids[column.name] = inputs[input_name(column.name)][tf.newaxis]
             ids |= {column.name: checked_ids(column, inputs) for column in candidates}
-            count = tf.shape(inputs[rows[0]])[0]
-            parts = []
-            if of_user:
-                parts.append(tf.broadcast_to(inputs[DENSE], [count, len(of_user)]))
+            dense = inputs[DENSE][tf.newaxis] if of_user else None
             if of_candidate:
-                parts.append(inputs[_CANDIDATE_DENSE])
-            dense = tf.gather(tf.concat(parts, 1), order, axis=1) if parts else None
-            return self._score(dense, ids, count)
+                dense_of_each = inputs[_CANDIDATE_DENSE]
+                if of_user:
+                    size = [tf.shape(dense_of_each)[0], len(of_user)]
+                    both = tf.concat([tf.broadcast_to(dense, size), dense_of_each], 1)
+                    dense_of_each = tf.gather(both, order, axis=1)
+                dense = dense_of_each
+            return self._score(dense, ids)
 
         specs = _dense_spec(DENSE, [len(of_user)])
         _add(specs, _dense_spec(_CANDIDATE_DENSE, [None, len(of_candidate)]))
@@ -178,68 +208,78 @@ class Signatures(tf.Module):
             _add(specs, _specs(column))
         return tf.function(traced_as_written(rank), input_signature=[specs])
 
-    def _score(
-        self, dense: tf.Tensor | None, ids: Mapping[str, Any], rows: tf.Tensor | None = None
-    ) -> Tensors:
+    def _score(self, dense: tf.Tensor | None, ids: Mapping[str, Any]) -> Tensors:
         """Returns probabilities.
 
         Args:
-            dense: float32 [rows, dense columns], or None.
-            ids: For each feature the ids of all rows; or, where `rows` is given, of one row that
-                stands for all.
-            rows: Number of rows.
+            dense: float32 [rows, dense columns], or [1, ...] for what is the same in all rows; or
+                None.
+            ids: For each feature the ids of all rows, or of one that stands for all.
         """
-        tensors = [] if dense is None else [dense]
         checks = [] if dense is None else [check_dense(dense, self._largest_dense)]
+        of_members = []
         for collection in self._collections.value:
             vectors = collection(ids, training=False)
-            if rows is not None:
-                vectors = {
-                    name: tf.broadcast_to(vector, [rows, vector.shape[1]])
-                    for name, vector in vectors.items()
-                }
-            tensors += [vectors[feature.name] for feature in collection.features]
-        (logits,) = tf.nest.flatten(self._dense_part.value(*tensors))
+            of_members.append([vectors[feature.name] for feature in collection.features])
+        logits = self._dense_part.value(dense, of_members)
         with tf.control_dependencies(checks):
             logits = tf.debugging.check_numerics(logits, "The model's logits for the request")
         return {"probability": tf.sigmoid(logits)}
 
 
-def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
-    """Returns all of a model above its tables as one function whose weights are constants.
+class _DensePart:
+    """All of a model above its tables, as functions whose weights are constants.
 
-    As constants they are laid out for the processor once and not in every request, and all
-    signatures share one copy.
-
-    Args:
-        model: The model.
-        dense_columns: Number of dense columns.
-
-    Returns:
-        A function of the dense features, if any, and the vectors of each collection, feature by
-        feature, to logits [batch].
+    As constants they are laid out for the processor once and not in every request. Signatures
+    whose vectors come alike share one function.
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
-    names = [feature.name for feature in model.config.features]
-    vectors = [
-        tf.TensorSpec([None, feature.table.dim], members[0].compute_dtype)
-        for feature in model.config.features
-    ]
-    dense = [tf.TensorSpec([None, dense_columns], tf.float32)] if dense_columns else []
 
-    def mean_logits(*tensors: tf.Tensor) -> tf.Tensor:
-        logits = []
-        for k, member in enumerate(members):
-            start = len(dense) + k * len(names)
-            own = dict(zip(names, tensors[start : start + len(names)], strict=True))
-            logits.append(member.logits_of(tensors[0] if dense else None, own, training=False))
-        mean = logits[0] if len(logits) == 1 else tf.reduce_mean(tf.concat(logits, 1), 1)
-        return tf.reshape(mean, [-1])
+    def __init__(self, model: RankingModel | Ensemble) -> None:
+        self._members = model.members if isinstance(model, Ensemble) else [model]
+        self._functions: dict[Any, Any] = {}
 
-    function = tf.function(
-        traced_as_written(mean_logits), input_signature=[*dense, *vectors * len(members)]
-    )
-    return convert_variables_to_constants_v2(function.get_concrete_function())
+    def __call__(
+        self, dense: tf.Tensor | None, vectors: Sequence[Sequence[tf.Tensor]]
+    ) -> tf.Tensor:
+        """Returns logits [rows].
+
+        Args:
+            dense: float32 [rows or 1, dense columns], or None.
+            vectors: For each member the vectors [rows or 1, dim] of its features.
+        """
+        of_members = [list(runs(own, 1)) for own in vectors]
+        tensors = [part for own in of_members for _, part in own]
+        counts = tuple(tuple(count for count, _ in own) for own in of_members)
+        if dense is not None:
+            tensors.insert(0, dense)
+        specs = tuple(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
+        key = (counts, specs)
+        if key not in self._functions:
+            with tf.init_scope():
+                self._functions[key] = self._traced(counts, specs, dense is not None)
+        (logits,) = tf.nest.flatten(self._functions[key](*tensors))
+        return logits
+
+    def _traced(
+        self, counts: Sequence[Sequence[int]], specs: Sequence[tf.TensorSpec], has_dense: bool
+    ) -> Any:
+        def mean_logits(*tensors: tf.Tensor) -> tf.Tensor:
+            rest = iter(tensors)
+            dense = next(rest) if has_dense else None
+            logits = []
+            for member, own in zip(self._members, counts, strict=True):
+                vectors = []
+                for count in own:
+                    part = next(rest)
+                    vectors += [part] if count == 1 else tf.unstack(part, axis=1)
+                names = [feature.name for feature in member.embeddings.features]
+                by_name = dict(zip(names, vectors, strict=True))
+                logits.append(member.logits_of(dense, by_name, training=False))
+            mean = logits[0] if len(logits) == 1 else tf.reduce_mean(tf.concat(logits, 1), 1)
+            return tf.reshape(mean, [-1])
+
+        function = tf.function(traced_as_written(mean_logits), input_signature=specs)
+        return convert_variables_to_constants_v2(function.get_concrete_function())
 
 
 class _Untracked:
