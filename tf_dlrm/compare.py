@@ -18,23 +18,23 @@ from typing import Any
 
 from absl import flags
 
-from tf_dlrm import entry_point, training_flags
+from tf_dlrm import entry_point
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.options import define_flags, options_from_flags
+from tf_dlrm.training.options.config import TRAINING_OPTIONS, TrainingConfig
 from tfrecords import files
 
-entry_point.define_flags(CompareOptions)
-training_flags.define()
+define_flags(CompareOptions, *TRAINING_OPTIONS)
 
 
 def main() -> dict[str, Any]:
     """Checks the flags, trains what is missing, and writes the comparison."""
-    options = entry_point.options_from_flags(CompareOptions)
+    options = options_from_flags(CompareOptions)
     options.validate()
     if flags.FLAGS["model"].present:
         raise UserError("--model has no use here: --models names the models to compare.")
-    return compare(options, training_flags.config())
+    return compare(options, TrainingConfig.from_flags())
 
 
 def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:

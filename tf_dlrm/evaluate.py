@@ -16,8 +16,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import INT32
 from tf_dlrm.training.options.config import check_model_dir
-from tf_dlrm.training.options.option import INT32
 from tfrecords import files
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")

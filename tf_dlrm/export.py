@@ -8,6 +8,7 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import define_flags, options_from_flags
 from tf_dlrm.training.options.config import check_export_dir, check_model_dir
 from tf_dlrm.training.options.export import ExportOptions
 
@@ -19,7 +20,7 @@ _INCREMENTAL_FROM = flags.DEFINE_string(
     "",
     "An earlier export: writes only what changed since, for tf_dlrm.fold to make a whole model of.",
 )
-entry_point.define_flags(ExportOptions)
+define_flags(ExportOptions)
 
 
 def main() -> dict[str, Any]:
@@ -35,7 +36,7 @@ def main() -> dict[str, Any]:
     check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value, marker=marker)
     from tf_dlrm.training.exporting import export_checkpoint
 
-    options = entry_point.options_from_flags(ExportOptions)
+    options = options_from_flags(ExportOptions)
     options.validate()
     return export_checkpoint(
         _MODEL_DIR.value,

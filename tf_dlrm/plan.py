@@ -20,8 +20,8 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import Options, commas, define_flags, option, options_from_flags
 from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.options.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ _MODELS = ("", "mlperf", "mlperf_multi_hot", "criteo_kaggle", "paper_sample", "t
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanOptions:
+class PlanOptions(Options):
     """What to plan for; every field is a flag."""
 
     data_dir: str = option("", "Data set folder: tables and ids per example are its columns'.")
     model: str = option("", "A known model instead of a data set.", _MODELS)
-    tables: tuple[int, ...] = option((), "Vocabulary sizes of the tables instead of a data set.")
+    tables: tuple[int, ...] = option(
+        (), "Vocabulary sizes of the tables instead of a data set.", least=1
+    )
     hotness: tuple[str, ...] = option(
         (),
         "Ids per example: one number for all tables, or one for each. Default: the model's or the "
@@ -54,10 +56,12 @@ class PlanOptions:
         13, "With --tables: dense features of an example.", least=0, most=_MOST_COLUMNS
     )
     bottom_mlp: tuple[int, ...] = option(
-        (), "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim."
+        (),
+        "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim.",
+        least=1,
     )
     top_mlp: tuple[int, ...] = option(
-        (), "Units of the top MLP; default: the --model's own, or 512,256,1."
+        (), "Units of the top MLP; default: the --model's own, or 512,256,1.", least=1
     )
     interaction: str = option("dot", "How the vectors interact.", ("dot", "concat"))
     batch_size: int = option(65536, "Examples of a step on all devices together.", least=1)
@@ -68,7 +72,10 @@ class PlanOptions:
         ("strong", "weak"),
     )
     alpha: float = option(
-        0.0, "Exponent of the power law of ids; 0: all ids of a table are equally likely."
+        0.0,
+        "Exponent of the power law of ids; 0: all ids of a table are equally likely.",
+        least=0,
+        most=20,
     )
     popular_first: bool = option(
         False,
@@ -79,7 +86,7 @@ class PlanOptions:
         "float32", "Type in which vectors and gradients travel.", ("float32", "bfloat16")
     )
     devices: tuple[int, ...] = option(
-        (8,), "Number of devices; several to see how it scales.", most=_MOST_DEVICES
+        (8,), "Number of devices; several to see how it scales.", least=1, most=_MOST_DEVICES
     )
     hardware: str = option(
         "cpu", "What the devices can do: cpu, a100_node, h100_node, or a TOML file."
@@ -92,18 +99,13 @@ class PlanOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible values and on those that contradict each other."""
-        check_values(self)
+        super().validate()
         sources = [name for name in ("data_dir", "model", "tables") if getattr(self, name)]
         if len(sources) > 1 or not (sources or self.calibrate):
             raise UserError(
                 "Give one of --data_dir, --model and --tables, so that there are tables to plan "
                 f"for; given are {', '.join(f'--{name}' for name in sources) or 'none'}."
             )
-        if not 0 <= self.alpha <= 20:
-            raise UserError(f"--alpha={self.alpha} must be between 0 and 20.")
-        for name in ("tables", "bottom_mlp", "top_mlp", "devices"):
-            if any(value < 1 for value in getattr(self, name)):
-                raise UserError(f"--{name}={commas(getattr(self, name))} must be positive.")
         if not self.devices or len(set(self.devices)) < len(self.devices):
             raise UserError(f"--devices={commas(self.devices)} must name different numbers.")
         if self.output and len(self.devices) > 1:
@@ -123,7 +125,7 @@ class PlanOptions:
                 raise UserError(f"--{name}={getattr(self, name)}: there is no folder {folder}.")
 
 
-entry_point.define_flags(PlanOptions)
+define_flags(PlanOptions)
 _PINS = flags.DEFINE_multi_string(
     "pin",
     [],
@@ -141,7 +143,7 @@ class _Problem:
 
 def main() -> dict[str, Any]:
     """Checks the flags, then plans; returns what was predicted."""
-    options = entry_point.options_from_flags(PlanOptions)
+    options = options_from_flags(PlanOptions)
     options.validate()
     from tf_dlrm import planner  # only now: TensorFlow takes seconds to start
 

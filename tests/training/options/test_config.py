@@ -101,7 +101,7 @@ RANDOM = DataOptions(data="random")
         (ModelOptions(model="dlrm_dcnv2", cross_rank=0), "--cross_rank=0 must be 1 or more"),
         (ModelOptions(model="dcn", top_mlp=()), "--top_mlp= must end in 1"),
         (ModelOptions(model="xdeepfm", interaction_units=()), "--interaction_units= must have one"),
-        (ModelOptions(model="xdeepfm", interaction_units=(5, 0)), "must have positive sizes only"),
+        (ModelOptions(model="xdeepfm", interaction_units=(5, 0)), "must be positive"),
         (
             ModelOptions(model="neural_collaborative_filtering", gmf_dim=17),
             "--gmf_dim=17 must be no more than --embedding_dim=16",

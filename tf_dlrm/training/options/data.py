@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.option import INT32, check_values, commas, option
+from tf_dlrm.options import INT32, Options, commas, option
 from tfrecords import files
 from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
@@ -28,7 +28,7 @@ _PROFILE = "python -m tfrecords.synthetic profile --feature=all"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Options):
     """Where the examples come from and in which order."""
 
     data: str = option(
@@ -131,7 +131,7 @@ class DataOptions:
 
     def validate(self) -> None:
         """Raises UserError when the options contradict each other or name no data."""
-        check_values(self)
+        super().validate()
         for name in sorted(set(_FOLDERS.values())):
             if getattr(self, name) and name != _FOLDERS.get(self.data):
                 raise UserError(
