@@ -45,6 +45,11 @@ _TENSORFLOW = {
     (_P + "training.saving.saveable_object", "SaveSpec"): "tables in a checkpoint",
 }
 _METHODS_OF_TENSORFLOW = {
+    ("tensorflow", "__internal__.decorator.make_decorator"): "Keras 2 sees a call's arguments",
+    (
+        "tensorflow",
+        "__internal__.eager_context.eager_mode",
+    ): "a graph of its own while rows are cut",
     ("tensorflow", "train.Checkpoint._write"): "workers write a checkpoint together",
     (_P + "checkpoint.checkpoint", "TrackableSaver._gather_serialized_tensors"): "the same",
     (_P + "trackable.base", "Trackable._gather_saveables_for_checkpoint"): "tables in a checkpoint",

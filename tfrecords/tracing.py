@@ -18,5 +18,7 @@ def traced_as_written(function: Function) -> Function:
     `if` and `while` may depend on tensors. Nothing here needs that, and it nearly doubles the time
     of a short run.
     """
-    result: Function = tf.autograph.experimental.do_not_convert(function)
+    # Keras 2 looks through such decorators for the arguments of a layer's `call`.
+    decorate = tf.__internal__.decorator.make_decorator
+    result: Function = decorate(function, tf.autograph.experimental.do_not_convert(function))
     return result

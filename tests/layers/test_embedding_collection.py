@@ -1,6 +1,7 @@
 """EmbeddingCollection: training inside fit, gradients, save and load, sentences."""
 
 import logging
+import tempfile
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tf_dlrm.embeddings import (
     TableConfig,
     WeightedRows,
 )
-from tf_dlrm.keras_api import keras
+from tf_dlrm.keras_api import keras, uses_legacy_keras
 from tf_dlrm.layers import EmbeddingCollection
 
 OPTIMIZERS = [
@@ -103,6 +104,20 @@ def test_fit_lowers_the_loss_and_equals_a_loop_of_ones_own(optimizer):
         np.testing.assert_allclose(value, theirs.to_arrays()[key], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(fitted.get_weights()[-1], looped.get_weights()[-1], rtol=1e-4)
     assert float(fitted.get_layer("tables").trap.numpy()) == 0.0
+
+
+def test_autograph_rewrites_the_layers_of_users_only(tmp_path, monkeypatch):
+    class Twice(keras.layers.Layer):
+        def call(self, vectors):
+            return 2 * vectors
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where it writes what it rewrites
+    ids = keras.Input((), dtype="int64", name="a")
+    layer = EmbeddingCollection(features(SGD(0.1))[:1])
+    keras.Model({"a": ids}, Twice()(layer({"a": ids})["a"]))
+    written = [path.read_text() for path in tmp_path.glob("__autograph_generated_file*")]
+    assert bool(written) == uses_legacy_keras()
+    assert all("vectors" in text and "_stored_bags" not in text for text in written)
 
 
 def test_prediction_and_evaluation_change_nothing():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -64,6 +65,7 @@ class CompressedInteraction(keras.layers.Layer):
             setattr(self, f"kernel_{k}", kernel)
         self.built = True
 
+    @traced_as_written
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
         """Returns [batch, sum of `units`]."""
         self._check(vectors.shape)

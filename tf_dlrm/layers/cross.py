@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -55,6 +56,7 @@ class Cross(keras.layers.Layer):
             name="kernel", shape=(width, width), initializer=normal_by_fans(self.seed)
         )
 
+    @traced_as_written
     def call(self, x0: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """Returns [batch, width]."""
         self._check(x0.shape, x.shape)

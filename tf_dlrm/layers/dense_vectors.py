@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.initial_weights import normal_by_fans
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -52,6 +53,7 @@ class DenseVectors(keras.layers.Layer):
         )
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns [batch, features, dim]."""
         self._check(inputs.shape)

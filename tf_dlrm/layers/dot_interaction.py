@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels import pairs
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -49,6 +50,7 @@ class DotInteraction(keras.layers.Layer):
         self._check(input_shape)
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, pairs]."""
         self._check([vector.shape for vector in inputs])

@@ -32,6 +32,7 @@ from tf_dlrm.kernels.use import are_allowed, kernels_allowed
 from tf_dlrm.layers.followed_optimizer import TableRates
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla
+from tfrecords.tracing import traced_as_written
 
 # Where files have what `TableRates.saved` holds.
 _FOLLOWED = "followed_optimizer"
@@ -261,6 +262,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self.build()
         self._rates.follow_model(optimizer, reference_rate, self.trap)
 
+    @traced_as_written
     def call(
         self,
         ids: Mapping[str, Any],

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -37,6 +38,7 @@ class FactorizationMachine(keras.layers.Layer):
         self._check(input_shape)
         self.built = True
 
+    @traced_as_written
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
         """Returns [batch, 1]."""
         self._check(vectors.shape)

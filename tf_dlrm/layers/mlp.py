@@ -12,6 +12,7 @@ from tf_dlrm.kernels import pairs
 from tf_dlrm.kernels.relu_dense import relu_dense
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.resumable_dropout import ResumableDropout
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -96,6 +97,7 @@ class MLP(keras.layers.Layer):
             built(getattr(self, f"dropout_{k}"))
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns [..., units[-1]]."""
         # Not by `training`: with Keras 3 somebody may compile this layer by XLA, which has no such

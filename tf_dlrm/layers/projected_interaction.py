@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.mlp import MLP
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -59,6 +60,7 @@ class ProjectedInteraction(keras.layers.Layer):
             built(mlp, (None, len(input_shape) * width))
         self.built = True
 
+    @traced_as_written
     def call(self, vectors: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, F1 * F2]."""
         width = self._width([vector.shape for vector in vectors])

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.keras_api import keras, uses_legacy_keras
+from tfrecords.tracing import traced_as_written
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -44,6 +45,7 @@ class ResumableDropout(keras.layers.Dropout):
         )
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns the inputs, while training with some of them dropped."""
         if not training:

@@ -12,6 +12,7 @@ from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.models.dlrm import DLRM
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel
 from tf_dlrm.models.table_model import TableModel
+from tfrecords.tracing import traced_as_written
 
 # Between the seeds of two members: more than the layers of one model use.
 _SEED_STRIDE = 100_003
@@ -98,6 +99,7 @@ class Ensemble(TableModel):
         del input_shape
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
         """Returns logits; see the class."""
         self._remember(inputs)

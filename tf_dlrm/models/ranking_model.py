@@ -15,6 +15,7 @@ from tf_dlrm.layers.embedding_collection import EmbeddingCollection
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.mlp import MLP
 from tf_dlrm.models.table_model import TableModel
+from tfrecords.tracing import traced_as_written
 
 # The key of the dense features among the inputs.
 DENSE = "dense"
@@ -196,6 +197,7 @@ class RankingModel(TableModel):
         del input_shape
         self.built = True
 
+    @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
         """Returns logits [batch, 1]; see the class."""
         self._remember(inputs)
