@@ -104,7 +104,8 @@ def check_values(options: Options) -> None:
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         kind, several = type(field.default), isinstance(field.default, tuple)
-        flag = f"--{field.name}={in_flag(value) if isinstance(value, tuple) else value}"
+        shown = repr(value) if several and not isinstance(value, tuple) else in_flag(value)
+        flag = f"--{field.name}={shown}"
         if several:
             kind = int if "int" in str(field.type) else str
             if not isinstance(value, tuple) or not all(_is(entry, kind) for entry in value):
@@ -116,7 +117,7 @@ def check_values(options: Options) -> None:
             raise UserError(f"{flag} must be one of {', '.join(choices)}.")
         if kind in (int, float):
             for entry in value if several else (value,):
-                _check_limits(flag, entry, kind, several, **field.metadata["limits"])
+                _check_limits(flag, entry, kind, **field.metadata["limits"])
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -129,7 +130,6 @@ def _check_limits(
     flag: str,
     value: float,
     kind: type,
-    several: bool,
     least: float | None,
     most: float | None,
     above: float | None,
@@ -137,8 +137,6 @@ def _check_limits(
 ) -> None:
     if kind is int:
         least, most = (-_MOST if least is None else least), (_MOST if most is None else most)
-        if value < least == 1 and several:
-            raise UserError(f"{flag} must be positive.")
         if value < least:
             raise UserError(f"{flag} must be {least} or more.")
         if value > most:

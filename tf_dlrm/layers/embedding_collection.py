@@ -226,6 +226,11 @@ class EmbeddingCollection(keras.layers.Layer):
         self._checkpoint_tables = self.tables
         self.built = True
 
+    @staticmethod
+    def checkpoint_key(table: str) -> str:
+        """Returns the key of a table's rows in a checkpoint, after that of the layer."""
+        return f"_checkpoint_tables/{TableSet.checkpoint_key(table)}"
+
     @property
     def reference_rate(self) -> float | None:
         """The followed optimizer's learning rate at which the tables' own hold; None for none."""

@@ -94,10 +94,9 @@ class Ensemble(TableModel):
         """The tables of all members."""
         return [member.embeddings for member in self.members]
 
-    def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the constructor knows every shape."""
-        del input_shape
-        self.built = True
+    def checkpoint_key(self, collection: int, table: str) -> str:
+        """See `TableModel.checkpoint_key`."""
+        return f"member_{collection}/{self.members[collection].checkpoint_key(0, table)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
@@ -105,10 +104,6 @@ class Ensemble(TableModel):
         self._remember(inputs)
         logits = tf.concat([member(inputs, training=training) for member in self.members], 1)
         return logits if training else tf.reduce_mean(logits, 1, keepdims=True)
-
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
-        """Returns (batch, 1), the shape outside training."""
-        return self.members[0].compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""

@@ -192,10 +192,10 @@ class RankingModel(TableModel):
         """The tables, in a list, as every model of this package has them."""
         return [self.embeddings]
 
-    def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the constructor knows every shape."""
-        del input_shape
-        self.built = True
+    def checkpoint_key(self, collection: int, table: str) -> str:
+        """See `TableModel.checkpoint_key`."""
+        del collection
+        return f"embeddings/{self.embeddings.checkpoint_key(table)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
@@ -251,13 +251,6 @@ class RankingModel(TableModel):
         if self._most is not None:
             logits = tf.clip_by_value(logits, -self._most, self._most)
         return logits
-
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
-        """Returns (batch, 1)."""
-        batch = next(iter(input_shape.values()))
-        while isinstance(batch, (tuple, list, tf.TensorShape)):  # of a tensor, or of a tuple of two
-            batch = batch[0]
-        return (batch, 1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""

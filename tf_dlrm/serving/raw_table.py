@@ -105,6 +105,30 @@ class RawTable(tf.Module):
         ]
         self._check_graph()
 
+    @classmethod
+    def of_training(cls, data_dir: str, fingerprint: str) -> RawTable:
+        """Reads the vocabularies of a data set that a model was trained on.
+
+        Args:
+            data_dir: Its folder.
+            fingerprint: Its fingerprint then.
+
+        Raises:
+            UserError: As the constructor, or if the folder holds no data set, or another one.
+        """
+        try:
+            info = DatasetInfo.load_description(data_dir)
+        except DataError as error:
+            raise UserError(
+                f"--serve_raw needs the vocabulary of the training data. {error}"
+            ) from None
+        if info.fingerprint != fingerprint:
+            raise UserError(
+                f"{data_dir} is not the data that the model was trained on any more, so "
+                "--serve_raw can't have its vocabulary."
+            )
+        return cls(info, data_dir)
+
     def rows(self) -> list[Rows]:
         """Returns the content of each variable of `vocabulary`."""
         return [

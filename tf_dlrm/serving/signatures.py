@@ -92,8 +92,10 @@ class Signatures(tf.Module):
         if raw is not None:
             self.functions["serve_raw"] = self._of_raw(raw)
         default = self.functions["serving_default"].get_concrete_function()
-        known = {id(variable) for variable in self.tables}
-        self.weights = [v for v in default.variables if id(v) not in known]
+        read = {id(variable) for variable in default.variables}
+        read -= {id(variable) for variable in self.tables}
+        # In the order of the model, so that equal models are saved alike.
+        self.weights = [weight for weight in model.weights if id(weight) in read]
 
     def _of_features(self) -> Any:
         rows = row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)

@@ -19,12 +19,11 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels.use import kernels_chosen
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.options import in_flag
 from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.exporting import checkpoint_rows
 from tf_dlrm.serving.signatures import check_inputs
-from tf_dlrm.training.build import (
-    build_dense_optimizer,
-    build_model,
-)
+from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
@@ -41,7 +40,7 @@ from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
-from tf_dlrm.training.restore import restore_for_serving
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.sources import (
     Source,
     meanings,
@@ -182,14 +181,13 @@ def _train(
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         if processes.is_first:
-            described = run | {"step": position.step, "metrics": history.last}
+            described, rows = run | {"step": position.step, "metrics": history.last}, None
             if not distribution.holds_all_tables:
                 # Other processes hold rows, and have just written them.
-                assert checkpoints is not None and checkpoints.latest is not None
-                served = restore_for_serving(options.model_dir, checkpoints.latest, FrozenTables())
-                export_model(served.model, schema, options.export_dir, described, rows=served.rows)
-            else:
-                export_model(model, schema, options.export_dir, described)
+                written = CheckpointedRun(options.model_dir)
+                model, _ = written.restore(FrozenTables())
+                rows = checkpoint_rows(model, written.checkpoint)
+            export_model(model, schema, options.export_dir, described, rows=rows)
             _LOG.info("exported to %s", options.export_dir)
         processes.least(0)  # nobody ends before the export is written
     return result | {
@@ -205,8 +203,8 @@ def _train(
 def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
     """Returns what all processes of a run have to agree on, by what a message calls it."""
     flags = {
-        f"--{field.name}": _flag(getattr(part, field.name))
-        for part in (config.data, config.model, config.optimizer, config.run, config.distribution)
+        f"--{field.name}": in_flag(getattr(part, field.name))
+        for part in config.parts
         for field in dataclasses.fields(part)
     }
     return flags | {"the data's fingerprint": source.fingerprint}
@@ -333,8 +331,9 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             was, now = (getattr(getattr(config, part), name) for config in configs)
             if was != now:
                 raise UserError(
-                    f"--model_dir={model_dir} holds a run with --{name}={_flag(was)}, but this one "
-                    f"has --{name}={_flag(now)}; use the same value or another --model_dir."
+                    f"--model_dir={model_dir} holds a run with --{name}={in_flag(was)}, but "
+                    f"this one has --{name}={in_flag(now)}; use the same value or another "
+                    "--model_dir."
                 )
     if before["data_fingerprint"] != run["data_fingerprint"]:
         raise UserError(
@@ -347,7 +346,3 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"{files.join(model_dir, 'run.json')} describes other columns than its own data has; "
             "restore it, or use another --model_dir."
         )
-
-
-def _flag(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -160,7 +160,7 @@ class RunOptions(Options):
             check_export_dir(self.export_dir, self.model_dir)
 
 
-def check_model_dir(model_dir: str, checkpoint: str) -> None:
+def check_model_dir(model_dir: str, checkpoint: str = "") -> None:
     """Raises UserError unless `model_dir` holds a run and `checkpoint`, if given, exists."""
     if not files.isfile(files.join(model_dir, "run.json")):
         raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
