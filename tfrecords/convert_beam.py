@@ -103,6 +103,10 @@ def _convert(beam_arguments: list[str]) -> dict[str, int]:
         )
     for files in command_line.held_out():
         inputs = [*inputs, *files]
+    if how.by_row:
+        raise DataError(
+            f"--split={how.split} is for tfrecords.convert and tfrecords.convert_criteo only."
+        )
     _refuse(_NOT_READ, "is for the conversion on one machine; the runner decides it here")
     _refuse(_HERE_ONLY, "is for tfrecords.convert and tfrecords.convert_criteo only")
     return pipeline.convert(

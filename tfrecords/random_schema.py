@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES
 from tfrecords.errors import DataError
 from tfrecords.schema import CategoricalColumn, Schema
 
 CRITEO_KAGGLE = "criteo_kaggle"
+# Ids per column of the Criteo Kaggle data (tools/visualize.py of facebookresearch/dlrm).
+KAGGLE_VOCABULARY_SIZES = (
+    *(1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194),
+    *(27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572),
+)
 # Several operations each in the graphs that make rows and train on them.
 MOST_TABLES = 5000
 

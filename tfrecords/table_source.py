@@ -80,7 +80,8 @@ class TableSource:
                 "table."
             )
         self._data_dir = data_dir
-        self.table = description
+        # The files are the splits.
+        self.table = description = dataclasses.replace(description, time=None)
         self._shuffle_window_rows = shuffle_window_rows
         self.vocabularies, self._lookups = _vocabularies(description, vocabulary_of)
         self.schema = _schema(description, self._lookups)

@@ -73,10 +73,9 @@ def mixed_up(layer):
 def test_many_stored_ids_of_one_feature_are_no_rows_of_another(monkeypatch):
     read, real = [], LocalPlacement.read
 
-    def counted(self, wanted, pooled):
-        read.extend(int(tf.size(rows.ids)) for rows in wanted)
-        read.extend(int(tf.size(bags.ids)) for own in pooled for bags in own.bags.values())
-        return real(self, wanted, pooled)
+    def counted(self, asked):
+        read.extend(int(tf.size(own.bags[f.name].ids)) for own in asked for f in own.features)
+        return real(self, asked)
 
     monkeypatch.setattr(LocalPlacement, "read", counted)
     plain = [TableConfig(f"p{k}", 9, DIM, Uniform(0.5), SGD(0.5)) for k in range(3)]

@@ -16,11 +16,12 @@ from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.raw_table import RawTable
-from tfrecords.conversion.criteo import BLANK
 from tfrecords.conversion.vocabulary_files import read_vocabulary
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.dataset_info import DatasetInfo
+from tfrecords.kinds.hexadecimal import BLANK
 
+DENSE_NAMES = tuple(f"I{k}" for k in range(1, 14))
+CATEGORICAL_NAMES = tuple(f"C{k}" for k in range(1, 27))
 REFUSED = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, TypeError, ValueError)
 # By input: type, what may differ is None, and the ids that there are.
 SPECS = {

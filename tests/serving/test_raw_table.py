@@ -15,11 +15,12 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.models import DLRM, DLRMConfig
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.raw_table import RawTable
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
 
+DENSE_NAMES = tuple(f"I{k}" for k in range(1, 14))
+CATEGORICAL_NAMES = tuple(f"C{k}" for k in range(1, 27))
 FIELDS = (*DENSE_NAMES, *CATEGORICAL_NAMES)
 
 

@@ -17,12 +17,13 @@ from tf_dlrm.serving.signatures import named_inputs
 from tfrecords.conversion.convert import convert
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.options import Options
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
 
+DENSE_NAMES = tuple(f"I{k}" for k in range(1, 14))
+CATEGORICAL_NAMES = tuple(f"C{k}" for k in range(1, 27))
 SCHEMA = Schema(
     dense=("age", "price", "hour"),
     categorical=(

@@ -1,12 +1,15 @@
+import math
 import random
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfrecords.conversion.criteo import CriteoFormat
-from tfrecords.conversion.criteo_text import parse
+from tfrecords.conversion.criteo import CriteoFormat, described
+from tfrecords.conversion.description_file import from_toml, load, to_toml
 from tfrecords.conversion.formats import Piece
+from tfrecords.conversion.tabular import TabularFormat
+from tfrecords.errors import DataError
 from tfrecords.kinds.hexadecimal import NotHexadecimal, read_digits
 
 
@@ -52,14 +55,21 @@ def test_more_than_eight_digits():
         _read([b"123456789"])
 
 
+def _parse(text):
+    format = CriteoFormat()
+    _, of_lines = format.from_lines("in", text)
+    return format.parse(of_lines(Piece("in", 0, len(text), 1, text, len(text))))
+
+
 def test_parse(criteo_lines):
     lines = criteo_lines(50)
-    rows = parse(("\n".join(lines) + "\n").encode())
+    rows = _parse(("\n".join(lines) + "\n").encode()).rows
     fields = [line.split("\t") for line in lines]
     assert rows.label.tolist() == [int(row[0]) for row in fields]
-    assert rows.integers.T.tolist() == [[int(x or 0) for x in row[1:14]] for row in fields]
-    assert rows.categories.T.tolist() == [[int(x or "0", 16) for x in row[14:]] for row in fields]
-    assert rows.blank.T.tolist() == [[x == "" for x in row[1:]] for row in fields]
+    numbers = np.array([[max(0, int(x or 0)) for x in row[1:14]] for row in fields])
+    np.testing.assert_array_equal(rows.dense.T, np.log1p(numbers).astype(np.float32))
+    wanted = [[int(x, 16) if x else 1 << 32 for x in row[14:]] for row in fields]
+    assert np.stack(rows.keys, 1).tolist() == wanted
 
 
 _NUMBERS = {"-5": -5, "-0": 0, "007": 7, "0" * 30 + "5": 5, "2147483647": 2**31 - 1}
@@ -81,7 +91,7 @@ def test_a_line_is_good_or_bad_whatever_stands_beside_it(column, field, value):
     # A piece with a bad line is parsed in another way than one without.
     for beside in ("", "bad\n"):
         text = (line + beside).encode()
-        parsed = CriteoFormat().parse(Piece("in", 0, len(text), 1, text, len(text)))
+        parsed = _parse(text)
         assert [bad.line for bad in parsed.bad] == [0] * (value is None) + [1] * (beside != "")
         if value is None:
             assert parsed.rows is None and parsed.bad[0].what.startswith("column ")
@@ -90,3 +100,40 @@ def test_a_line_is_good_or_bad_whatever_stands_beside_it(column, field, value):
         else:
             expected = np.float32(np.log1p(max(value, 0)))
             assert parsed.rows.dense[column - 1].tolist() == [expected]
+
+
+def test_the_description_says_what_the_command_reads(criteo_lines):
+    text = ("\n".join(criteo_lines(50)) + "\n").encode()
+    toml = to_toml(described(1000, True))
+    assert "modulo = 1000" in toml and 'kind = "bucket"' in toml
+    fields = [line.split("\t") for line in text.decode().splitlines()]
+    format = TabularFormat(from_toml(toml, "t.toml"))
+    piece = format.from_lines("in", text)[1](Piece("in", 0, len(text), 1, text, len(text)))
+    keys = format.parse(piece).rows.keys
+    blank = 1 << 32
+    for k in (0, 25):
+        wanted = [int(row[14 + k], 16) % 1000 if row[14 + k] else blank for row in fields]
+        assert keys[k].tolist() == wanted
+    assert max(len(row[3]) for row in fields) > 1
+    for row, key in zip(fields, keys[26 + 2].tolist(), strict=True):
+        x = int(row[3] or 0)
+        bucket = math.floor(math.log(x) ** 2) if x > 2 else x % 2**32
+        assert key == (bucket if row[3] else blank)
+    assert format.columns[28].name == "I3_bucket" and load("criteo").used[0] == "label"
+
+
+@pytest.mark.parametrize(
+    ("label", "dense", "categorical", "message"),
+    [
+        ("whole = 1", "", "", "whole must be true or false, not 1"),
+        ("whole = true\npositive_from = 3", "", "", "whole is for numbers that are the label"),
+        ("", 'n = {whole = "yes"}', "", "whole must be true or false, not 'yes'"),
+        ("", "", 'c = {kind = "text", modulo = 3}', "modulo is for kind = 'hexadecimal'"),
+        ("", "", 'c = {kind = "hexadecimal", modulo = 0}', "modulo must be a whole number of at"),
+        ("", "", 'c = {kind = "hexadecimal", missing = 4294967296}', "missing must be an id in"),
+    ],
+)
+def test_options_that_are_not_allowed(label, dense, categorical, message):
+    toml = f'format = "tsv"\n[label]\ncolumn = "y"\n{label}\n[dense]\n{dense}\n'
+    with pytest.raises(DataError, match=message):
+        from_toml(f"{toml}[categorical]\n{categorical}\nd = 'text'\n", "t.toml")

@@ -7,12 +7,17 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfrecords.criteo_schema import KAGGLE_VOCABULARY_SIZES, criteo_shaped
 from tfrecords.epoch import Shard, epoch_order
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
+from tfrecords.random_schema import KAGGLE_VOCABULARY_SIZES, random_schema, table_sizes
 from tfrecords.reader import RecordSource
 from tfrecords.schema import CategoricalColumn, Schema
+
+
+def _criteo(most=0, hotness=1):
+    return random_schema(table_sizes(("criteo_kaggle",), most), 13, hotness)
+
 
 _SCHEMA = Schema(("a", "b"), (CategoricalColumn("c", 1000), CategoricalColumn("d", 50, 3)))
 _RAGGED = Schema(
@@ -190,7 +195,7 @@ def test_ids_follow_the_power_law(read_all, alpha):
     "schema",
     [
         _SCHEMA,
-        pytest.param(criteo_shaped(10_000), marks=pytest.mark.slow),
+        pytest.param(_criteo(10_000), marks=pytest.mark.slow),
         Schema((), (CategoricalColumn("c", 100),) * 1),
         Schema(("a",), tuple(CategoricalColumn(f"c{i}", 400, None) for i in range(3))),
     ],
@@ -236,12 +241,12 @@ def test_the_fingerprint_follows_the_arguments():
 
 
 def test_criteo_shape():
-    schema = criteo_shaped(10_000, ids_per_lookup=2)
+    schema = _criteo(10_000, 2)
     assert len(schema.dense) == 13
     sizes = [column.vocabulary_size for column in schema.categorical]
     assert sizes == [min(size, 10_000) for size in KAGGLE_VOCABULARY_SIZES]
     assert {column.hotness for column in schema.categorical} == {2}
-    assert sum(column.vocabulary_size for column in criteo_shaped().categorical) == 33_762_577
+    assert sum(column.vocabulary_size for column in _criteo().categorical) == 33_762_577
 
 
 def test_an_empty_bag_has_the_mean_effect():

@@ -11,14 +11,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags, of_one_batch
 from tf_dlrm.embeddings.block import Block, StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.pooling import StackBatch
-from tf_dlrm.embeddings.requests import (
-    RowGradients,
-    RowIds,
-    StoreBags,
-    StoreGradients,
-    joined,
-)
+from tf_dlrm.embeddings.requests import Asked, Used
 from tf_dlrm.embeddings.stack import Stack
 from tf_dlrm.embeddings.tables import Table, TableSet
 from tf_dlrm.kernels.use import are_allowed
@@ -126,25 +119,19 @@ class Tables(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def read(
-        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
-    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
-        """Reads rows, each with what `write` wants to know of the reading.
-
-        Args:
-            wanted: Rows of different stacks.
-            pooled: What `pools` has named.
+    def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
+        """Reads rows.
 
         Returns:
-            For each of `wanted` the rows, float32 [n, dim]; for each of `pooled` the vectors
-            [batch, dim] of its features.
+            For each of `asked` the rows `batch.ids`, float32 [n, dim], or, of what `pools` has
+            named, the vectors [batch, dim] by feature; and what `write` wants to know of the
+            reading.
         """
 
     @abc.abstractmethod
     def write(
         self,
-        rows: Sequence[RowGradients],
-        pooled: Sequence[StoreGradients],
+        used: Sequence[Sequence[Used]],
         step: tf.Tensor,
         finite: tf.Tensor,
         kernels: bool,
@@ -152,8 +139,7 @@ class Tables(abc.ABC):
         """Updates each row once, by the sum of all of its gradients.
 
         Args:
-            rows: Rows of different stacks, and their gradients.
-            pooled: Gradients of what the store has pooled; of one stack there may be several.
+            used: Of each stack that was used, what came back to one lookup or several.
             step: Scalar int64, the number of updates made before this one.
             finite: Scalar bool; where it is false, no row is updated.
             kernels: Whether native kernels may do it.
@@ -165,32 +151,22 @@ class Tables(abc.ABC):
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
         """See `Placement.lookup`."""
         bags = self._of_one_batch(bags)
-        batches: list[StackBatch | None] = []
-        wanted, pooled = [], []
+        asked = []
         for stack in self.stacks:
             own = {feature.name: bags[feature.feature] for feature in stack.features}
             names = self.pools(stack, own)
             by_store = [f for f in stack.features if f.name in names]
             by_rows = [f for f in stack.features if f.name not in names]
+            if by_rows:
+                asked.append(Asked.by_rows(stack, by_rows, own))
             if by_store:
-                pooled.append(StoreBags(stack, by_store, own))
-            batch = StackBatch(by_rows, own, stack.rows, stack.dim) if by_rows else None
-            batches.append(batch)
-            if batch is not None:
-                wanted.append(RowIds(stack, batch.ids))
-        rows, vectors = self.read(wanted, pooled)
+                asked.append(Asked(stack, by_store, own, None))
         parts: dict[str, tf.Tensor] = {}
-        of_stacks, read = [], iter(rows)
-        for batch in batches:
-            found = None if batch is None else _Found(batch, *next(read))
-            of_stacks.append(found)
-            if found is not None:
-                parts.update(found.batch.pool(found.rows))
-        for of_store, _ in vectors:
-            parts.update(of_store)
-        kept = [(asked, residual) for asked, (_, residual) in zip(pooled, vectors, strict=True)]
-        residuals = _Residuals(of_stacks, kept, are_allowed())
-        return Lookup(self._joined(parts), bags, residuals)
+        found = []
+        for entry, (values, residual) in zip(asked, self.read(asked), strict=True):
+            parts.update(values if entry.batch is None else entry.batch.pool(values))
+            found.append(_Found(entry, values, residual))
+        return Lookup(self._joined(parts), bags, _Residuals(found, are_allowed()))
 
     def weight_gradients(
         self, lookup: Lookup, gradients: Mapping[str, tf.Tensor]
@@ -198,27 +174,21 @@ class Tables(abc.ABC):
         """See `Placement.weight_gradients`."""
         self._check_trained([lookup])
         summed: dict[str, tf.Tensor] = {}
-        for stack, found in zip(self.stacks, lookup.residuals.found, strict=True):
+        for asked, rows, _ in lookup.residuals.found:
+            stack, features, bags, batch = asked
             weighted = [
-                f
-                for f in stack.features
-                if f.feature in gradients and lookup.bags[f.feature].weights is not None
+                f for f in features if f.feature in gradients and bags[f.name].weights is not None
             ]
-            own = {f.name: lookup.bags[f.feature] for f in stack.features}
-            there = {f.name for f in found.batch.features} if found else set()
-            if any(f.name not in there for f in weighted):  # the store has pooled their rows
-                batch = StackBatch(weighted, own, stack.rows, stack.dim)
-                (((rows, _),), _) = self.read([RowIds(stack, batch.ids)], [])
-                found = _Found(batch, rows, None)
-            if not weighted or found is None:
+            if not weighted:
                 continue
-            parts = {
-                f.name: _columns(gradients[f.feature], f, stack.dim)
-                if f.feature in gradients
-                else tf.zeros([own[f.name].batch, stack.dim])
-                for f in found.batch.features
-            }
-            of_parts = found.batch.weight_gradients(found.rows, parts)
+            if batch is None:  # the store has pooled their rows
+                again = Asked.by_rows(stack, weighted, bags)
+                batch, ((rows, _),) = again.batch, self.read([again])
+            parts = _columns(batch.features, gradients, stack.dim)
+            for f in batch.features:
+                if f.name not in parts:
+                    parts[f.name] = tf.zeros([bags[f.name].batch, stack.dim])
+            of_parts = batch.weight_gradients(rows, parts)
             for f in weighted:
                 before = summed.get(f.feature)
                 part = of_parts[f.name]
@@ -231,28 +201,14 @@ class Tables(abc.ABC):
         finite = all_finite(pulled)
         place = self._counter()
         step = self.tables.counters[place].read_value()
-        rows, pooled = [], []
-        for k, stack in enumerate(self.stacks):
-            used = []
-            for lookup, of_features in pulled:
-                parts = _parts_of(stack, of_features)
-                found: _Found | None = lookup.residuals.found[k]
-                by_rows = {f.name for f in found.batch.features} if found else set()
-                for (_, features, bags), residual in lookup.residuals.pooled_of(stack):
-                    own = {f.name: parts[f.name] for f in features if f.name in parts}
-                    if own:
-                        pooled.append(StoreGradients(stack, features, bags, own, residual))
-                own = {name: part for name, part in parts.items() if name in by_rows}
-                if found is not None and own:
-                    used.append((lookup, found, own))
-            if len(used) == 1 and len(used[0][2]) == len(used[0][1].batch.features):
-                ((_, found, own),) = used
-                of_rows = found.batch.unpool(own)
-                rows.append(RowGradients(stack, found.batch.ids, of_rows, found.residual))
-            elif used:
-                rows.append(_joined_rows(stack, [(lookup, own) for lookup, _, own in used]))
+        used: dict[Stack, list[Used]] = {stack: [] for stack in self.stacks}
+        for lookup, gradients in pulled:
+            for asked, _, residual in lookup.residuals.found:
+                own = _columns(asked.features, gradients, asked.stack.dim)
+                if own:
+                    used[asked.stack].append(Used(asked, own, residual))
         kernels = any(p.lookup.residuals.kernels for p in pulled)
-        finite = self.write(rows, pooled, step, finite, kernels)
+        finite = self.write([own for own in used.values() if own], step, finite, kernels)
         self.tables.count_update(finite, place)
 
     def _of_one_batch(self, bags: Mapping[str, Bags]) -> dict[str, Bags]:
@@ -309,29 +265,18 @@ def logical_tables(
 
 
 class _Found(NamedTuple):
-    """What a lookup has read of one stack: ids, their rows [n, dim], and what `write` wants."""
+    """What a lookup has read, and what `write` wants to know of it."""
 
-    batch: StackBatch
-    rows: tf.Tensor
+    asked: Asked
+    values: Any
     residual: Any
 
 
 class _Residuals(NamedTuple):
-    """What a lookup found.
+    """What a lookup found, and whether kernels may update the rows."""
 
-    Attributes:
-        found: Of each stack, what was read by rows.
-        pooled: What the store has pooled, and what `read` returned beside it.
-        kernels: Whether kernels may update the rows.
-    """
-
-    found: Sequence[_Found | None]
-    pooled: Sequence[tuple[StoreBags, Any]]
+    found: Sequence[_Found]
     kernels: bool
-
-    def pooled_of(self, stack: Stack) -> list[tuple[StoreBags, Any]]:
-        """Returns those of `pooled` that are of a stack."""
-        return [entry for entry in self.pooled if entry[0].stack is stack]
 
 
 def all_finite(pulled: Sequence[Pulled]) -> tf.Tensor:
@@ -350,28 +295,15 @@ def all_finite(pulled: Sequence[Pulled]) -> tf.Tensor:
     return tf.math.is_finite(tf.add_n(squares))
 
 
-def _columns(gradient: tf.Tensor, feature: StackedFeature, dim: int) -> tf.Tensor:
-    if feature.part_of is None:
-        return gradient
-    return gradient[:, feature.first_column : feature.first_column + dim]
-
-
-def _parts_of(stack: Stack, gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Returns the gradients of those features of a stack that were used."""
-    return {
-        f.name: _columns(gradients[f.feature], f, stack.dim)
-        for f in stack.features
-        if f.feature in gradients
-    }
-
-
-def _joined_rows(
-    stack: Stack, used: Sequence[tuple[Lookup, Mapping[str, tf.Tensor]]]
-) -> RowGradients:
-    """Returns which rows of a stack were used by several lookups, or by some of its features."""
-    found = []
-    for lookup, parts in used:
-        features = [f for f in stack.features if f.name in parts]
-        bags = {f.name: lookup.bags[f.feature] for f in features}
-        found.append(StoreGradients(stack, features, bags, parts, None).of_rows())
-    return joined(found)
+def _columns(
+    features: Sequence[StackedFeature], gradients: Mapping[str, tf.Tensor], dim: int
+) -> dict[str, tf.Tensor]:
+    """Returns of those views whose features have gradients, the columns that are theirs."""
+    found = {}
+    for f in features:
+        if f.feature in gradients:
+            whole = gradients[f.feature]
+            found[f.name] = (
+                whole if f.part_of is None else whole[:, f.first_column : f.first_column + dim]
+            )
+    return found

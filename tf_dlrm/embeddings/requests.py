@@ -1,4 +1,4 @@
-"""What is asked of a store: rows, or whole bags, and what their gradients are."""
+"""What is asked of a store, and the gradients that come back to it."""
 
 from __future__ import annotations
 
@@ -13,56 +13,63 @@ from tf_dlrm.embeddings.pooling import StackBatch
 from tf_dlrm.embeddings.stack import Stack
 
 
-class RowIds(NamedTuple):
-    """Rows of a stack, int32 or int64 [n], with repetitions."""
+class Asked(NamedTuple):
+    """Some features of one stack, in one lookup.
 
-    stack: Stack
-    ids: tf.Tensor
-
-
-class RowGradients(NamedTuple):
-    """Rows of a stack [n], with repetitions, and their gradients, float32 [n, dim].
-
-    `residual` is what `read` returned beside these rows; None where they were not read together.
+    Attributes:
+        stack: The stack.
+        features: The features.
+        bags: Their bags by name.
+        batch: Their ids laid out as rows of the stack; None where the store pools the bags itself.
     """
 
     stack: Stack
-    ids: tf.Tensor
-    gradients: tf.Tensor
-    residual: Any = None
-
-
-class StoreBags(NamedTuple):
-    """Bags of features of a stack that the store pools itself."""
-
-    stack: Stack
     features: Sequence[StackedFeature]
     bags: Mapping[str, Bags]
+    batch: StackBatch | None
+
+    @classmethod
+    def by_rows(
+        cls, stack: Stack, features: Sequence[StackedFeature], bags: Mapping[str, Bags]
+    ) -> Asked:
+        """Asks for rows, which `batch` pools."""
+        return cls(stack, features, bags, StackBatch(features, bags, stack.rows, stack.dim))
 
 
-class StoreGradients(NamedTuple):
-    """Gradients [batch, dim] of such bags by feature, and what `read` returned beside them."""
+class Used(NamedTuple):
+    """What came back to it.
 
-    stack: Stack
-    features: Sequence[StackedFeature]
-    bags: Mapping[str, Bags]
+    Attributes:
+        asked: What was asked.
+        gradients: Of those of the features whose vectors were used, the gradient [batch, dim].
+        residual: What `read` returned beside the rows or vectors.
+    """
+
+    asked: Asked
     gradients: Mapping[str, tf.Tensor]
     residual: Any
 
-    def of_rows(self) -> RowGradients:
-        """Returns the rows of the bags that were used, and their gradients."""
-        used = [f for f in self.features if f.name in self.gradients]
-        batch = StackBatch(used, self.bags, self.stack.rows, self.stack.dim)
-        return RowGradients(self.stack, batch.ids, batch.unpool(self.gradients))
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the features were used."""
+        return len(self.gradients) == len(self.asked.features)
+
+    def of_rows(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the rows [n] that were used, with repetitions, and their gradients [n, dim]."""
+        stack, features, bags, batch = self.asked
+        if batch is None or not self.is_whole:
+            features = [f for f in features if f.name in self.gradients]
+            batch = StackBatch(features, bags, stack.rows, stack.dim)
+        return batch.ids, batch.unpool(self.gradients)
 
 
-def joined(rows: Sequence[RowGradients]) -> RowGradients:
-    """Returns rows of one stack, and their gradients, one after the other."""
+def joined(rows: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns rows of one stack [n], and their gradients [n, dim], one after the other."""
     if len(rows) == 1:
         return rows[0]
-    dtype = tf.int64 if any(own.ids.dtype == tf.int64 for own in rows) else tf.int32
-    ids = tf.concat([tf.cast(own.ids, dtype) for own in rows], 0)
-    return RowGradients(rows[0].stack, ids, tf.concat([own.gradients for own in rows], 0))
+    dtype = tf.int64 if any(ids.dtype == tf.int64 for ids, _ in rows) else tf.int32
+    ids = tf.concat([tf.cast(ids, dtype) for ids, _ in rows], 0)
+    return ids, tf.concat([gradients for _, gradients in rows], 0)
 
 
 def none_unless(finite: tf.Tensor, *values: tf.Tensor) -> list[tf.Tensor]:

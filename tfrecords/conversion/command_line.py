@@ -65,8 +65,11 @@ _SPLIT = flags.DEFINE_string(
     None,
     "Which rows become the split 'evaluation': last_seventh, last_day (the first half of the last "
     "input file; its second half becomes the split 'test', with --reference the other way round), "
-    "none, or a share such as 0.1, taken from the end. Default: last_seventh, and last_day with "
-    "--format=terabyte.",
+    "none, or a share such as 0.1, taken from the end. Or random:0.1, a share drawn by --seed; "
+    "group:0.1, all rows of one group in one split, likewise; time:0.1, the latest rows; "
+    "time_from:2026-05-01, those of that time and later; a second amount, as in random:0.1,0.1, is "
+    "that of the split 'test'. The description of the table names the columns: group = and time =. "
+    "Default: last_seventh, and last_day with --format=terabyte.",
 )
 _TUNING = flags.DEFINE_bool(
     "tuning",
@@ -86,7 +89,9 @@ _SHUFFLE = flags.DEFINE_enum(
     options.SHUFFLES,
     "Shuffle the training rows (out of core): those of each day among themselves, or all.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of --shuffle, --keep_negatives and --multi_hot.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of --split, --shuffle, --keep_negatives and --multi_hot."
+)
 _MULTI_HOT = flags.DEFINE_string(
     "multi_hot",
     "",

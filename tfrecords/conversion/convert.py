@@ -12,6 +12,7 @@ from tfrecords import files, writer
 from tfrecords.conversion import features, journal, labels
 from tfrecords.conversion.counting import Counter
 from tfrecords.conversion.formats import InputFormat
+from tfrecords.conversion.formats import kept as kept_of
 from tfrecords.conversion.how_it_was_made import how_it_was_made
 from tfrecords.conversion.input import Input, Place
 from tfrecords.conversion.journal import Journal
@@ -65,6 +66,8 @@ def convert(
     features.hotness(format, options)
     source = Input(inputs, format, options.on_bad_row == "skip", threads)
     options.check_files(len(inputs))
+    if options.by_row:
+        options.by_row.check(kept_of(format))
     with WholeFolder(output_dir, keep_work=True) as folder:
         try:
             _Conversion(folder, source, format, options, progress, threads, fresh).run()
@@ -171,6 +174,7 @@ class _Conversion:
             tuple(column.hotness is None for column in self._format.columns),
             len(self._source.sizes),
             pieces,
+            kept_of(self._format),
         )
 
     def _parse(self, spool: Spool, counter: Counter | None) -> None:

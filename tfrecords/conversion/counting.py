@@ -91,7 +91,7 @@ class Counter:
     def _counts(
         self, piece: SpoolPiece, rank: int, plan: Plan | None
     ) -> Iterator[tuple[int, Counts]]:
-        whole = plan is None or plan.counted >= piece.first_row + piece.rows
+        whole = plan is None or plan.counts_all(piece)
         if whole and self._options.keep_negatives >= 1:
             columns = self._spool.read_dictionaries(piece)
             for index in self._builders:
@@ -112,7 +112,7 @@ class Counter:
                 rows.label, piece.first_row, options.keep_negatives, options.seed
             )
         else:
-            mask = plan.mask(piece, rows.label, 0, plan.counted)
+            mask = plan.mask(piece, rows, plan.counted_part)
         for index in self._builders:
             column = rows.columns[index]
             codes = column.codes

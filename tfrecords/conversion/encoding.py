@@ -7,6 +7,7 @@ dictionaries only, and writing looks up each different value of a piece once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -41,11 +42,13 @@ class EncodedRows:
         label: float32 `[rows]`.
         dense: float32 `[dense columns, rows]`.
         columns: The categorical columns.
+        kept: As of `Rows`.
     """
 
     label: np.ndarray
     dense: np.ndarray
     columns: tuple[EncodedColumn, ...]
+    kept: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -66,6 +69,7 @@ def encode(rows: Rows) -> EncodedRows:
             _column(np.asarray(keys, np.uint64), lengths)
             for keys, lengths in zip(rows.keys, rows.lengths, strict=True)
         ),
+        rows.kept,
     )
 
 

@@ -88,7 +88,9 @@ class InputFormat(Protocol):
     say so by an attribute `lines = True`: `tfrecords.beam` then reads one file on several workers.
     Where `Piece.data` is more than the bytes of the lines, it needs a method `from_lines` for that;
     see `TabularFormat.from_lines`. One whose description names texts of the label says so by an
-    attribute `label_texts`, and counts them in `Parsed.label_values`.
+    attribute `label_texts`, and counts them in `Parsed.label_values`. One that hands over more of
+    each row than features and label says so by an attribute `kept`: the types, as NumPy's texts, of
+    what `Rows.kept` holds: of "time", "group" and "weight", in this order.
 
     Attributes:
         name: Name of the format, as in `--format`.
@@ -125,3 +127,8 @@ class InputFormat(Protocol):
         they are the same. What of them gives values their meaning is known to `meanings`.
         """
         ...
+
+
+def kept(format: InputFormat) -> dict[str, str]:
+    """What else a format hands over of each row: names and types."""
+    return dict(getattr(format, "kept", {}))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfrecords.conversion import criteo, description_file
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
+from tfrecords.conversion.table_description import TableDescription
 
 
 def how_it_was_made(
@@ -45,3 +47,14 @@ def how_it_was_made(
             else "by first occurrence; 0 is out of vocabulary"
         ),
     }
+
+
+def table_of(made: Mapping[str, Any]) -> TableDescription:
+    """The table of which a data set was made, of what `dataset.json` says of its format.
+
+    Raises:
+        AttributeError, LookupError, TypeError, ValueError: If it does not say it.
+    """
+    if "description" in made:
+        return description_file.from_toml(made["description"], "the description")
+    return criteo.of_data_set(made)

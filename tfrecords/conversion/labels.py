@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
-from tfrecords.conversion.plan import Plan
+from tfrecords.conversion.plan import Plan, make_plan
 from tfrecords.conversion.spool import Spool
 from tfrecords.conversion.table_description import LabelColumn
 from tfrecords.kinds.kind import encoded
@@ -85,15 +85,15 @@ def checked_plan(
         DataError: If one of the splits would have no row.
     """
     check_values(format, found, options.on_odd_labels)
-    plan = Plan(options, spool)
+    plan = make_plan(options, spool)
     if options.on_odd_labels == ACCEPT:
         return plan
     for part in plan.ranges:
         labels = LabelRange()
         for piece in spool.between(part.start, part.end):
-            label = spool.read(piece).label
-            mask = plan.mask(piece, label, part.start, part.end)
-            labels.add(label if mask is None else label[mask])
+            rows = spool.read(piece)
+            mask = plan.mask(piece, rows, part)
+            labels.add(rows.label if mask is None else rows.label[mask])
             if labels.differ:
                 break
         labels.check(part.split, holds(format, found))

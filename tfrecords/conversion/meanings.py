@@ -13,23 +13,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tfrecords.conversion import description_file
-from tfrecords.conversion.criteo import Bucket
+from tfrecords.conversion.how_it_was_made import table_of
 from tfrecords.conversion.table_description import (
     CategoricalColumn,
     DenseColumn,
     TableDescription,
 )
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.errors import DataError
-from tfrecords.kinds import Hexadecimal
 from tfrecords.kinds.date_part import ISO, UNIX
 from tfrecords.kinds.label import either, short
-from tfrecords.kinds.number import AS_IT_STANDS, LOG1P
 
 LABEL = "The label"
-# What `CriteoFormat.describe` says, and what that is of a table.
-_CRITEO_DENSE = {f"{LOG1P}, 0 where blank": f"{LOG1P}, 0 where missing"}
 _DATE_PARTS = {
     "hour_of_day": lambda date: date.hour,
     "weekday": lambda date: date.weekday(),
@@ -93,13 +87,9 @@ def of_data_set(how_it_was_made: Any) -> dict[str, Meaning]:
         if how_it_was_made.get("source") == "tfrecords.leave_one_out":
             return _of_interactions(how_it_was_made)
         made, options = how_it_was_made["format"], how_it_was_made["options"]
-        if "description" in made:
-            table = description_file.from_toml(made["description"], "the description")
-            found = of_table(table)
-            names = [column.name for column in table.categorical]
-        else:
-            found, names = _of_criteo(made)
-        return _with_further_ids(found, names, options)
+        table = table_of(made)
+        names = [column.name for column in table.categorical]
+        return _with_further_ids(of_table(table), names, options)
     except (AttributeError, LookupError, TypeError, ValueError, DataError):
         return {}
 
@@ -117,21 +107,6 @@ def of_table(table: TableDescription) -> dict[str, Meaning]:
             column.part or "",
         )
     return found
-
-
-def _of_criteo(made: Mapping[str, Any]) -> tuple[dict[str, Meaning], list[str]]:
-    dense = _CRITEO_DENSE.get(made["dense"], str(made["dense"]))
-    value = Hexadecimal(int(made["max_index_range"])).words
-    if made["blank_categories"] == "as 0":
-        value += ", 0 where blank"
-    words = {name: dense for name in DENSE_NAMES} | {name: value for name in CATEGORICAL_NAMES}
-    names = list(CATEGORICAL_NAMES)
-    if made["bucketize_dense"]:
-        for name in DENSE_NAMES:
-            words[f"{name}_bucket"] = Bucket.words
-            names.append(f"{name}_bucket")
-    found = {feature(name): Meaning(text) for name, text in words.items()}
-    return {LABEL: Meaning(AS_IT_STANDS)} | found, names
 
 
 def _of_interactions(made: Mapping[str, Any]) -> dict[str, Meaning]:

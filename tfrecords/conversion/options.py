@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfrecords.conversion import multi_hot
+from tfrecords.conversion.row_splits import RowSplit
 from tfrecords.errors import DataError
 from tfrecords.odd_labels import ACCEPT, FAIL
 from tfrecords.writer import ROWS_PER_RECORD
@@ -25,7 +26,7 @@ class MemoryTooSmall(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class SplitRange:
-    """Consecutive rows that become a split.
+    """Consecutive rows, all or some of which become a split.
 
     Attributes:
         split: Its name.
@@ -43,6 +44,7 @@ class Options:
     """How to convert; the flags of `tfrecords.convert_criteo` describe each.
 
     Attributes:
+        split: "last_seventh", "last_day", "none", "files", a share, or as `RowSplit` says.
         vocabulary: "train" or "all"; None for "all" with `reference`, else "train".
         keep_negatives: Share of the rows with label 0 that is kept: of the training rows, or, with
             `reference`, of all rows before they are split.
@@ -122,7 +124,7 @@ class Options:
                 "--evaluation_input and --test_input name the held-out rows, so "
                 f"--split={self.split} contradicts them; leave one of them out."
             )
-        if self.tuning and self.split in (NONE, FILES):
+        if self.tuning and (self.by_row or self.split in (NONE, FILES)):
             raise DataError(
                 "--tuning holds out training rows in the way of --split, so it needs another "
                 f"--split than {self.split}."
@@ -136,6 +138,11 @@ class Options:
             raise DataError(
                 "--reference counts all values anew, so --vocabulary_of contradicts it; leave one "
                 "of them out."
+            )
+        if self.reference and self.by_row:
+            raise DataError(
+                "--reference splits rows as the paper's code does, so "
+                f"--split={self.split} contradicts it; leave one of them out."
             )
         if self.reference and self.min_count > 1:
             raise DataError(
@@ -161,9 +168,14 @@ class Options:
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property
+    def by_row(self) -> RowSplit | None:
+        """The splits, where they are not of consecutive rows."""
+        return RowSplit.parse(self.split)
+
+    @property
     def fraction(self) -> float | None:
         """The share of the rows held out, where `split` is a number."""
-        if self.split in (LAST_SEVENTH, LAST_DAY, NONE, FILES):
+        if self.by_row or self.split in (LAST_SEVENTH, LAST_DAY, NONE, FILES):
             return None
         try:
             fraction = float(self.split)
@@ -171,8 +183,9 @@ class Options:
             fraction = -1.0
         if not 0 < fraction < 1:
             raise DataError(
-                f"--split must be {LAST_SEVENTH}, {LAST_DAY}, {NONE}, or a share of the rows "
-                f"between 0 and 1 such as 0.1, not {self.split!r}."
+                f"--split must be {LAST_SEVENTH}, {LAST_DAY}, {NONE}, a share of the rows "
+                "between 0 and 1 such as 0.1, or random:, group:, time: or time_from: with what "
+                f"is held out behind it, not {self.split!r}."
             )
         return fraction
 
@@ -204,6 +217,8 @@ class Options:
             return [SplitRange("train", 0, rows)]
         if self.split == FILES:
             return self._of_files(file_rows)
+        if self.by_row:
+            return [SplitRange(split, 0, rows) for split in self.by_row.splits]
         if self.split == LAST_DAY:
             days = list(file_rows[:-1] if self.tuning else file_rows)
             train, end = sum(days[:-1]), sum(days)
@@ -239,6 +254,8 @@ class Options:
             if self.vocabulary == "all":
                 held_out = 0
             return sum(file_rows[: files - self.tuning - held_out])
+        if self.by_row:
+            return 0
         # The boundaries only move up with the number of rows.
         train, end = self._boundaries(rows)
         return end if self.vocabulary == "all" else train

@@ -14,7 +14,9 @@ from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.text_table import check_columns
 from tfrecords.errors import DataError
 from tfrecords.kinds import Kind, Text
-from tfrecords.kinds.kind import is_number, is_text
+from tfrecords.kinds.kind import is_text
+from tfrecords.kinds.label import Label
+from tfrecords.kinds.number import Number
 
 
 def parquet_pieces(
@@ -70,11 +72,10 @@ def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
         DataError: If it has not.
     """
     check_columns(path, tuple(schema.names), description)
-    label = description.label
-    of_label = Text() if label.positive_values else None
-    _check_type(path, schema.field(label.column), of_label)
-    for dense in description.dense:
-        _check_type(path, schema.field(dense.column), None)
+    for number in description.numbers:
+        _check_type(path, schema.field(number.column), number.meaning)
+    if description.group is not None:
+        _check_type(path, schema.field(description.group), Text())
     for column in description.categorical:
         field = schema.field(column.column)
         if column.separator is not None and is_text(field.type):
@@ -98,12 +99,9 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _check_type(path: str, field: pa.Field, kind: Kind | None) -> None:
-    """Checks that a column can hold what it is to hold: values of a kind, or numbers."""
-    if kind is None:
-        if not is_number(field.type) and not is_text(field.type):
-            raise DataError(_other_type(path, field, "numbers or text are needed"))
-    elif not kind.accepts(field.type):
+def _check_type(path: str, field: pa.Field, kind: Kind | Number | Label) -> None:
+    """Checks that a column can hold what it is to hold."""
+    if not kind.accepts(field.type):
         raise DataError(_other_type(path, field, kind.needed_type))
 
 

@@ -6,7 +6,9 @@ import dataclasses
 
 import numpy as np
 
+from tfrecords.conversion.encoding import EncodedRows
 from tfrecords.conversion.options import Options, SplitRange
+from tfrecords.conversion.row_splits import RowSplit
 from tfrecords.conversion.sampling import kept
 from tfrecords.conversion.spool import Spool, SpoolPiece
 from tfrecords.errors import DataError
@@ -24,7 +26,7 @@ class Plan:
 
     Attributes:
         ranges: The splits by the numbers of rows that were read, dropped ones included.
-        counted: The row behind the last one that is counted.
+        counted_part: The rows that are counted.
         end: The row behind the last one that is used.
         dropped: Rows that negative sub-sampling drops.
 
@@ -42,14 +44,30 @@ class Plan:
         ]
         self.end = self.ranges[-1].end
         train = self.ranges[0].end
-        self.counted = self.end if options.vocabulary == "all" else train
+        self.counted_part = self.ranges[0]
+        if options.vocabulary == "all":
+            self.counted_part = SplitRange("", 0, self.end)
         last = self.end if self._by_kept else train
-        kept_rows = sum(self.emitted(piece, 0, last) for piece in spool.between(0, last))
-        self.dropped = last - kept_rows
+        part = SplitRange("", 0, last)
+        kept_rows = sum(self.emitted(piece, part) for piece in spool.between(0, last))
+        self._note_dropped(last, kept_rows)
+
+    def _note_dropped(self, rows: int, kept_rows: int) -> None:
+        self.dropped = rows - kept_rows
         if not kept_rows:
             raise DataError(
-                f"--keep_negatives={options.keep_negatives} leaves no training row; keep more."
+                f"--keep_negatives={self._options.keep_negatives} leaves no training row; keep "
+                "more."
             )
+
+    @property
+    def counted(self) -> int:
+        """The row behind the last one that is counted."""
+        return self.counted_part.end
+
+    def counts_all(self, piece: SpoolPiece) -> bool:
+        """Whether all rows of a piece are counted, but for those that are dropped."""
+        return self.counted >= piece.first_row + piece.rows
 
     @property
     def _file_rows(self) -> list[int]:
@@ -75,18 +93,13 @@ class Plan:
         starts = self._options.days(self._file_rows)
         return np.array([self._row(int(start)) for start in starts], np.int64)
 
-    def sampled(self, start: int) -> bool:
-        """Whether rows are dropped in the split that begins at `start`."""
-        return self._options.keep_negatives < 1 and (self._by_kept or start < self.ranges[0].end)
-
-    def mask(self, piece: SpoolPiece, label: np.ndarray, start: int, end: int) -> np.ndarray | None:
-        """Which rows of a piece are those of `[start, end)` that are used.
+    def mask(self, piece: SpoolPiece, rows: EncodedRows, part: SplitRange) -> np.ndarray | None:
+        """Which rows of a piece are those of a split that are used.
 
         Args:
             piece: The piece.
-            label: Its labels.
-            start: The first row, by its number among all rows.
-            end: The row behind the last one.
+            rows: Its rows.
+            part: The split, or consecutive rows of any.
 
         Returns:
             bool `[rows]`, or None for all of them.
@@ -94,25 +107,92 @@ class Plan:
         first, last = piece.first_row, piece.first_row + piece.rows
         train = self.ranges[0].end if not self._by_kept else last
         drop = self._options.keep_negatives < 1 and first < train
-        if start <= first and end >= last and not drop:
+        if part.start <= first and part.end >= last and not drop:
             return None
         mask: np.ndarray = np.zeros(piece.rows, np.bool_)
-        mask[max(0, start - first) : max(0, end - first)] = True
+        mask[max(0, part.start - first) : max(0, part.end - first)] = True
         if drop:
-            there = kept(label, first, self._options.keep_negatives, self._options.seed)
+            there = kept(rows.label, first, self._options.keep_negatives, self._options.seed)
             there[max(0, train - first) :] = True
             mask &= there
         return mask
 
-    def emitted(self, piece: SpoolPiece, start: int, end: int) -> int:
-        """How many rows of a piece are those of `[start, end)` that are used."""
+    def emitted(self, piece: SpoolPiece, part: SplitRange) -> int:
+        """How many rows of a piece are those of a split that are used."""
         first, last = piece.first_row, piece.first_row + piece.rows
-        if start <= first and end >= last and (self._by_kept or end <= self.ranges[0].end):
+        train = self.ranges[0].end
+        if part.start <= first and part.end >= last and (self._by_kept or part.end <= train):
             return piece.kept
-        if not self.sampled(max(start, first)):
-            return max(0, min(end, last) - max(start, first))
-        mask = self.mask(piece, self._spool.read(piece).label, start, end)
+        start = max(part.start, first)
+        if self._options.keep_negatives >= 1 or not (self._by_kept or start < train):
+            return max(0, min(part.end, last) - start)
+        mask = self.mask(piece, self._spool.read(piece), part)
         return piece.rows if mask is None else int(mask.sum())
+
+
+class RowPlan(Plan):
+    """The splits where any row may be of any of them; see `RowSplit`."""
+
+    def __init__(self, options: Options, spool: Spool, split: RowSplit) -> None:
+        self._options = options
+        self._spool = spool
+        self._by_kept = False
+        self._split = split
+        self._starts = split.starts(spool)
+        self.end = spool.rows
+        self.ranges = options.ranges(spool.file_rows)
+        self.counted_part = self.ranges[0]
+        if options.vocabulary == "all":
+            self.counted_part = SplitRange("", 0, self.end)
+        # Numbers of rows of each piece and split; of those for training, all and the used ones.
+        self._emitted: dict[tuple[int, str], int] = {}
+        training = 0
+        for piece in spool.pieces:
+            rows = spool.read(piece)
+            training += int((self._codes(piece, rows) == 0).sum())
+            for part in (*self.ranges, SplitRange("", 0, self.end)):
+                used = self.mask(piece, rows, part).sum()
+                self._emitted[piece.first_row, part.split] = int(used)
+        for part in self.ranges:
+            count = sum(self.emitted(piece, part) for piece in spool.pieces)
+            if part.split == "train" and training:
+                self._note_dropped(training, count)
+            elif not count:
+                raise DataError(
+                    f"--split={options.split} leaves the split {part.split!r} without a row; say "
+                    "another one."
+                )
+
+    def counts_all(self, piece: SpoolPiece) -> bool:
+        """See `Plan.counts_all`."""
+        return not self.counted_part.split
+
+    def mask(self, piece: SpoolPiece, rows: EncodedRows, part: SplitRange) -> np.ndarray:
+        """See `Plan.mask`; here `part.split` is looked at, unless it is empty."""
+        options = self._options
+        codes = self._codes(piece, rows)
+        mask = kept(rows.label, piece.first_row, options.keep_negatives, options.seed)
+        mask |= codes > 0
+        if part.split:
+            mask &= codes == self._split.splits.index(part.split)
+        return mask
+
+    def emitted(self, piece: SpoolPiece, part: SplitRange) -> int:
+        """See `Plan.emitted`."""
+        return self._emitted[piece.first_row, part.split]
+
+    def _codes(self, piece: SpoolPiece, rows: EncodedRows) -> np.ndarray:
+        return self._split.codes(rows, piece.first_row, self._options.seed, self._starts)
+
+
+def make_plan(options: Options, spool: Spool) -> Plan:
+    """The splits.
+
+    Raises:
+        DataError: If one of them would have no row.
+    """
+    split = options.by_row
+    return Plan(options, spool) if split is None else RowPlan(options, spool, split)
 
 
 def surely_counted(options: Options, spool: Spool, files: int) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfrecords.conversion import criteo, description_file
+from tfrecords.conversion.how_it_was_made import table_of
 from tfrecords.conversion.table_description import TableDescription
-from tfrecords.criteo_schema import CATEGORICAL_NAMES, DENSE_NAMES
 from tfrecords.errors import DataError
-from tfrecords.kinds import Hexadecimal, Kind
+from tfrecords.kinds import Kind
 from tfrecords.kinds.number import Number
 
 
@@ -68,13 +67,7 @@ def of_data_set(how_it_was_made: Any) -> RawFields:
     try:
         made, options = how_it_was_made["format"], how_it_was_made["options"]
         drawn = [ids for ids in options.get("multi_hot") or () if ids > 1]
-        if "description" in made:
-            table = description_file.from_toml(made["description"], "the description")
-            found = _of_table(table)
-        elif made["name"] in ("kaggle", "terabyte"):
-            found = _of_criteo(made)
-        else:
-            raise KeyError(made["name"])
+        found = _of_table(table_of(made))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -109,15 +102,3 @@ def _of_table(table: TableDescription) -> RawFields:
         )
     dense = tuple((column.column, column.meaning) for column in table.dense)
     return RawFields(dense, tuple(features), table.null_values)
-
-
-def _of_criteo(made: Any) -> RawFields:
-    numbers = tuple((name, criteo.WholeNumber()) for name in DENSE_NAMES)
-    kind = Hexadecimal(int(made["max_index_range"] or 0), criteo.blank(made["blank_categories"]))
-    features = [RawFeature(name, name, kind) for name in CATEGORICAL_NAMES]
-    if made["bucketize_dense"]:
-        features += [
-            RawFeature(feature, name, criteo.Bucket())
-            for feature, name in zip(criteo.BUCKETIZED, DENSE_NAMES, strict=True)
-        ]
-    return RawFields(numbers, tuple(features), ("",))

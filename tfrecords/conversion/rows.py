@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -20,12 +21,14 @@ class Rows:
             which two of a billion texts share with a probability of some 3 %. That is all that a
             key says.
         lengths: For each categorical column int32 `[rows]` where it is ragged, else None.
+        kept: What else there is of each row, `[rows]`, by the names of `InputFormat.kept`.
     """
 
     label: np.ndarray
     dense: np.ndarray
     keys: tuple[np.ndarray, ...]
     lengths: tuple[np.ndarray | None, ...]
+    kept: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""

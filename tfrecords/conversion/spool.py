@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 import google_crc32c
@@ -51,15 +51,26 @@ class Spool:
         ragged: For each categorical column, whether it is ragged.
         files: Number of input files.
         pieces: What an earlier process has written; the file is cut behind it.
+        kept: The types of what else is kept of each row, by name.
+
+    Attributes:
+        path: The file.
 
     Raises:
         DataError: If the file is shorter than these pieces.
     """
 
     def __init__(
-        self, path: str, dense: int, ragged: tuple[bool, ...], files: int, pieces: list[SpoolPiece]
+        self,
+        path: str,
+        dense: int,
+        ragged: tuple[bool, ...],
+        files: int,
+        pieces: list[SpoolPiece],
+        kept: Mapping[str, str] | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
+        self._others = dict(kept or {})
         self._dense = dense
         self._ragged = ragged
         self.pieces = pieces
@@ -98,6 +109,7 @@ class Spool:
         for column in rows.columns:
             dictionaries += [column.keys, column.counts, column.firsts]
         rest = [rows.label, rows.dense]
+        rest += [np.asarray(rows.kept[name], dtype) for name, dtype in self._others.items()]
         for column in rows.columns:
             rest.append(column.codes)
             if column.lengths is not None:
@@ -155,20 +167,21 @@ class Spool:
         dictionaries = list(self._dictionaries(reader))
         label = reader.array("<f4", piece.rows)
         dense = reader.array("<f4", self._dense * piece.rows).reshape(self._dense, piece.rows)
+        others = {name: reader.array(dtype, piece.rows) for name, dtype in self._others.items()}
         columns = []
         for (keys, counts, firsts, values), ragged in zip(dictionaries, self._ragged, strict=True):
             codes = reader.array(code_type(len(keys)), values)
             lengths = reader.array("<i4", piece.rows) if ragged else None
             columns.append(EncodedColumn(keys, counts, firsts, codes, lengths))
-        return EncodedRows(label, dense, tuple(columns))
+        return EncodedRows(label, dense, tuple(columns), others)
 
     def _reader(self, piece: SpoolPiece, size: int, crc: int) -> _Reader:
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             file.seek(piece.offset)
             data = file.read(size)
         if google_crc32c.value(data) != crc:
             raise DataError(
-                f"The rows at byte {piece.offset} of the work file {self._path} are not the ones "
+                f"The rows at byte {piece.offset} of the work file {self.path} are not the ones "
                 "that were written, so they cannot be used. Run the same command again, which "
                 "begins anew."
             )
@@ -195,7 +208,7 @@ class Spool:
     def remove(self) -> None:
         """Deletes the file."""
         self._file.close()
-        os.unlink(self._path)
+        os.unlink(self.path)
 
 
 class _Reader:

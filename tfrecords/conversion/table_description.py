@@ -13,9 +13,11 @@ from tfrecords.kinds import KINDS, Kind
 from tfrecords.kinds.date_part import ISO, PARTS, UNIX
 from tfrecords.kinds.label import Label
 from tfrecords.kinds.number import Number
+from tfrecords.kinds.whole import Whole
 
 FORMATS = ("csv", "tsv", "parquet")
 TRANSFORMS = ("none", "log1p")
+_KEPT = ("time", "group")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class LabelColumn:
         positive_from: The column holds numbers, and the label is 1 where they are at least this.
         positive_values: The column holds text, and the label is 1 where it is one of these.
         negative_values: The texts whose label is 0; none given: all that are not positive.
+        whole: Whether the numbers are 0 or 1 with nothing around them.
 
     Raises:
         DataError: If a value is not allowed or two contradict each other.
@@ -38,6 +41,7 @@ class LabelColumn:
     positive_from: float | None = None
     positive_values: tuple[str, ...] = ()
     negative_values: tuple[str, ...] = ()
+    whole: bool = False
 
     def __post_init__(self) -> None:
         _check_name("[label] column", self.column)
@@ -56,6 +60,12 @@ class LabelColumn:
             )
         if self.negative_values and not self.positive_values:
             raise DataError("[label] negative_values needs positive_values as well.")
+        _check_truth("[label] whole", self.whole)
+        if self.whole and (self.positive_from is not None or self.positive_values):
+            raise DataError(
+                "[label] whole is for numbers that are the label as they stand; leave the other "
+                "options out."
+            )
         both = set(self.positive_values) & set(self.negative_values)
         if both:
             raise DataError(
@@ -66,7 +76,7 @@ class LabelColumn:
     @property
     def meaning(self) -> Label:
         """What its values mean."""
-        return Label(self.positive_from, self.positive_values, self.negative_values)
+        return Label(self.positive_from, self.positive_values, self.negative_values, self.whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +89,7 @@ class DenseColumn:
         transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
         missing: The number (before the transform) that stands for a missing one; None: a row
             without it is a bad row.
+        whole: Whether only whole numbers of 32 bits with nothing around them are allowed.
 
     Raises:
         DataError: If a value is not allowed.
@@ -88,6 +99,7 @@ class DenseColumn:
     column: str
     transform: str = "none"
     missing: float | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         _check_name("A name in [dense]", self.name)
@@ -95,11 +107,12 @@ class DenseColumn:
         _check_name(f"{where} column", self.column)
         _check_choice(f"{where} transform", self.transform, TRANSFORMS)
         _set_number(self, "missing", f"{where} missing")
+        _check_truth(f"{where} whole", self.whole)
 
     @property
     def meaning(self) -> Number:
         """What its values mean."""
-        return Number(self.transform, self.missing)
+        return (Whole if self.whole else Number)(self.transform, self.missing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +125,8 @@ class CategoricalColumn:
     Attributes:
         name: Name of the feature.
         column: Name of the column of the table.
-        kind: What a value is: `text`, `integer` (64 bits), `hexadecimal` (32 bits) or `datetime`.
+        kind: What a value is: `text`, `integer` (64 bits), `hexadecimal` (32 bits), `datetime`, or
+            `bucket`: whole numbers x of 32 bits, floor(ln(x)^2) above 2, x itself else.
         min_count: Values of fewer rows share the out-of-vocabulary id; None: the run's
             `--min_count`.
         vocabulary_size: The values are whole numbers below this, and are the ids.
@@ -122,8 +136,10 @@ class CategoricalColumn:
             needs none.
         hotness: Values per row: 1, a number, or None for any number ("any" in the file).
         missing: The id that stands where a value is missing (for columns whose values are ids, and
-            dates); None: a row without it is a bad row. Elsewhere a missing value is a value of its
-            own, equal to the empty text where values are text.
+            dates); None: a row without it is a bad row. For `hexadecimal` the number that stands
+            there; None: a missing value is a value of its own. It is that elsewhere too, equal to
+            the empty text where values are text.
+        modulo: The numbers of `hexadecimal` are taken modulo this before they are counted.
         longer: What to do with rows of more than `hotness` values: `error` (a bad row), or `cut`:
             the first are kept. Rows of fewer are filled up with missing values.
         datetime_format: How a date is written: as Python's `strptime` says it, `iso` (also for
@@ -149,6 +165,7 @@ class CategoricalColumn:
     longer: str = "error"
     datetime_format: str | None = None
     part: str | None = None
+    modulo: int | None = None
 
     def __post_init__(self) -> None:
         _check_name("A name in [categorical]", self.name)
@@ -165,7 +182,7 @@ class CategoricalColumn:
             )
         _check_name(f"{where} column", self.column)
         _check_choice(f"{where} kind", self.kind, tuple(KINDS))
-        for name in ("min_count", "vocabulary_size", "hash_buckets", "hotness"):
+        for name in ("min_count", "vocabulary_size", "hash_buckets", "hotness", "modulo"):
             _check_count(f"{where} {name}", getattr(self, name))
         _check_choice(f"{where} longer", self.longer, ("error", "cut"))
         _check_separator(f"{where} separator", self.separator)
@@ -229,24 +246,23 @@ class CategoricalColumn:
         ]
         if len(ways) > 1:
             raise DataError(f"{where} {ways[0]} and {ways[1]} contradict each other; choose one.")
-        for name in ("vocabulary_size", "hash_buckets"):
+        for name in ("vocabulary_size", "hash_buckets", "modulo"):
             self._check_option(where, name)
         if self.missing is None:
             return
-        if self.ids is None:
+        most = 1 << 32 if self.kind == "hexadecimal" else self.ids
+        if most is None:
             raise DataError(
-                f"{where} missing is an id, for columns with vocabulary_size and dates; in other "
-                "columns a missing value is a value of its own."
+                f"{where} missing is an id, for columns with vocabulary_size and dates, or a "
+                "hexadecimal number; in other columns a missing value is a value of its own."
             )
         if self.hotness is None:
             raise DataError(
                 f"{where} missing has no use with hotness = 'any': a row without values is a row "
                 "of none."
             )
-        if not _is_whole(self.missing) or not 0 <= self.missing < self.ids:
-            raise DataError(
-                f"{where} missing must be an id in [0, {self.ids}), not {self.missing!r}."
-            )
+        if not _is_whole(self.missing) or not 0 <= self.missing < most:
+            raise DataError(f"{where} missing must be an id in [0, {most}), not {self.missing!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,6 +274,10 @@ class TableDescription:
         label: The label.
         dense: The numeric features, in order.
         categorical: The other features, in order.
+        time: The column, a number or a date in ISO's form, that `--split=time:` looks at; None for
+            none.
+        group: The column, such as a user or a request, of the rows that belong together, for
+            `--split=group:`; None for none.
         columns: The names of all columns, in order, of a text file without a header line.
         delimiter: The character between fields of text. Default: a comma; a tab for `tsv`.
         quoting: Whether fields of text may stand in double quotes, a double quote within them
@@ -274,6 +294,8 @@ class TableDescription:
     label: LabelColumn
     dense: tuple[DenseColumn, ...] = ()
     categorical: tuple[CategoricalColumn, ...] = ()
+    time: str | None = None
+    group: str | None = None
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: bool | None = None
@@ -288,6 +310,9 @@ class TableDescription:
             _set_texts(self, name, name)
         for name in ("dense", "categorical"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in _KEPT:
+            if getattr(self, name) is not None:
+                _check_name(name, getattr(self, name))
         self._check_text()
         self._check_columns()
         if not self.dense and not self.categorical:
@@ -304,11 +329,22 @@ class TableDescription:
                 seen[column.name] = part
 
     @property
+    def numbers(self) -> tuple[LabelColumn | DenseColumn, ...]:
+        """The columns of one number a row: the label and the numeric features."""
+        return (self.label, *self.dense)
+
+    @property
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
         columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
-        every = (self.label.column, *columns)
+        every = (self.label.column, *columns, *self.kept.values())
         return tuple(dict.fromkeys(every))
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What else is kept of each row: the column of the table, by name."""
+        columns = {name: getattr(self, name) for name in _KEPT}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def _check_text(self) -> None:
         if self.format == "parquet":
@@ -321,8 +357,7 @@ class TableDescription:
             object.__setattr__(self, "delimiter", default)
         if self.quoting is None:
             object.__setattr__(self, "quoting", self.format == "csv")
-        if not isinstance(self.quoting, bool):
-            raise DataError(f"quoting must be true or false, not {self.quoting!r}.")
+        _check_truth("quoting", self.quoting)
         delimiter = self.delimiter
         if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii():
             raise DataError(f"delimiter must be one ASCII character, not {delimiter!r}.")
@@ -394,6 +429,11 @@ def _either(allowed: tuple[str, ...]) -> str:
 def _check_count(what: str, value: object) -> None:
     if value is not None and not (_is_whole(value) and 1 <= int(value) < 2**62):
         raise DataError(f"{what} must be a whole number of at least 1, not {value!r}.")
+
+
+def _check_truth(what: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise DataError(f"{what} must be true or false, not {value!r}.")
 
 
 def _check_separator(what: str, value: object) -> None:

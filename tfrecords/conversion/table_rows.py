@@ -10,7 +10,9 @@ from tfrecords.conversion.formats import BadRow
 from tfrecords.conversion.rows import Rows
 from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
 from tfrecords.errors import DataError
+from tfrecords.kinds import Text
 from tfrecords.kinds.kind import Report, is_text
+from tfrecords.kinds.moment import Moment
 
 _Faults = dict[int, tuple[str, str]]
 
@@ -59,7 +61,18 @@ def _convert(table: pa.Table, description: TableDescription) -> tuple[Rows, _Fau
             of_column, of_rows = column.meaning.keys(values, _to(faults, column.column)), None
         keys.append(of_column)
         lengths.append(of_rows)
-    return Rows(label, dense, tuple(keys), tuple(lengths)), faults
+    kept = {
+        name: _KEPT[name](array(table, column), _to(faults, column))
+        for name, column in description.kept.items()
+    }
+    return Rows(label, dense, tuple(keys), tuple(lengths), kept), faults
+
+
+def _group(values: pa.Array, report: Report) -> np.ndarray:
+    return Text().keys(values, report).view(np.int64)
+
+
+_KEPT = {"time": Moment().read, "group": _group}
 
 
 def array(table: pa.Table, name: str) -> pa.Array:

@@ -17,6 +17,7 @@ from tfrecords.conversion.table_description import CategoricalColumn, TableDescr
 _PIECE_ROWS = 1 << 17
 # About what a row of a table takes as text, to bound pieces of Parquet by --memory_gb as well.
 _ROW_BYTES = 128
+_KEPT_TYPES = {"time": "<f8", "group": "<i8"}
 
 
 class TabularFormat:
@@ -35,6 +36,7 @@ class TabularFormat:
         dense: Names of the dense columns.
         columns: The categorical columns.
         label_texts: The texts that the description of the label names.
+        kept: What else there is of each row; see `InputFormat`.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class TabularFormat:
         self.label = description.label.column
         self.dense = tuple(column.name for column in description.dense)
         self.columns = tuple(_input_column(column) for column in description.categorical)
+        self.kept = {name: _KEPT_TYPES[name] for name in description.kept}
         self.label_texts = labels.described(description.label)
         self._description = description
         self._piece_bytes = piece_bytes or text_input.PIECE_BYTES

@@ -16,6 +16,7 @@ from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.json_values import shown
 from tfrecords.kinds.kind import TEXT
+from tfrecords.kinds.whole import CSV_TYPE, NOT_STRICT
 
 _MARK = b"\xef\xbb\xbf"
 
@@ -111,13 +112,13 @@ def check_names_differ(path: str, columns: tuple[str, ...]) -> None:
 def column_types(description: TableDescription) -> dict[str, pa.DataType]:
     """As what Arrow's parser of CSV reads each column that is used."""
     wanted: dict[str, set[pa.DataType]] = {name: set() for name in description.used}
-    label = description.label
-    wanted[label.column].add(TEXT if label.positive_values else pa.float64())
-    for dense in description.dense:
-        wanted[dense.column].add(pa.float64())
+    for number in description.numbers:
+        wanted[number.column].add(number.meaning.csv_type)
     for column in description.categorical:
         several = column.separator is not None
         wanted[column.column].add(pa.binary() if several else column.meaning.csv_type)
+    for name in description.kept.values():
+        wanted[name].add(TEXT)
     # A column that is needed in two ways is read as text.
     return {name: next(iter(of)) if len(of) == 1 else pa.binary() for name, of in wanted.items()}
 
@@ -128,16 +129,19 @@ def parse_lines(lines: Lines, description: TableDescription) -> pa.Table | None:
     Returns:
         The columns that are used, `[lines]`; None if a line is no row.
     """
-    breaks = lines.text.count(b"\n")
-    if lines.text.count(b"\r") != lines.text.count(b"\r\n"):
+    if b"\r" in lines.text and lines.text.count(b"\r") != lines.text.count(b"\r\n"):
         # Arrow takes a carriage return for the end of a line.
         return None
+    types = column_types(description)
+    if CSV_TYPE in types.values() and any(byte in lines.text for byte in NOT_STRICT):
+        return None
     try:
-        table = _read(lines, description, column_types(description))
+        table = _read(lines, description, types)
     except pa.ArrowInvalid:
         return None
-    # They differ where a line break stands in quotes.
-    return table if table.num_rows == breaks else None
+    if description.quoting and table.num_rows != lines.text.count(b"\n"):
+        return None  # a line break stands in quotes
+    return table
 
 
 def parse_texts(

@@ -93,13 +93,13 @@ class Writing:
 
     def _emitted(self, part: SplitRange) -> int:
         pieces = self._spool.between(part.start, part.end)
-        return sum(self._plan.emitted(piece, part.start, part.end) for piece in pieces)
+        return sum(self._plan.emitted(piece, part) for piece in pieces)
 
     def _in_order(self, part: SplitRange, done: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """The rows of a split behind the first `done` ones."""
         work = []
         for piece in self._spool.between(part.start, part.end):
-            rows = self._plan.emitted(piece, part.start, part.end)
+            rows = self._plan.emitted(piece, part)
             if rows > done:
                 work.append((piece, done))
             done = max(0, done - rows)
@@ -107,7 +107,7 @@ class Writing:
         def converted(item: tuple[SpoolPiece, int]) -> tuple[dict[str, Any], np.ndarray]:
             piece, skip = item
             rows = self._spool.read(piece)
-            mask = self._plan.mask(piece, rows.label, part.start, part.end)
+            mask = self._plan.mask(piece, rows, part)
             if skip:
                 mask = np.ones(piece.rows, np.bool_) if mask is None else mask
                 mask[np.flatnonzero(mask)[:skip]] = False
@@ -144,7 +144,7 @@ class Writing:
 
         def scattered(piece: SpoolPiece) -> Scattered:
             rows = self._spool.read(piece)
-            mask = self._plan.mask(piece, rows.label, part.start, part.end)
+            mask = self._plan.mask(piece, rows, part)
             numbers = np.arange(piece.rows) if mask is None else np.flatnonzero(mask)
             features, label = self._features(rows, mask)
             return shuffle.scatter(features, label, numbers + piece.first_row)

@@ -7,6 +7,7 @@ from tfrecords.kinds.hexadecimal import Hexadecimal
 from tfrecords.kinds.integer import Integer
 from tfrecords.kinds.kind import Kind
 from tfrecords.kinds.text import Text
+from tfrecords.kinds.whole import Bucket
 
 # By the word of a description.
 KINDS: Mapping[str, type[Kind]] = {
@@ -14,4 +15,5 @@ KINDS: Mapping[str, type[Kind]] = {
     "integer": Integer,
     "hexadecimal": Hexadecimal,
     "datetime": DatePart,
+    "bucket": Bucket,
 }

@@ -25,26 +25,30 @@ class Hexadecimal(Kind):
     """One to eight hexadecimal digits; the key is their number, and `BLANK` where there is none.
 
     Args:
-        modulo: The number is taken modulo this; 0: as it is.
-        blank: The key of a missing value.
+        modulo: The number is taken modulo this; None: as it is.
+        missing: The number that stands for a missing value; None: such a value is one of its own.
     """
 
+    options = ("modulo", "missing")
     csv_type = pa.binary()
     key_bits = 33
     example = "0"
     needed = "one to eight hexadecimal digits"
     needed_type = "text is needed for kind = 'hexadecimal'"
 
-    def __init__(self, modulo: int = 0, blank: np.uint64 = BLANK) -> None:
+    def __init__(self, modulo: int | None = None, missing: int | None = None) -> None:
         self._modulo = modulo
-        self.blank: np.uint64 = blank
+        self._missing = missing
+        self.blank: np.uint64 = BLANK if missing is None else np.uint64(missing)
 
     @property
     def words(self) -> str:
         """See `Kind.words`."""
         words = "a counted hexadecimal value"
         # The values have 32 bits, so that no larger range changes any.
-        return f"{words} modulo {self._modulo}" if 0 < self._modulo < 1 << 32 else words
+        if self._modulo is not None and self._modulo < 1 << 32:
+            words += f" modulo {self._modulo}"
+        return words if self._missing is None else f"{words}, {self._missing} where blank"
 
     def accepts(self, type: pa.DataType) -> bool:
         """See `Kind.accepts`."""
@@ -54,7 +58,7 @@ class Hexadecimal(Kind):
         """See `Kind.keys`."""
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        filled = pc.fill_null(values.cast(pa.binary()), b"")
+        filled = _without_bytes(values.cast(pa.binary()))
         numbers: np.ndarray = np.zeros(len(values), np.uint32)
         blank: np.ndarray = np.zeros(len(values), np.bool_)
         try:
@@ -62,20 +66,11 @@ class Hexadecimal(Kind):
         except NotHexadecimal:
             texts = filled.to_pylist()
             for index, value in enumerate(texts):
-                if not _DIGITS.fullmatch(value):
+                if not _DIGITS.fullmatch(value or b""):
                     what = f"is {shown(value)}, where {self.needed} are needed"
                     report(index, "hexadecimal", what)
                     texts[index] = b""
             read_digits(pa.array(texts, pa.binary()), numbers, blank)
-        return self.of_numbers(numbers, blank)
-
-    def of_numbers(self, numbers: np.ndarray, blank: np.ndarray) -> np.ndarray:
-        """The keys of numbers.
-
-        Args:
-            numbers: uint32 `[values]`.
-            blank: bool `[values]`, which of them are missing.
-        """
         keys: np.ndarray = numbers.astype(np.uint64)
         if self._modulo:
             keys %= np.uint64(self._modulo)
@@ -95,11 +90,20 @@ class Hexadecimal(Kind):
         return self._or_blank(numbers, fits, missing)
 
 
+def _without_bytes(texts: pa.Array) -> pa.Array:
+    """The array, whose nulls take no bytes, as Arrow's parser of CSV leaves them."""
+    if not texts.null_count:
+        return texts
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset :]
+    used = pc.sum(pc.binary_length(texts)).as_py() or 0
+    return texts if used == offsets[len(texts)] - offsets[0] else pc.fill_null(texts, b"")
+
+
 def read_digits(array: pa.Array, values: np.ndarray, blank: np.ndarray) -> None:
     """Reads hexadecimal digits, eight characters at a time in one 64-bit number.
 
     Args:
-        array: pyarrow binary array `[rows]`; empty where blank.
+        array: pyarrow binary array `[rows]`; of no bytes where blank.
         values: uint32 `[rows]`, filled with the values; 0 where blank.
         blank: bool `[rows]`, filled.
 

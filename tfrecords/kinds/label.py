@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from tfrecords.kinds.kind import ByValue, Report, encoded, shown, spread
-from tfrecords.kinds.number import AS_IT_STANDS, graph_numbers, numbers
+from tfrecords.kinds.kind import TEXT, ByValue, Report, encoded, nulls, shown, spread
+from tfrecords.kinds.number import AS_IT_STANDS, Number, graph_numbers, numbers
+from tfrecords.kinds.text import Text
+from tfrecords.kinds.whole import CSV_TYPE, whole_numbers
 from tfrecords.lazy import tf
 
 
@@ -17,6 +19,7 @@ class Label(ByValue):
         positive_from: The label is 1 where the number is at least this; None: it is the number.
         positive_values: The texts whose label is 1; none: the column holds numbers.
         negative_values: The texts whose label is 0; none: all others.
+        whole: Whether the number is 0 or 1, with nothing around it.
     """
 
     def __init__(
@@ -24,10 +27,28 @@ class Label(ByValue):
         positive_from: float | None = None,
         positive_values: tuple[str, ...] = (),
         negative_values: tuple[str, ...] = (),
+        whole: bool = False,
     ) -> None:
         self._positive_from = positive_from
         self._positive = positive_values
         self._negative = negative_values
+        self._whole = whole
+
+    @property
+    def needed_type(self) -> str:
+        """See `Kind.needed_type`."""
+        return Text.needed_type if self._positive else Number.needed_type
+
+    @property
+    def csv_type(self) -> pa.DataType:
+        """See `Kind.csv_type`."""
+        if self._positive:
+            return TEXT
+        return CSV_TYPE if self._whole else pa.float64()
+
+    def accepts(self, type: pa.DataType) -> bool:
+        """See `Kind.accepts`."""
+        return (Text() if self._positive else Number()).accepts(type)
 
     @property
     def words(self) -> str:
@@ -48,6 +69,8 @@ class Label(ByValue):
         """
         if self._positive:
             return self._of_text(array, report)
+        if self._whole:
+            return self._of_whole(array, report)
         found = numbers(array, None, lambda row, _, what: report(row, "label", what))
         if self._positive_from is not None:
             return (found >= self._positive_from).astype(np.float32)
@@ -61,6 +84,14 @@ class Label(ByValue):
         if self._positive_from is not None:
             return tf.cast(found >= self._positive_from, tf.float32), fits
         return tf.cast(found, tf.float32), fits & (found >= 0) & (found <= 1)
+
+    def _of_whole(self, array: pa.Array, report: Report) -> np.ndarray:
+        found = whole_numbers(array, "0 or 1", lambda row, _, what: report(row, "label", what))
+        for row in np.flatnonzero((found < 0) | (found > 1) | nulls(array)):
+            value = array[int(row)].as_py()
+            what = f"is {shown('' if value is None else value)}, where 0 or 1 is needed"
+            report(int(row), "label", what)
+        return found.astype(np.float32)
 
     def _of_text(self, array: pa.Array, report: Report) -> np.ndarray:
         codes = encoded(array)

@@ -14,6 +14,7 @@ from tfrecords.kinds.kind import (
     Report,
     encoded,
     fill_missing,
+    is_number,
     is_text,
     parse_each,
 )
@@ -35,10 +36,13 @@ class Number(ByValue):
 
     Attributes:
         needed: What a number must be, for messages.
+        needed_type, csv_type: See `Kind`.
         example: The text of one.
     """
 
     needed = "a number"
+    needed_type = "numbers or text are needed"
+    csv_type = pa.float64()
     example = "1"
 
     def __init__(self, transform: str = "none", missing: float | None = None) -> None:
@@ -56,6 +60,10 @@ class Number(ByValue):
         if self._transform == "log1p" and self._missing is not None:
             return max(self._missing, 0.0)  # they are one number after the transform
         return self._missing
+
+    def accepts(self, type: pa.DataType) -> bool:
+        """See `Kind.accepts`."""
+        return is_text(type) or is_number(type)
 
     def read(self, array: pa.Array, report: Report) -> np.ndarray:
         """The transformed numbers, float32 `[values]`.
@@ -142,11 +150,12 @@ def _of_text(array: pa.Array, report: Report) -> np.ndarray:
         except pa.ArrowInvalid:
             pass
     return parse_each(
-        encoded(array), lambda text: _number(text.decode()), np.float64, "a number", report
+        encoded(array), lambda text: number_of(text.decode()), np.float64, "a number", report
     )
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """The number that a text is; None where it is none, or not a finite one."""
     match = _NUMBER.fullmatch(text)
     number = float(match[1]) if match else math.nan
     return number if math.isfinite(number) else None

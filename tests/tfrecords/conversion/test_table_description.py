@@ -158,7 +158,7 @@ def test_text_formats_have_their_defaults():
 
 
 def test_built_in_descriptions():
-    assert built_in() == ("avazu", "movielens", "movielens_pairs")
+    assert built_in() == ("avazu", "criteo", "movielens", "movielens_pairs")
     avazu = load("avazu")
     assert avazu.label.column == "click" and avazu.ignore == ("id",)
     assert len(avazu.categorical) == 23
@@ -301,7 +301,8 @@ def test_wrong_entries(text, message):
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(
-        DataError, match=r"'nosuch' is neither a file nor .* \(avazu, movielens, movielens_pairs\)"
+        DataError,
+        match=r"'nosuch' is neither a file nor .* \(avazu, criteo, movielens, movielens_pairs\)",
     ):
         load("nosuch")
     path = tmp_path / "latin.toml"

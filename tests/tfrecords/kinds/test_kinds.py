@@ -10,11 +10,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrecords.conversion.criteo import Bucket, WholeNumber
 from tfrecords.errors import DataError
-from tfrecords.kinds import DatePart, Hexadecimal, Integer, Text
+from tfrecords.kinds import Bucket, DatePart, Hexadecimal, Integer, Text
 from tfrecords.kinds.label import Label
 from tfrecords.kinds.number import Number
+from tfrecords.kinds.whole import Whole
 
 _NULLS = (b"", b"NA")
 _KINDS = {
@@ -25,8 +25,8 @@ _KINDS = {
     "ids": Integer(vocabulary_size=50),
     "ids_or_missing": Integer(vocabulary_size=50, missing=7),
     "hexadecimal": Hexadecimal(),
-    "hexadecimal_modulo": Hexadecimal(modulo=1000, blank=np.uint64(0)),
-    "criteo_bucket": Bucket(),
+    "hexadecimal_modulo": Hexadecimal(modulo=1000, missing=0),
+    "bucket": Bucket(),
     "unix_hour": DatePart("unix", "hour_of_day", missing=3),
     "unix_month": DatePart("unix", "month"),
     "hour": DatePart("%y%m%d%H", "hour_of_day"),
@@ -131,8 +131,8 @@ def test_edges_of_what_is_read_are_the_same_in_both_forms(name, texts, expected)
 
 @pytest.mark.parametrize(
     "number",
-    [Number(), Number("log1p"), Number("log1p", 2.5), WholeNumber()],
-    ids=["none", "log1p", "missing", "criteo"],
+    [Number(), Number("log1p"), Number("log1p", 2.5), Whole("log1p", 0.0), Whole()],
+    ids=["none", "log1p", "missing", "whole", "whole_needed"],
 )
 @settings(max_examples=40)
 @given(

@@ -293,7 +293,8 @@ def test_criteo_logs_that_were_cut_otherwise_are_refused(make_tiny, tmp_path):
     run, _ = described("a", 20, max_index_range=8)
     check_columns(run, described("b", 30, max_index_range=8, name="terabyte")[1])
     with pytest.raises(
-        UserError, match=r"C1 is \(a counted hexadecimal value modulo 8\) .*same goes"
+        UserError,
+        match=r"C1 is \(a counted hexadecimal value modulo 8, of .* 'C1'\) .*same goes",
     ):
         check_columns(run, described("c", 30)[1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,17 +11,15 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.lookup import Lookup, Tables, logical_tables
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.embeddings.requests import (
-    RowGradients,
-    RowIds,
-    StoreBags,
-    StoreGradients,
-    joined,
-    none_unless,
-)
+from tf_dlrm.embeddings.requests import Asked, Used, joined, none_unless
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
 from tf_dlrm.embeddings.stores.all_to_all import AllToAll
-from tf_dlrm.embeddings.stores.pooled_exchange import PooledExchange, pooled_by_owner
+from tf_dlrm.embeddings.stores.exchanges import (
+    Exchange,
+    PooledExchange,
+    RowExchange,
+    pooled_by_owner,
+)
 from tf_dlrm.embeddings.tables import update_counter
 
 
@@ -93,9 +90,7 @@ class ModelParallelPlacement(Tables):
             return ()
         return pooled_by_owner(stack, bags)
 
-    def read(
-        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
-    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+    def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`.
 
         Outside of replica contexts, where Keras builds a model and a single process evaluates
@@ -107,86 +102,68 @@ class ModelParallelPlacement(Tables):
                 raise ValueError(
                     "Tables that are cut over processes can be looked up within strategy.run only."
                 )
-            return [(stack.gather(ids), None) for stack, ids in wanted], []
+            return [(own.stack.gather(own.batch.ids), None) for own in asked]
         world = self._all_to_all.world
-        requests = [_Request(stack, ids, world) for stack, ids in wanted]
         exchanges = [
-            PooledExchange(stack, [f.name for f in features], bags, world)
-            for stack, features, bags in pooled
+            PooledExchange(own.stack, own.features, own.bags, world)
+            if own.batch is None
+            else RowExchange(own.stack, own.batch.ids, world)
+            for own in asked
         ]
-        self._ask(requests, exchanges, replica)
-        served, sizes = [], []
-        for request in requests:
-            if request.stack.copied:
-                continue
-            shard = request.stack.shards[replica]
-            sizes.append(request.size * request.stack.dim)
-            if shard is None:
-                rows = tf.zeros([world, sizes[-1]])
-            else:
-                rows = tf.reshape(tf.gather(shard.variable, request.asked), [world, sizes[-1]])
-            served.append(tf.cast(rows, self._dtype))
-        for exchange in exchanges:
-            sizes.append(exchange.vectors_size)
-            served.append(exchange.serve(replica, self._dtype))
-        received = iter(self._exchange(served, sizes) if served else [])
+        self._ask(exchanges, replica)
+        moving = [exchange for exchange in exchanges if not exchange.stack.copied]
+        served = [exchange.serve(replica, self._dtype) for exchange in moving]
+        received = iter(self._exchange(served, [exchange.served_size for exchange in moving]))
         found = []
-        for request, (stack, ids) in zip(requests, wanted, strict=True):
-            if stack.copied:
-                rows = tf.gather(stack.on(replica).variable, ids)
+        for own, exchange in zip(asked, exchanges, strict=True):
+            if own.stack.copied:
+                found.append((tf.gather(own.stack.on(replica).variable, own.batch.ids), exchange))
             else:
-                flat = tf.reshape(next(received), [-1, stack.dim])
-                rows = tf.gather(flat, tf.gather(request.place(), request.index))
-                rows = tf.cast(rows, tf.float32)
-            found.append((rows, request))
-        return found, [(exchange.vectors(next(received)), exchange) for exchange in exchanges]
+                found.append((exchange.found(next(received)), exchange))
+        return found
 
     def write(
-        self,
-        rows: Sequence[RowGradients],
-        pooled: Sequence[StoreGradients],
-        step: tf.Tensor,
-        finite: tf.Tensor,
-        kernels: bool,
+        self, used: Sequence[Sequence[Used]], step: tf.Tensor, finite: tf.Tensor, kernels: bool
     ) -> tf.Tensor:
         """See `Tables.write`.
 
         A gradient that is not finite on one replica keeps all of them from updating.
         """
         world, replica = self._all_to_all.world, self._replica()
-        # Of other rows than those of one lookup, the owners must be told which.
-        requests = [own.residual or _Request(own.stack, own.ids, world) for own in rows]
-        self._ask([request for request in requests if request.asked is None], [], replica)
+        exchanges: list[tuple[Exchange, Any]] = []
+        others: list[Exchange] = []
+        for of_stack in used:
+            by_rows = [own for own in of_stack if own.asked.batch is not None]
+            exchanges += [(o.residual, o.gradients) for o in of_stack if o.asked.batch is None]
+            if len(by_rows) == 1 and by_rows[0].is_whole:
+                exchanges.append((by_rows[0].residual, by_rows[0].of_rows()[1]))
+            elif by_rows:
+                # Of other rows than those of one lookup, the owners must be told which.
+                ids, gradients = joined([own.of_rows() for own in by_rows])
+                others.append(RowExchange(by_rows[0].asked.stack, ids, world))
+                exchanges.append((others[-1], gradients))
+        self._ask(others, replica)
         # What each replica says of its gradients goes along with them.
-        pieces = [tf.fill([world, 1], tf.cast(finite, self._dtype))]
-        sizes = [tf.constant(1)]
-        for request, own in zip(requests, rows, strict=True):
-            count = tf.size(request.unique)
-            summed = tf.math.unsorted_segment_sum(own.gradients, request.index, count)
-            pieces.append(self._to_owners(request, tf.cast(summed, self._dtype)))
-            sizes.append(request.size * request.stack.dim)
-        for bags in pooled:
-            pieces.append(bags.residual.pulls(bags.gradients, self._dtype))
-            sizes.append(bags.residual.vectors_size)
-        said, *received = self._exchange(pieces, sizes)
+        said, *pulled = self._exchange(
+            [
+                tf.fill([world, 1], tf.cast(finite, self._dtype)),
+                *(exchange.pulls(gradients, self._dtype) for exchange, gradients in exchanges),
+            ],
+            [tf.constant(1), *(exchange.served_size for exchange, _ in exchanges)],
+        )
         finite = tf.reduce_min(said) > 0
-        found = [
-            request.of_rows(gradients)
-            for request, gradients in zip(requests, received[: len(requests)], strict=True)
-            if request.stack.shards[replica] is not None
-        ]
-        for bags, gradients in zip(pooled, received[len(requests) :], strict=True):
-            found += bags.residual.of_rows(gradients, bags.gradients)
-        for stack in self.stacks:
-            of_stack = [own for own in found if own.stack is stack]
-            if of_stack:
-                own = joined(of_stack)
-                ids, gradients = none_unless(finite, own.ids, own.gradients)
-                stack.on(replica).update(ids, gradients, step, kernels)
+        held: dict[Stack, list[tuple[tf.Tensor, tf.Tensor]]] = {}
+        for (exchange, gradients), of_all in zip(exchanges, pulled, strict=True):
+            rows = exchange.of_rows(of_all, gradients, replica)
+            if rows is not None:
+                held.setdefault(exchange.stack, []).append(rows)
+        for stack, of_stack in held.items():
+            ids, gradients = none_unless(finite, *joined(of_stack))
+            stack.on(replica).update(ids, gradients, step, kernels)
         return finite
 
     def _check_trained(self, lookups: Sequence[Lookup]) -> None:
-        read = [found for lookup in lookups for found in lookup.residuals.found if found]
+        read = [found for lookup in lookups for found in lookup.residuals.found]
         self._replica(all(found.residual is not None for found in read))
 
     def _counter(self) -> int:
@@ -202,106 +179,34 @@ class ModelParallelPlacement(Tables):
             )
         return replica
 
-    def _ask(
-        self, requests: Sequence[_Request], pooled: Sequence[PooledExchange], replica: int
-    ) -> None:
-        """Tells the owners of rows which of them each replica asks for: two exchanges."""
-        if not requests and not pooled:
+    def _ask(self, exchanges: Sequence[Exchange], replica: int) -> None:
+        """Tells the owners of rows what each replica asks for: two exchanges."""
+        if not exchanges:
             return
         world = self._all_to_all.world
         # What every replica sends to every other one: all learn the largest piece from it.
-        columns = [r.sent for r in requests] + [e.sent for e in pooled] + [e.bags for e in pooled]
-        counts = tf.stack(columns, 1)
-        matrix = self._all_to_all.exchange(tf.tile(counts[tf.newaxis], [world, 1, 1]))
+        sizes = [size for exchange in exchanges for size in exchange.sizes]
+        matrix = self._all_to_all.exchange(tf.tile(tf.stack(sizes, 1)[tf.newaxis], [world, 1, 1]))
         # One at least, where all bags of all replicas are empty: TensorFlow's all-to-all within a
         # process reads the memory of what it is given, and that of nothing kills the process.
         largest = tf.maximum(tf.reduce_max(matrix, [0, 1]), 1)
-        for k, request in enumerate(requests):
-            request.size = largest[k]
-            request.counts = matrix[:, replica, k]
-        for k, exchange in enumerate(pooled, len(requests)):
-            exchange.set_sizes(largest[k], largest[k + len(pooled)], matrix[:, replica, k])
+        first = 0
+        for exchange in exchanges:
+            agreed = [largest[k] for k in range(first, first + len(exchange.sizes))]
+            exchange.agree(agreed, matrix[:, replica, first])
+            first += len(agreed)
         # As 64-bit numbers if those of any stack are.
-        local = [*(request.local for request in requests), *(exchange.ids for exchange in pooled)]
-        dtype = tf.int64 if any(ids.dtype == tf.int64 for ids in local) else tf.int32
-        pieces = [self._to_owners(request, tf.cast(request.local, dtype)) for request in requests]
-        sizes = [request.size for request in requests]
+        wide = any(exchange.ids.dtype == tf.int64 for exchange in exchanges)
         asked = self._exchange(
-            pieces + [exchange.asks(dtype) for exchange in pooled],
-            sizes + [exchange.asked_size for exchange in pooled],
+            [exchange.asks(tf.int64 if wide else tf.int32) for exchange in exchanges],
+            [exchange.asked_size for exchange in exchanges],
         )
-        for request, ids in zip(requests, asked[: len(requests)], strict=True):
-            request.asked = ids
-        for exchange, bags in zip(pooled, asked[len(requests) :], strict=True):
-            exchange.receive(bags, replica)
-
-    def _to_owners(self, request: _Request, values: tf.Tensor) -> tf.Tensor:
-        """Lays out values of the unique ids in pieces, [world, size * width]."""
-        world = self._all_to_all.world
-        width = values.shape[1:].num_elements()
-        shape = [world, request.size * width]
-        if request.stack.copied:
-            padding = [[0, request.size - tf.size(request.unique)]]
-            padding += [[0, 0]] * (values.shape.rank - 1)
-            return tf.tile(tf.reshape(tf.pad(values, padding), [1, -1]), [world, 1])
-        size = [world * request.size, *values.shape[1:]]
-        return tf.reshape(tf.scatter_nd(request.place()[:, tf.newaxis], values, size), shape)
+        for exchange, of_all in zip(exchanges, asked, strict=True):
+            exchange.receive(of_all, replica)
 
     def _exchange(self, pieces: list[tf.Tensor], sizes: list[tf.Tensor]) -> list[tf.Tensor]:
         """Exchanges pieces [world, size] of several stacks at once."""
-        if len(pieces) == 1:
-            return [self._all_to_all.exchange(pieces[0])]
+        if len(pieces) < 2:
+            return [self._all_to_all.exchange(piece) for piece in pieces]
         received = self._all_to_all.exchange(tf.concat(pieces, 1))
         return tf.split(received, tf.stack(sizes), axis=1, num=len(sizes))
-
-
-@dataclasses.dataclass
-class _Request:
-    """What one replica asks of the others for one stack, and they of it.
-
-    Attributes:
-        stack: The stack.
-        unique: The different rows [u] of the stack among the ids.
-        index: Which of them each id is, [n].
-        local: The number [u] of the row on its device.
-        sent: Number of rows asked of each replica, int32 [world].
-        size: Number of rows in a piece, set when all replicas' numbers are known.
-        counts: Number of rows that each replica asks for here, int32 [world]; set as `size`.
-        asked: Their numbers on this replica [world, size]; None until the exchange of ids.
-    """
-
-    stack: Stack
-    unique: tf.Tensor
-    index: tf.Tensor
-    local: tf.Tensor
-    sent: tf.Tensor
-    size: tf.Tensor
-    counts: tf.Tensor
-    asked: tf.Tensor | None = None
-
-    def __init__(self, stack: Stack, ids: tf.Tensor, world: int) -> None:
-        self.stack = stack
-        self.unique, self.index = tf.unique(ids)
-        if stack.copied:
-            self.local = self.unique
-            self.sent = tf.fill([world], tf.size(self.unique))
-            return
-        route = stack.route(self.unique)
-        self.local = route.row
-        self._device = route.device
-        self.sent = tf.math.bincount(route.device, minlength=world, maxlength=world)
-        # The number of each row among those of its device.
-        order = tf.argsort(route.device, stable=True)
-        begin = tf.cumsum(self.sent, exclusive=True)
-        self._rank = tf.math.invert_permutation(order) - tf.gather(begin, route.device)
-
-    def place(self) -> tf.Tensor:
-        """Returns the place [u] of each unique row in what is sent and received, int32."""
-        return self._device * self.size + self._rank
-
-    def of_rows(self, gradients: tf.Tensor) -> RowGradients:
-        """Returns the rows of this replica and their gradients, from those of all replicas."""
-        there = tf.sequence_mask(self.counts, self.size)
-        gradients = tf.reshape(gradients, [-1, self.size, self.stack.dim])
-        own = tf.cast(tf.boolean_mask(gradients, there), tf.float32)
-        return RowGradients(self.stack, tf.boolean_mask(self.asked, there), own)

@@ -14,7 +14,7 @@ from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.lookup import Lookup, Tables
 from tf_dlrm.embeddings.optimizers import Frozen
 from tf_dlrm.embeddings.plan import whole_plan
-from tf_dlrm.embeddings.requests import RowGradients, RowIds, StoreBags, StoreGradients
+from tf_dlrm.embeddings.requests import Asked, Used
 from tf_dlrm.embeddings.row_format import RowFormat, row_format
 from tf_dlrm.embeddings.stack import Shard, make_stacks
 from tf_dlrm.embeddings.tables import TableSet
@@ -100,21 +100,13 @@ class FrozenPlacement(Tables):
         """The bytes of all tables once they have rows."""
         return sum(shard.rows * self.format.row_bytes(shard.dim) for shard in self.shards)
 
-    def read(
-        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
-    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+    def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`."""
-        del pooled
-        encoded = [(stack, tf.gather(stack.on().variable, ids)) for stack, ids in wanted]
-        return [(self.format.decode(rows, stack.dim), None) for stack, rows in encoded], []
+        encoded = [(own.stack, tf.gather(own.stack.on().variable, own.batch.ids)) for own in asked]
+        return [(self.format.decode(rows, stack.dim), None) for stack, rows in encoded]
 
     def write(
-        self,
-        rows: Sequence[RowGradients],
-        pooled: Sequence[StoreGradients],
-        step: tf.Tensor,
-        finite: tf.Tensor,
-        kernels: bool,
+        self, used: Sequence[Sequence[Used]], step: tf.Tensor, finite: tf.Tensor, kernels: bool
     ) -> tf.Tensor:
         """Is never called: see `_check_trained`."""
         raise NotImplementedError

@@ -12,14 +12,7 @@ from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.lookup import Tables, logical_tables
 from tf_dlrm.embeddings.plan import whole_plan
-from tf_dlrm.embeddings.requests import (
-    RowGradients,
-    RowIds,
-    StoreBags,
-    StoreGradients,
-    joined,
-    none_unless,
-)
+from tf_dlrm.embeddings.requests import Asked, Used, joined, none_unless
 from tf_dlrm.embeddings.stack import Stack, make_stacks, on_devices
 from tf_dlrm.kernels.use import are_allowed
 
@@ -52,33 +45,25 @@ class LocalPlacement(Tables):
             return ()
         return () if len({id(entry.batch) for entry in bags.values()}) > 1 else bags
 
-    def read(
-        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
-    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+    def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`; one operation for each stack."""
-        return (
-            [(tf.gather(stack.on().variable, ids), None) for stack, ids in wanted],
-            [
-                (native.lookup(stack.on().variable, features, bags), None)
-                for stack, features, bags in pooled
-            ],
-        )
+        found = []
+        for stack, features, bags, batch in asked:
+            table = stack.on().variable
+            if batch is None:
+                found.append((native.lookup(table, features, bags), None))
+            else:
+                found.append((tf.gather(table, batch.ids), None))
+        return found
 
     def write(
-        self,
-        rows: Sequence[RowGradients],
-        pooled: Sequence[StoreGradients],
-        step: tf.Tensor,
-        finite: tf.Tensor,
-        kernels: bool,
+        self, used: Sequence[Sequence[Used]], step: tf.Tensor, finite: tf.Tensor, kernels: bool
     ) -> tf.Tensor:
         """See `Tables.write`; one operation for each stack."""
-        for stack in self.stacks:
-            of_rows = [own for own in rows if own.stack is stack]
-            of_bags = [own for own in pooled if own.stack is stack]
+        for own in used:
+            (stack, features, bags, batch), gradients, _ = own[0]
             shard = stack.on()
-            if len(of_bags) == 1 and not of_rows:
-                ((_, features, bags, gradients, _),) = of_bags
+            if len(own) == 1 and batch is None:
                 native.update(
                     shard.optimizer,
                     shard.variable,
@@ -89,8 +74,7 @@ class LocalPlacement(Tables):
                     step,
                     finite,
                 )
-            elif of_rows or of_bags:
-                found = joined([*of_rows, *(own.of_rows() for own in of_bags)])
-                ids, gradient = none_unless(finite, found.ids, found.gradients)
-                shard.update(ids, gradient, step, kernels)
+            else:
+                ids, of_rows = none_unless(finite, *joined([part.of_rows() for part in own]))
+                shard.update(ids, of_rows, step, kernels)
         return finite

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.lookup import Tables, logical_tables
 from tf_dlrm.embeddings.plan import DATA_PARALLEL, Plan
-from tf_dlrm.embeddings.requests import RowGradients, RowIds, StoreBags, StoreGradients, none_unless
+from tf_dlrm.embeddings.requests import Asked, Used, joined, none_unless
 from tf_dlrm.embeddings.stack import make_stacks, on_devices
 from tf_dlrm.embeddings.tables import update_counter
 
@@ -67,39 +67,34 @@ class ParameterServerPlacement(Tables):
             counter = update_counter()
         super().__init__(features, stacks, logical_tables(features, stacks, seed, [counter]))
 
-    def read(
-        self, wanted: Sequence[RowIds], pooled: Sequence[StoreBags]
-    ) -> tuple[list[tuple[tf.Tensor, Any]], list[tuple[dict[str, tf.Tensor], Any]]]:
+    def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`; one gather for each stack and server."""
-        del pooled
         found = []
-        for stack, ids in wanted:
-            unique = tf.unique(ids)
-            found.append((tf.gather(stack.gather(unique.y), unique.idx), unique))
-        return found, []
+        for own in asked:
+            unique = tf.unique(own.batch.ids)
+            found.append((tf.gather(own.stack.gather(unique.y), unique.idx), unique))
+        return found
 
     def write(
-        self,
-        rows: Sequence[RowGradients],
-        pooled: Sequence[StoreGradients],
-        step: tf.Tensor,
-        finite: tf.Tensor,
-        kernels: bool,
+        self, used: Sequence[Sequence[Used]], step: tf.Tensor, finite: tf.Tensor, kernels: bool
     ) -> tf.Tensor:
         """See `Tables.write`; each server updates those of the different rows that it holds."""
-        del pooled, kernels
-        for stack, ids, gradients, residual in rows:
-            unique, index = residual or tf.unique(ids)
+        del kernels
+        for own in used:
+            stack = own[0].asked.stack
+            ids, gradients = joined([part.of_rows() for part in own])
+            as_read = len(own) == 1 and own[0].is_whole
+            unique, index = own[0].residual if as_read else tf.unique(ids)
             summed = tf.math.unsorted_segment_sum(gradients, index, tf.size(unique))
             unique, summed = none_unless(finite, unique, summed)
             route = stack.route(unique)
             count = len(stack.shards)
             rows_of = tf.dynamic_partition(route.row, route.device, count)
             values_of = tf.dynamic_partition(summed, route.device, count)
-            for shard, own, values in zip(stack.shards, rows_of, values_of, strict=True):
+            for shard, rows, values in zip(stack.shards, rows_of, values_of, strict=True):
                 if shard is not None:
                     with tf.device(shard.variable.device):
                         shard.optimizer.apply(
-                            shard.variable, shard.slots, own, values, step, shared=True
+                            shard.variable, shard.slots, rows, values, step, shared=True
                         )
         return finite
