@@ -28,7 +28,7 @@ _IN_WORDS = {
     str: "a text",
 }
 
-_DEFINE = {
+_DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,

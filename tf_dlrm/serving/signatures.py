@@ -92,10 +92,10 @@ class Signatures(tf.Module):
         if raw is not None:
             self.functions["serve_raw"] = self._of_raw(raw)
         default = self.functions["serving_default"].get_concrete_function()
-        read = {id(variable) for variable in default.variables}
-        read -= {id(variable) for variable in self.tables}
-        # In the order of the model, so that equal models are saved alike.
-        self.weights = [weight for weight in model.weights if id(weight) in read]
+        known = {id(variable) for variable in self.tables}
+        # A graph has them in any order; equal models are to be saved alike.
+        weights = [v for v in default.variables if id(v) not in known]
+        self.weights = sorted(weights, key=lambda variable: variable.name)
 
     def _of_features(self) -> Any:
         rows = row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
