@@ -24,7 +24,6 @@ from absl import app
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.cluster import Task, reserved_ports, roles, tf_config
 from tf_dlrm.launching.job import Job
-from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
 from tf_dlrm.options import Options, define_flags, option, options_from_flags
@@ -125,15 +124,11 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
                 values["TF_NUM_INTRAOP_THREADS"] = str(options.threads_per_process)
             return values
 
-        job: Job
-        if options.parameter_servers:
-            restarts = options.max_restarts if options.restart_workers else 0
-            job = ParameterServerJob(
-                tasks, command, environment, options.grace_seconds, Screen(), restarts=restarts
-            )
-        else:
-            job = MultiWorkerJob(tasks, command, environment, options.grace_seconds, Screen())
-        return job.run()
+        described = (tasks, command, environment, options.grace_seconds, Screen())
+        if not options.parameter_servers:
+            return Job(*described).run()
+        restarts = options.max_restarts if options.restart_workers else 0
+        return ParameterServerJob(*described, restarts=restarts).run()
 
 
 def main(argv: Sequence[str]) -> None:

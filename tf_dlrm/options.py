@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
@@ -116,8 +116,9 @@ def check_values(options: Options) -> None:
         if choices and value not in choices:
             raise UserError(f"{flag} must be one of {', '.join(choices)}.")
         if kind in (int, float):
-            for entry in value if several else (value,):
-                _check_limits(flag, entry, kind, **field.metadata["limits"])
+            for fits, wanted in _limits(kind, field.metadata["limits"]):
+                if not all(map(fits, value if several else (value,))):
+                    raise UserError(f"{flag} must be {wanted}.")
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -126,29 +127,21 @@ def _is(value: Any, kind: type) -> bool:
     return type(value) is kind
 
 
-def _check_limits(
-    flag: str,
-    value: float,
-    kind: type,
-    least: float | None,
-    most: float | None,
-    above: float | None,
-    below: float | None,
-) -> None:
+def _limits(kind: type, limits: dict[str, float | None]) -> Iterator[tuple[Any, str]]:
+    """Yields conditions on a number, each with what a message says of it."""
+    least, most, above, below = (limits[k] for k in ("least", "most", "above", "below"))
     if kind is int:
         least, most = (-_MOST if least is None else least), (_MOST if most is None else most)
-        if value < least:
-            raise UserError(f"{flag} must be {least} or more.")
-        if value > most:
-            raise UserError(f"{flag} must be {most} or less.")
-    elif above is not None and not value > above:
-        raise UserError(f"{flag} must be a number above {above}.")
-    elif below is not None and not (least or 0) <= value < below:
-        raise UserError(f"{flag} must be at least {least} and less than {below}.")
-    elif most is not None and not (least or 0) <= value <= most:
-        raise UserError(f"{flag} must be between {least} and {most}.")
-    elif least is not None and value < least:
-        raise UserError(f"{flag} must be a number of {least} or more.")
+        yield lambda value: value >= least, f"{least} or more"
+        yield lambda value: value <= most, f"{most} or less"
+    elif above is not None:
+        yield lambda value: value > above, f"a number above {above}"
+    elif below is not None:
+        yield lambda value: least <= value < below, f"at least {least} and less than {below}"
+    elif most is not None:
+        yield lambda value: least <= value <= most, f"between {least} and {most}"
+    elif least is not None:
+        yield lambda value: value >= least, f"a number of {least} or more"
 
 
 def define_flags(*options: type[Options]) -> None:

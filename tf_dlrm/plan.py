@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tf_dlrm import entry_point
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.options import Options, commas, define_flags, option, options_from_flags
 from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
 from tfrecords import files
@@ -138,7 +138,9 @@ _PINS = flags.DEFINE_multi_string(
 class _Problem:
     features: Sequence[FeatureConfig]
     dense: planner.Dense
-    hotness: dict[str, float]
+    workload: planner.Workload
+    hardware: planner.Hardware
+    pins: dict[str, planner.Pin]
 
 
 def main() -> dict[str, Any]:
@@ -147,26 +149,15 @@ def main() -> dict[str, Any]:
     options.validate()
     from tf_dlrm import planner  # only now: TensorFlow takes seconds to start
 
-    try:
+    with as_user_error():
         pins = dict(planner.parse_pin(text) for text in _PINS.value)
         if len(pins) < len(_PINS.value):
             raise UserError("--pin names a table twice.")
         hardware = _hardware(options)
         if not (options.data_dir or options.model or options.tables):
             return {"hardware": options.calibrate}
-        problem = _problem(options)
-        workload = planner.Workload(
-            options.batch_size,
-            problem.hotness,
-            options.alpha,
-            options.popular_first,
-            2 if options.communication_dtype == "bfloat16" else 4,
-        )
-        if len(options.devices) > 1:
-            return _simulate(options, problem, workload, hardware, pins)
-        return _plan(options, problem, workload, hardware, pins)
-    except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+        problem = _problem(options, hardware, pins)
+        return (_simulate if len(options.devices) > 1 else _plan)(options, problem)
 
 
 def _hardware(options: PlanOptions) -> planner.Hardware:
@@ -183,19 +174,14 @@ def _hardware(options: PlanOptions) -> planner.Hardware:
     return hardware
 
 
-def _plan(
-    options: PlanOptions,
-    problem: _Problem,
-    workload: planner.Workload,
-    hardware: planner.Hardware,
-    pins: dict[str, planner.Pin],
-) -> dict[str, Any]:
+def _plan(options: PlanOptions, problem: _Problem) -> dict[str, Any]:
     from tf_dlrm import planner
 
+    workload = problem.workload
     model = planner.CostModel(
-        problem.features, workload, hardware, options.devices[0], problem.dense
+        *(problem.features, workload, problem.hardware, options.devices[0], problem.dense)
     )
-    plan = planner.plan_for(model, pins)
+    plan = planner.plan_for(model, problem.pins)
     sys.stderr.write(planner.report(model, plan))
     if options.output:
         files.write_bytes(options.output, plan.to_json().encode())
@@ -212,22 +198,12 @@ def _plan(
     }
 
 
-def _simulate(
-    options: PlanOptions,
-    problem: _Problem,
-    workload: planner.Workload,
-    hardware: planner.Hardware,
-    pins: dict[str, planner.Pin],
-) -> dict[str, Any]:
+def _simulate(options: PlanOptions, problem: _Problem) -> dict[str, Any]:
     from tf_dlrm.planner.simulate import scaling_table, simulate
 
     scales = simulate(
-        problem.features,
-        workload,
-        hardware,
-        options.devices,
-        problem.dense,
-        pins,
+        *(problem.features, problem.workload, problem.hardware, options.devices),
+        *(problem.dense, problem.pins),
         batch_per_device=options.scaling == "weak",
     )
     sys.stderr.write(scaling_table(scales))
@@ -236,7 +212,7 @@ def _simulate(
         from tf_dlrm.planner.picture import draw_scaling
 
         what = options.model or options.data_dir or f"{len(options.tables)} tables"
-        title = f"{what} on {hardware.name}: predicted, {options.scaling} scaling"
+        title = f"{what} on {problem.hardware.name}: predicted, {options.scaling} scaling"
         draw_scaling(scales, title, options.picture_file)
     return {
         "scales": [
@@ -256,11 +232,14 @@ def _simulate(
     }
 
 
-def _problem(options: PlanOptions) -> _Problem:
+def _problem(
+    options: PlanOptions, hardware: planner.Hardware, pins: dict[str, planner.Pin]
+) -> _Problem:
     from tf_dlrm import planner
+    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
     from tf_dlrm.planner.models import KNOWN_MODELS, features_of
 
-    optimizer = _optimizer(options.embedding_optimizer)
+    optimizer = optimizer_of_flag(options.embedding_optimizer)(learning_rate=0.01)
     if options.model:
         known = KNOWN_MODELS[options.model]
         dim = options.embedding_dim or known.dim
@@ -284,15 +263,12 @@ def _problem(options: PlanOptions) -> _Problem:
             "--interaction=dot."
         )
     hotness.update(_given_hotness(options.hotness, [feature.name for feature in features]))
-    return _Problem(
-        features, planner.Dense(dense_features, bottom, top, options.interaction), hotness
+    workload = planner.Workload(
+        *(options.batch_size, hotness, options.alpha, options.popular_first),
+        2 if options.communication_dtype == "bfloat16" else 4,
     )
-
-
-def _optimizer(name: str) -> Optimizer:
-    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
-
-    return optimizer_of_flag(name)(learning_rate=0.01)
+    dense = planner.Dense(dense_features, bottom, top, options.interaction)
+    return _Problem(features, dense, workload, hardware, pins)
 
 
 def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:
@@ -314,7 +290,7 @@ def _from_data(
     data_dir: str, dim: int, optimizer: Optimizer
 ) -> tuple[tuple[FeatureConfig, ...], dict[str, float], int]:
     """Returns the features of a data set, their ids per example, and its dense features."""
-    from tf_dlrm.embeddings import FeatureConfig, TableConfig
+    from tf_dlrm.models.ranking_model import features_of
     from tf_dlrm.training.sources import mean_hotness
     from tfrecords.reader import RecordSource
 
@@ -322,10 +298,7 @@ def _from_data(
     columns = source.schema.categorical
     if not columns:
         raise UserError(f"--data_dir={data_dir} has no categorical column, so there is no table.")
-    features = tuple(
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, dim, optimizer=optimizer))
-        for c in columns
-    )
+    features = features_of(columns, dim, optimizer)
     return features, mean_hotness(source), len(source.schema.dense)
 
 

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
+from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.keras_api import built, keras, under_policy
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -48,6 +49,10 @@ class RankingConfig:
         if any(feature.name == DENSE for feature in self.features):
             raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
         self._check_whole("dense_features", 0)
+        for name, least in {"cross_layers": 1, "cross_rank": 1, "gmf_dim": 0}.items():
+            if hasattr(self, name):
+                self._check_whole(name, least)
+        self._check_mlps(getattr(self, "bottom_mlp", None), getattr(self, "top_mlp", None))
         if not 0.0 <= self.prediction_clamp < 0.5:
             raise ValueError(
                 f"prediction_clamp must be at least 0 and less than 0.5, but is "
@@ -75,16 +80,15 @@ class RankingConfig:
                 f"{self.dense_features} dense ones."
             )
 
-    def _check_bottom_mlp(self, bottom_mlp: tuple[int, ...]) -> None:
-        if bool(self.dense_features) != bool(bottom_mlp):
+    def _check_mlps(self, bottom: tuple[int, ...] | None, top: tuple[int, ...] | None) -> None:
+        """Checks the MLPs, of a model that has them."""
+        if bottom is not None and bool(self.dense_features) != bool(bottom):
             raise ValueError(
                 "bottom_mlp must have layers if and only if there are dense features, but "
-                f"dense_features is {self.dense_features} and bottom_mlp is {bottom_mlp}."
+                f"dense_features is {self.dense_features} and bottom_mlp is {bottom}."
             )
-
-    def _check_top_mlp(self, top_mlp: tuple[int, ...]) -> None:
-        if not top_mlp or top_mlp[-1] != 1:
-            raise ValueError(f"top_mlp must end in 1, the logit, but is {top_mlp}.")
+        if top is not None and (not top or top[-1] != 1):
+            raise ValueError(f"top_mlp must end in 1, the logit, but is {top}.")
 
     def to_json(self) -> str:
         """Returns JSON that `from_json` takes back."""
@@ -188,6 +192,11 @@ class RankingModel(TableModel):
         return self.config_class.from_json(self._config_json)
 
     @property
+    def members(self) -> list[Any]:
+        """The model itself, as an ensemble has its members."""
+        return [self]
+
+    @property
     def collections(self) -> list[EmbeddingCollection]:
         """The tables, in a list, as every model of this package has them."""
         return [self.embeddings]
@@ -213,17 +222,14 @@ class RankingModel(TableModel):
         weights = {}
         for name, value in ids.items():
             if isinstance(value, tuple):
-                ids[name], weights[name] = self._checked_pair(name, value)
+                if len(value) != 2:
+                    raise ValueError(
+                        f"Feature '{name}' of {self.name} must be ids, or a tuple of ids and their "
+                        f"weights, but is a tuple of {len(value)}."
+                    )
+                ids[name], weights[name] = value
         vectors = self.embeddings(ids, weights or None, training=training)
         return self.logits_of(dense, vectors, training)
-
-    def _checked_pair(self, feature: str, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(value) != 2:
-            raise ValueError(
-                f"Feature '{feature}' of {self.name} must be ids, or a tuple of ids and their "
-                f"weights, but is a tuple of {len(value)}."
-            )
-        return value
 
     def logits_of(
         self,
@@ -257,6 +263,32 @@ class RankingModel(TableModel):
         return {**super().get_config(), "config": json.loads(self._config_json)}
 
 
+def features_of(
+    columns: Iterable[Any], dim: int, optimizer: Optimizer, **options: Any
+) -> tuple[FeatureConfig, ...]:
+    """Returns a feature with a table of its own for each categorical column of a data set.
+
+    Args:
+        columns: The columns, each with a name, a vocabulary_size and an out_of_vocabulary row.
+        dim: Columns of all tables.
+        optimizer: That of all tables.
+        **options: More fields of `TableConfig`: one value for all, or a list of one for each.
+    """
+    features = []
+    for k, column in enumerate(columns):
+        own = {name: v[k] if isinstance(v, list) else v for name, v in options.items()}
+        table = TableConfig(
+            column.name,
+            column.vocabulary_size,
+            dim,
+            optimizer=optimizer,
+            out_of_vocabulary=column.out_of_vocabulary,
+            **own,
+        )
+        features.append(FeatureConfig(column.name, table))
+    return tuple(features)
+
+
 def copy_dense_weights(source: Any, target: Any) -> None:
     """Copies all weights but the tables to a model of equal layers, whatever tables it has.
 
@@ -279,8 +311,10 @@ def layer_seed(config: RankingConfig, layer: int) -> int:
     return 2 * config.seed + 1000 * layer
 
 
-def built_bottom_mlp(config: Any) -> MLP:
-    """Returns the MLP on the dense features, ReLU throughout."""
+def built_bottom_mlp(config: Any) -> MLP | None:
+    """Returns the MLP on the dense features, ReLU throughout; None where there are none."""
+    if not config.bottom_mlp:
+        return None
     mlp = MLP(
         config.bottom_mlp, final_activation="relu", seed=layer_seed(config, 0), name="bottom_mlp"
     )

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.internals import ResourceVariable
-from tf_dlrm.serving.request_checks import Tensors
+from tf_dlrm.serving.request_checks import Tensors, checked
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
 from tfrecords.conversion.raw_fields import RawFeature, RawFields, of_data_set
 from tfrecords.dataset_info import DatasetInfo
-from tfrecords.errors import DataError
 from tfrecords.kinds import Text
 from tfrecords.kinds.kind import as_int64
 
@@ -79,10 +78,8 @@ class RawTable(tf.Module):
             UserError: If the data set was not made from text, or its vocabulary is damaged.
         """
         super().__init__()
-        try:
+        with as_user_error(f"--serve_raw cannot use {data_dir}. "):
             self._fields: RawFields = of_data_set(info.how_it_was_made)
-        except DataError as error:
-            raise UserError(f"--serve_raw cannot use {data_dir}. {error}") from error
         self.specs = {name: tf.TensorSpec([None], tf.string, name) for name in self._fields.columns}
         self._unknown = [
             -1 if column.out_of_vocabulary is None else column.out_of_vocabulary
@@ -91,10 +88,8 @@ class RawTable(tf.Module):
         keys: dict[int, KnownVocabulary] = {}
         for number, feature in enumerate(self._fields.categorical):
             if feature.kind.size is None:
-                try:
+                with as_user_error():
                     keys[number] = known_vocabulary(data_dir, info, feature.name)
-                except DataError as error:
-                    raise UserError(str(error)) from error
         self._examples = _examples(self._fields, keys)
         few = [k for k in keys if self._fields.categorical[k].kind.key_bits <= _FEW_BITS]
         groups = [few, *([k] for k in keys if k not in few)]
@@ -116,12 +111,8 @@ class RawTable(tf.Module):
         Raises:
             UserError: As the constructor, or if the folder holds no data set, or another one.
         """
-        try:
+        with as_user_error("--serve_raw needs the vocabulary of the training data. "):
             info = DatasetInfo.load_description(data_dir)
-        except DataError as error:
-            raise UserError(
-                f"--serve_raw needs the vocabulary of the training data. {error}"
-            ) from None
         if info.fingerprint != fingerprint:
             raise UserError(
                 f"{data_dir} is not the data that the model was trained on any more, so "
@@ -255,12 +246,8 @@ class RawTable(tf.Module):
         with tf.Graph().as_default():
             texts, missing = tf.constant([""]), tf.constant([True])
             for feature in self._fields.categorical:
-                try:
+                with as_user_error(f"--serve_raw cannot serve the column {feature.column!r}. "):
                     feature.kind.graph_keys(texts, missing)
-                except DataError as error:
-                    raise UserError(
-                        f"--serve_raw cannot serve the column {feature.column!r}. {error}"
-                    ) from error
 
 
 def _examples(fields: RawFields, vocabularies: Mapping[int, KnownVocabulary]) -> dict[str, bytes]:
@@ -350,11 +337,11 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
     """Returns a tensor whose computation fails where a check does, naming the first such field."""
     fits = tf.stack([check.fits for check in checks])
 
-    def complain() -> tf.Tensor:
+    def message() -> tf.Tensor:
         place = tf.where(tf.logical_not(fits))[0]
         texts = tf.stack([values[check.column] for check in checks])
         # No quotes: the assertion's message would show them with backslashes.
-        message = tf.strings.join(
+        return tf.strings.join(
             [
                 "Field ",
                 tf.constant([check.column for check in checks])[place[0]],
@@ -367,10 +354,8 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
                 ".",
             ]
         )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
 
-    return tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
+    return checked(fits, message)
 
 
 def _printable(text: tf.Tensor) -> tf.Tensor:

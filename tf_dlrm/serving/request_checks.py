@@ -6,7 +6,7 @@ the one branch that words the complaint about rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,9 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
     wanted = tf.where(rows, found[0], np.array([size or 0 for _, size in sizes], np.int32))
     fits = tf.equal(found, wanted)
 
-    def complain() -> tf.Tensor:
+    def message() -> tf.Tensor:
         place = tf.argmin(tf.cast(fits, tf.int32))
-        message = tf.strings.join(
+        return tf.strings.join(
             [
                 "Input ",
                 tf.constant([name for name, _ in sizes])[place],
@@ -70,13 +70,20 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
                 tf.where(rows, f", as {sizes[0][0]} has.", ".")[place],
             ]
         )
-        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
-            return tf.constant(False)
 
-    checked = tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
-    with tf.control_dependencies([checked]):
+    with tf.control_dependencies([checked(fits, message)]):
         held = tf.identity_n([inputs[name] for name in names])
     return inputs | dict(zip(names, held, strict=True))
+
+
+def checked(fits: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Returns a tensor whose computation fails, with a message, unless all of `fits` is true."""
+
+    def complain() -> tf.Tensor:
+        with tf.control_dependencies([tf.debugging.Assert(False, [message()])]):
+            return tf.constant(False)
+
+    return tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
 
 
 def checked_ids(column: CategoricalColumn, inputs: Tensors) -> Any:
@@ -128,13 +135,12 @@ def largest_dense(model: RankingModel | Ensemble) -> float:
     Returns:
         A power of ten, at least a million.
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
     sizes = 10.0 ** np.arange(_ALWAYS_ALLOWED, 39)
     fits: np.ndarray = np.ones(len(sizes), bool)
     weights = model.get_weights()
     # No weight is 0, which would make NaN of infinity.
     model.set_weights([np.abs(value) + np.finfo(np.float32).tiny for value in weights])
-    for member in members:
+    for member in model.members:
 
         def row(width: int, dtype: str = member.compute_dtype) -> tf.Tensor:
             return tf.cast(np.repeat(sizes[:, np.newaxis], width, 1), dtype)

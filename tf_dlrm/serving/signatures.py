@@ -221,7 +221,7 @@ def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
         A function of the dense features, if any, and the vectors of each collection, feature by
         feature, to logits [batch].
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
+    members = model.members
     names = [feature.name for feature in model.config.features]
     vectors = [
         tf.TensorSpec([None, feature.table.dim], members[0].compute_dtype)

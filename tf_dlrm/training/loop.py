@@ -265,13 +265,11 @@ class Loop:
         auc = self.history.last["auc"] if self.history.last else None
         return auc is not None and auc >= self.options.target_auc
 
-    def _saved(self, position: Position) -> bool:
-        latest = self.checkpoints.latest if self.checkpoints else None
-        return latest is not None and latest.endswith(f"-{position.step}")
-
     def _save_once(self, position: Position) -> None:
         """Writes a checkpoint of this step, unless there is one or no folder for it."""
-        if not self.checkpoints or self._saved(position) or not position.step:
+        if not self.checkpoints or not position.step:
+            return
+        if (self.checkpoints.latest or "").endswith(f"-{position.step}"):
             return
         bad = "".join(self.processes.texts(self.find_non_finite() or ""))
         if bad:

@@ -10,12 +10,12 @@ from typing import Any
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.serving.export import EXTRA_ASSETS
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
     newest_checkpoint,
-    read_exported_run,
     read_run,
 )
 from tf_dlrm.training.evaluation.evaluation import evaluate
@@ -105,7 +105,7 @@ class CheckpointedRun:
 
     def check_base(self, folder: str) -> None:
         """Raises UserError unless an earlier export is of a model of the same columns."""
-        base = read_exported_run(folder)
+        base = read_run(files.join(folder, EXTRA_ASSETS))
         if base is None:
             raise UserError(f"--incremental_from={folder} is no SavedModel that tf_dlrm exported.")
         check_same_run(self.description, base, f"the model of --incremental_from={folder}")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings import native, stored_features, tables_of
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels.use import kernels_chosen
 from tf_dlrm.models import Ensemble, RankingModel
@@ -39,7 +39,7 @@ from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
+from tf_dlrm.training.options.config import RunOptions, TrainingConfig
 from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.sources import (
     Source,
@@ -78,7 +78,6 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     distribution = distribution_of(config.distribution)
-    distribution.check_cluster()
     distribution.serve()
     strategy = strategy or distribution.make_strategy()
     keras.utils.set_random_seed(options.seed)
@@ -97,10 +96,8 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
         _only_process(options.model_dir if processes.is_first else ""),
         kernels_chosen(options.kernels),
     ):
-        try:
+        with as_user_error():
             native.check()
-        except ValueError as error:
-            raise UserError(str(error)) from error
         # Before the first step too another process may end.
         with processes.readable_errors("Start all of them again to go on."):
             return _train(config, source, distribution, strategy, processes)
@@ -153,6 +150,7 @@ def _train(
     history = History(
         options.model_dir or None, options.tensorboard, position.step, processes.is_first
     )
+    loss = CrossEntropy(config.optimizer.negative_weight, config.optimizer.positive_weight)
     up_to_date = distribution.evaluated_logits(config, schema, model, strategy)
     evaluation = Evaluation(source, "evaluation", options.eval_batch_size, options.eval_steps)
     loop = Loop(
@@ -163,7 +161,7 @@ def _train(
         distribute=lambda batches: distribution.share_out(
             strategy, batches, options.batch_size, model
         ),
-        training_steps=distribution.make_steps(model, optimizer, strategy, _loss(config.optimizer)),
+        training_steps=distribution.make_steps(model, optimizer, strategy, loss),
         evaluate=lambda: evaluation(up_to_date()),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
@@ -303,10 +301,6 @@ def count_parameters(model: RankingModel | Ensemble) -> int:
     dense = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.shape.rank)
     rows = sum(table.vocabulary_size * table.dim for table in tables)
     return dense + rows * len(model.collections)
-
-
-def _loss(options: OptimizerOptions) -> CrossEntropy:
-    return CrossEntropy(options.negative_weight, options.positive_weight)
 
 
 def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.serving.parity import compare_logits
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.training.checkpoints import check_run
-from tf_dlrm.training.evaluation.evaluation import evaluate, predictions
+from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.evaluation.metrics import click_metrics
 from tf_dlrm.training.evaluation.same_columns import check_columns, check_same_run
 from tf_dlrm.training.options.config import DataOptions, TrainingConfig
@@ -59,15 +59,8 @@ def assess(options: EvaluationOptions) -> dict[str, Any]:
     check_columns(run, source)
     if options.against:
         return {"step": step} | _compare(logits, run, source, options)
-    rows = (source, options.split)
     start = time.perf_counter()
-    metrics = evaluate(
-        logits,
-        *rows,
-        options.eval_batch_size,
-        options.eval_steps,
-        ranking_group_size=options.ranking_group_size,
-    )
+    metrics = _evaluation(source, options)(logits)
     seconds = time.perf_counter() - start
     examples = metrics.pop("evaluation_examples")
     result = metrics | {
@@ -76,7 +69,9 @@ def assess(options: EvaluationOptions) -> dict[str, Any]:
         "step": step,
     }
     if options.print_predictions:
-        first_logits, labels = next(predictions(logits, *rows, options.print_predictions))
+        first_logits, labels = next(
+            Evaluation(source, options.split, options.print_predictions).predictions(logits)
+        )
         probabilities = 1.0 / (1.0 + np.exp(-first_logits.astype(np.float64)))
         result["predictions"] = [
             {"probability": float(p), "label": float(label)}
@@ -105,9 +100,16 @@ def _compare(
         return tf.stack([tf.cast(f(features), tf.float64) for f in (saved_logits, logits)], 1)
 
     return compare_logits(
-        predictions(both, source, split, options.eval_batch_size, options.eval_steps),
+        _evaluation(source, options).predictions(both),
         split,
         position.step,
         options.max_difference,
         lambda *of_rows: click_metrics(*of_rows)["auc"],
+    )
+
+
+def _evaluation(source: Source, options: EvaluationOptions) -> Evaluation:
+    return Evaluation(
+        *(source, options.split, options.eval_batch_size, options.eval_steps),
+        ranking_group_size=options.ranking_group_size,
     )

@@ -258,7 +258,8 @@ class TrainingConfig:
         Raises:
             UserError: If a list of sizes holds something that is not an integer.
         """
-        return cls(*map(options_from_flags, TRAINING_OPTIONS))
+        parts: Any = map(options_from_flags, TRAINING_OPTIONS)
+        return cls(*parts)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainingConfig:

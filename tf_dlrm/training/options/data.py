@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.options import INT32, Options, commas, option
 from tfrecords import files
-from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
 # The flag that names the folder of each kind of data that has one.
@@ -154,7 +153,10 @@ class DataOptions(Options):
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
         elif self.data in _TABLES:
             self._check_folder("train", "folder of Parquet files", "any program")
-            self._check_data_schema()
+            from tfrecords.conversion import description_file  # here: it needs packages for TOML
+
+            with as_user_error(f"--data_schema={self.data_schema}: "):
+                description_file.load(self.data_schema)
             if self.data_vocabulary and not files.isdir(self.data_vocabulary):
                 raise UserError(f"--data_vocabulary={self.data_vocabulary} is not a folder.")
         elif self.data == "synthetic":
@@ -173,18 +175,8 @@ class DataOptions(Options):
             raise UserError(f"--data_service={self.data_service} cannot be used: {reason}.")
         from tfrecords.data_service import check_address  # here: it needs TensorFlow
 
-        try:
+        with as_user_error(f"--data_service={self.data_service}: "):
             check_address(self.data_service)
-        except DataError as error:
-            raise UserError(f"--data_service={self.data_service}: {error}") from error
-
-    def _check_data_schema(self) -> None:
-        from tfrecords.conversion import description_file  # here: it needs packages for TOML
-
-        try:
-            description_file.load(self.data_schema)
-        except DataError as error:
-            raise UserError(f"--data_schema={self.data_schema}: {error}") from error
 
     def _check_folder(self, file: str, kind: str, maker: str) -> None:
         """Checks the folder that `data` needs."""
@@ -210,10 +202,8 @@ class DataOptions(Options):
                 f"--random_alpha={self.random_alpha} has no effect with "
                 f"--random_ids={self.random_ids}."
             )
-        try:
+        with as_user_error("--random_"):
             sizes = table_sizes(self.random_tables, self.random_max_vocabulary)
-        except DataError as error:
-            raise UserError(f"--random_{error}") from error
         if max(sizes) > _MOST_IDS:
             raise UserError(
                 f"--random_tables={commas(self.random_tables)} must have sizes of {_MOST_IDS} or "
