@@ -51,6 +51,7 @@ _METHODS_OF_TENSORFLOW = {
         "__internal__.eager_context.eager_mode",
     ): "a graph of its own while rows are cut",
     ("tensorflow", "train.Checkpoint._write"): "workers write a checkpoint together",
+    (_P + "framework.ops", "Operation._set_attr"): "a complaint's branch stays one node",
     (_P + "checkpoint.checkpoint", "TrackableSaver._gather_serialized_tensors"): "the same",
     (_P + "trackable.base", "Trackable._gather_saveables_for_checkpoint"): "tables in a checkpoint",
     (_P + "trackable.base", "Trackable._lookup_dependency"): "tables in a checkpoint",

@@ -7,10 +7,11 @@ override methods of TensorFlow's `Trackable` and `Checkpoint` whose names begin 
 
 import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.checkpoint.functional_saver import MultiDeviceSaver
 from tensorflow.python.eager import tape as tape_stack
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -45,6 +46,7 @@ __all__ = [
     "initialize_communicator",
     "is_in_branch_or_loop",
     "knows",
+    "raised_unless",
     "rows_from_tpu",
     "rows_to_tpu",
     "tapes_that_record",
@@ -76,6 +78,33 @@ def is_in_branch_or_loop() -> bool:
         control_flow_v2_func_graphs.CondBranchFuncGraph
         | control_flow_v2_func_graphs.WhileBodyFuncGraph,
     )
+
+
+def raised_unless(fits: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """Returns a tensor that costs next to nothing, or fails with a message.
+
+    Args:
+        fits: Scalar bool.
+        message: Returns a scalar string; what it computes runs only where `fits` is false.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if `fits` is false.
+    """
+
+    def complain() -> tf.Tensor:
+        failed = tf.debugging.Assert(False, [message()])
+        # Run eagerly, an assertion has no operation to wait for.
+        with tf.control_dependencies([] if failed is None else [failed]):
+            return tf.constant(False)
+
+    checked = tf.cond(fits, lambda: tf.constant(True), complain)
+    if not tf.executing_eagerly():
+        # As one node, not as switches: a single switch sends TensorFlow's executor on its slow path
+        # for the whole request, or step.
+        (branch,) = checked.op.inputs
+        as_switches = attr_value_pb2.AttrValue(b=False)
+        branch.op._set_attr("_lower_using_switch_merge", as_switches)
+    return checked
 
 
 class AskedGradient(NamedTuple):

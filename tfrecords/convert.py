@@ -1,4 +1,4 @@
-"""Converts tables (CSV, TSV, Parquet) to a data set folder.
+"""Converts tables (CSV, TSV, Parquet, Arrow) to a data set folder.
 
 ```
 python -m tfrecords.convert --schema=avazu --input=train.gz --output_dir=avazu

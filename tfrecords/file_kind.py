@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from tfrecords.errors import DataError
+from tfrecords.input_files import COMPRESSIONS, compression, open_input
 
 GZIP = b"\x1f\x8b"
+# The first bytes, by the ends of names.
+_FIRST = {".gz": GZIP, ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00", ".zst": b"\x28\xb5\x2f\xfd"}
 # The first bytes, what such a file is, and what makes text of it.
 _OTHERS = (
     *((b"BZh%d1AY&SY" % level, "compressed with bzip2", "bunzip2") for level in range(1, 10)),
@@ -21,7 +24,7 @@ _OTHERS = (
 
 
 def check_name(path: str, head: bytes) -> None:
-    """Checks that a file is compressed with gzip where its name says so, and only there.
+    """Checks that a file is compressed as its name says.
 
     Args:
         path: The file.
@@ -30,15 +33,18 @@ def check_name(path: str, head: bytes) -> None:
     Raises:
         DataError: If it is not, or if it is compressed in another way.
     """
+    end = compression(path)
+    if end and head.startswith(_FIRST[end]):
+        return
     _check_others(path, head)
-    if not path.endswith(".gz") and head.startswith(GZIP):
+    if head.startswith(GZIP):
         raise DataError(
             f"{path} is compressed with gzip, but its name does not end in .gz. Rename it."
         )
-    if path.endswith(".gz") and not head.startswith(GZIP):
+    if end:
         raise DataError(
-            f"{path} is no whole gzip file, although its name ends in .gz. Rename it if it "
-            "is plain, or fetch it again."
+            f"{path} is no whole {COMPRESSIONS[end][0]} file, although its name ends in {end}. "
+            "Rename it if it is plain, or fetch it again."
         )
 
 
@@ -48,11 +54,8 @@ def check_file(path: str) -> None:
     Raises:
         DataError: As `check_name`; or if the file cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    with open_input(path) as file:
+        head = file.read(16)
     check_name(path, head)
 
 
@@ -94,5 +97,6 @@ def _check_others(path: str, head: bytes) -> None:
     for first, what, command in _OTHERS:
         if head.startswith(first):
             raise DataError(
-                f"{path} is {what}; only plain UTF-8 text and gzip are read. Use {command} first."
+                f"{path} is {what}; only plain UTF-8 text is read, and text that is compressed as "
+                f"its name says ({', '.join(COMPRESSIONS)}). Use {command} first, or rename it."
             )

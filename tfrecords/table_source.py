@@ -1,4 +1,4 @@
-"""Trains on tables (Parquet) as they are, by the same function that converts them.
+"""Trains on tables (Parquet, Arrow, CSV, TSV) as they are, by the same function that converts them.
 
 For tables whose values need no counting: ids that are ids already, or hashes; or by the vocabulary
 of a data set, which knows the ids of all others.
@@ -27,25 +27,26 @@ from tfrecords.odd_labels import LabelRange
 from tfrecords.order import Features, ordered_batches
 from tfrecords.reader import decode_records
 from tfrecords.schema import CategoricalColumn, Schema
-from tfrecords.table_files import ENDING, Block, TableFile, open_file, split_files
+from tfrecords.table_files import Block, TableFile, open_table, split_files
 
 _READERS = 2
 
 
 class TableSource:
-    """The rows of Parquet files; the interface is that of `RecordSource`.
+    """The rows of tables; the interface is that of `RecordSource`.
 
     ```
     DIR/train/*.parquet
     DIR/evaluation/*.parquet
     ```
 
-    The order of the rows is a function of (seed, epoch) and the files alone: row groups are what
-    records are to a data set folder. Row groups of 8,192 to 131,072 rows read fastest and shuffle
-    best.
+    The order of the rows is a function of (seed, epoch) and the files alone: row groups of Parquet,
+    batches of Arrow, and 4 MiB of text are what records are to a data set folder. Row groups and
+    batches of 8,192 to 131,072 rows read fastest and shuffle best. Text is read once more to begin
+    with, to find where its blocks begin.
 
     Args:
-        data_dir: A folder with one folder of `.parquet` files per split, also `s3://` and the like.
+        data_dir: A folder with one folder of files per split, also `s3://` and the like.
         description: What the columns are.
         shuffle_window_rows: About how many rows are shuffled together when a seed is given.
         vocabulary_of: A data set folder whose vocabularies give ids to the values of columns that
@@ -55,9 +56,9 @@ class TableSource:
         schema: The columns.
         table: The description.
         vocabularies: What `dataset.json` of `vocabulary_of` says of those that are used, by column.
-        fingerprint: A string that changes when the description or a vocabulary changes, or a file's
-            size or footer, which holds the position and (as most programs write it) the range of
-            every column.
+        fingerprint: A string that changes when the description, a vocabulary or a file changes; of
+            Parquet a file's size or footer, which holds the position and (as most programs write
+            it) the range of every column.
 
     Raises:
         DataError: If a file is damaged or has not the columns described, a column needs a
@@ -73,12 +74,6 @@ class TableSource:
     ) -> None:
         if shuffle_window_rows < 1:
             raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
-        if description.format != "parquet":
-            raise DataError(
-                f"The description is of a table in {description.format!r}; only 'parquet' can be "
-                "read without conversion; `python -m tfrecords.convert` makes a data set of such a "
-                "table."
-            )
         self._data_dir = data_dir
         # The files are the splits.
         self.table = description = dataclasses.replace(description, time=None)
@@ -87,10 +82,10 @@ class TableSource:
         self.schema = _schema(description, self._lookups)
         self._splits = {
             split: [
-                open_file(files.join(data_dir, split, name), f"{split}/{name}", description)
+                open_table(files.join(data_dir, split, name), f"{split}/{name}", description)
                 for name in names
             ]
-            for split, names in split_files(data_dir).items()
+            for split, names in split_files(data_dir, description.format).items()
         }
         content = {
             "description": dataclasses.asdict(description),
@@ -177,7 +172,7 @@ class TableSource:
         wrong: list[int] = []
         for file in self._files(split):
             for part in file.blocks:
-                values = file.read(part, [label.column], self.table.null_values)
+                values = file.read(part, [label.column])
                 column = table_rows.array(values, label.column)
                 read.add(label.meaning.read(column, lambda row, *_: wrong.append(row)))
                 if wrong or read.differ:
@@ -212,18 +207,16 @@ class TableSource:
             return self._splits[split]
         except KeyError:
             raise DataError(
-                f"{self._data_dir} has no split {split!r}: no folder of that name with "
-                f"{ENDING} files; it has {', '.join(sorted(self._splits)) or 'none'}."
+                f"{self._data_dir} has no split {split!r}: no folder of that name with files of "
+                f"the table; it has {', '.join(sorted(self._splits)) or 'none'}."
             ) from None
 
     def _columns(self, file: TableFile, part: Block) -> dict[str, np.ndarray]:
         """The columns of some rows of a file, as `block.encode` takes them."""
-        values = file.read(part, list(self.table.used), self.table.null_values)
+        values = file.read(part, list(self.table.used))
         rows, bad = table_rows.to_rows(values, self.table)
         if bad:
-            raise DataError(
-                f"Row {part.first_row + bad[0].line} of {file.path} is no row: {bad[0].what}."
-            )
+            raise DataError(f"{file.place(part, bad[0].line)} is no row: {bad[0].what}.")
         if rows is None:
             raise DataError(f"{file.path} has no rows where {part.rows} were.")
         return self._ids(rows)

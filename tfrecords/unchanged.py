@@ -6,7 +6,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
+from tfrecords import files
 from tfrecords.errors import DataError
+from tfrecords.input_files import file_info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,8 @@ class FileState:
         path: The file.
         size: Its size in bytes.
         time: When it was last written, in nanoseconds since 1970.
-        inode: Its number in its file system, which changes when another file takes its name.
+        inode: Its number in its file system, which changes when another file takes its name; 0
+            where there is none.
     """
 
     path: str
@@ -32,6 +35,11 @@ class FileState:
         Raises:
             DataError: If it is missing or no file.
         """
+        if files.is_remote(path):
+            info = file_info(path)
+            if not info.is_file:
+                raise DataError(f"The input file {path!r} does not exist or is no file.")
+            return cls(path, info.size, info.mtime_ns or 0, 0)
         if not os.path.isfile(path):
             raise DataError(f"The input file {path!r} does not exist or is no file.")
         status = os.stat(path)

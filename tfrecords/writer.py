@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -19,6 +20,11 @@ from tfrecords.schema import Schema
 
 ROWS_PER_RECORD = 8192
 RECORDS_PER_FILE = 128
+
+
+def file_name(split: str, number: int) -> str:
+    """The name of a file of a split."""
+    return f"{split}-{number:05d}.tfrecord"
 
 
 class DatasetWriter:
@@ -111,7 +117,7 @@ class DatasetWriter:
                 full.
         """
         writer = self._split(split)
-        columns = _as_columns(self.schema, features, label)
+        columns = as_columns(self.schema, features, label)
         block.check(self.schema, columns, writer.rows)
         writer.append(columns)
 
@@ -165,6 +171,54 @@ class DatasetWriter:
         self._folder.__exit__(kind, error, trace)
 
 
+class RecordFile:
+    """A file of records while it is written.
+
+    Args:
+        file: Opened for writing.
+        name: Its name in the data set.
+        schema: The columns.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, schema: Schema) -> None:
+        self._file = file
+        self._name = name
+        self._schema = schema
+        self._offsets: list[int] = []
+        self._rows = self._size = self._crc = 0
+
+    @property
+    def records(self) -> int:
+        """Number of records so far."""
+        return len(self._offsets)
+
+    def write(self, columns: dict[str, np.ndarray]) -> float:
+        """Adds a record of checked columns; returns the sum of its labels."""
+        data = block.encode(self._schema, columns)
+        header, footer = frame(data)
+        for part in (header, data, footer):
+            self._file.write(part)
+            self._crc = google_crc32c.extend(self._crc, part)
+        self._offsets.append(self._size)
+        self._size += HEADER + len(data) + FOOTER
+        label = columns[self._schema.label]
+        self._rows += len(label)
+        return float(label.sum(dtype=np.float64))
+
+    def close(self) -> FileInfo:
+        """Closes the file, and describes it."""
+        self._file.close()
+        return FileInfo(
+            self._name, self._rows, self._size, f"{self._crc:08x}", tuple(self._offsets)
+        )
+
+    def abandon(self) -> None:
+        """Closes the file, which is about to be removed."""
+        # The disk may be full.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
 class _SplitWriter:
     """Cuts the rows of one split into records and the records into files."""
 
@@ -187,11 +241,7 @@ class _SplitWriter:
         self._pending_rows = 0
         self._label_sum = 0.0
         self._files: list[FileInfo] = []
-        self._file: BinaryIO | None = None
-        self._offsets: list[int] = []
-        self._file_rows = 0
-        self._size = 0
-        self._crc = 0
+        self._file: RecordFile | None = None
         self.rows = 0
 
     def resume(self, file: FileInfo, label_sum: float) -> None:
@@ -232,29 +282,16 @@ class _SplitWriter:
 
     def _write_record(self, columns: dict[str, np.ndarray]) -> None:
         if self._file is None:
-            name = f"{self._split}-{len(self._files):05d}.tfrecord"
-            self._file = open(os.path.join(self._folder, name), "wb")
-        data = block.encode(self._schema, columns)
-        header, footer = frame(data)
-        for part in (header, data, footer):
-            self._file.write(part)
-            self._crc = google_crc32c.extend(self._crc, part)
-        self._offsets.append(self._size)
-        self._size += HEADER + len(data) + FOOTER
-        self._file_rows += len(columns[self._schema.label])
-        self._label_sum += float(columns[self._schema.label].sum(dtype=np.float64))
-        if len(self._offsets) == self._records_per_file:
+            name = file_name(self._split, len(self._files))
+            file = open(os.path.join(self._folder, name), "wb")
+            self._file = RecordFile(file, name, self._schema)
+        self._label_sum += self._file.write(columns)
+        if self._file.records == self._records_per_file:
             self._end_file(self._file)
 
-    def _end_file(self, file: BinaryIO) -> None:
+    def _end_file(self, file: RecordFile) -> None:
         self._file = None
-        file.close()
-        name = os.path.basename(file.name)
-        self._files.append(
-            FileInfo(name, self._file_rows, self._size, f"{self._crc:08x}", tuple(self._offsets))
-        )
-        self._offsets = []
-        self._file_rows = self._size = self._crc = 0
+        self._files.append(file.close())
         if self._on_file is not None:
             self._on_file(self._split, self._files[-1], self._label_sum)
 
@@ -274,15 +311,11 @@ class _SplitWriter:
 
     def close(self) -> None:
         if self._file is not None:
-            file, self._file = self._file, None
-            try:
-                file.close()
-            except OSError:
-                # The disk is full and the file is about to be removed.
-                pass
+            self._file.abandon()
+            self._file = None
 
 
-def _as_columns(
+def as_columns(
     schema: Schema, features: Mapping[str, Any], label: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The arrays of `features` by the names they have in a record, with their shapes checked."""

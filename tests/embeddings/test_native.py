@@ -1,5 +1,6 @@
 """The native kernels: the numbers of TensorFlow's own operations."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -30,9 +31,10 @@ from tf_dlrm.embeddings import (
 )
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import StackedFeature
+from tf_dlrm.errors import UserError
 from tf_dlrm.kernels import use
 from tf_dlrm.kernels.build import library
-from tf_dlrm.kernels.use import kernels_allowed
+from tf_dlrm.kernels.use import kernels_allowed, kernels_chosen
 
 _SCHEDULE = LearningRateSchedule(0.2, 3, 4, 2)
 # With large epsilons and penalties: tiny ones are as good in the wrong place.
@@ -243,6 +245,25 @@ def test_the_choice_is_checked(monkeypatch):
     monkeypatch.setenv("TF_DLRM_KERNELS", "native")
     assert native.are_used(SGD(0.1), "/job:localhost/replica:0/task:0/device:CPU:1")
     assert not native.are_used(SGD(0.1), "/device:GPU:0")
+
+
+def test_what_an_entry_point_chooses_holds_in_all_threads_and_before_the_variable(monkeypatch):
+    def is_native_in_a_thread():
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(native.are_used, SGD(0.1), "/device:CPU:0").result()
+
+    monkeypatch.setenv("TF_DLRM_KERNELS", "native")
+    with kernels_chosen("tensorflow"):
+        assert not is_native_in_a_thread()
+        with kernels_chosen("auto"):
+            assert is_native_in_a_thread()
+        assert os.environ["TF_DLRM_KERNELS"] == "native"
+    assert is_native_in_a_thread()
+    monkeypatch.setenv("TF_DLRM_KERNELS", "fast")
+    with pytest.raises(UserError, match="must be one of"), kernels_chosen("auto"):
+        pass
+    with kernels_chosen("native"):
+        assert is_native_in_a_thread()
 
 
 def _lookup(ids, weights=None, batch=None, **table):

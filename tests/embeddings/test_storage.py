@@ -1,5 +1,7 @@
 """Tables that are stored as smaller ones: values against NumPy, and what they refuse."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,6 +22,7 @@ from tf_dlrm.embeddings import (
     Uniform,
     WeightedRows,
     mixed_dimensions,
+    native,
     stored_features,
 )
 from tf_dlrm.layers import EmbeddingCollection
@@ -97,6 +100,60 @@ def test_many_stored_ids_of_one_feature_are_no_rows_of_another(monkeypatch):
         rows[[0, 8]] -= 0.5
         rows[3] -= 1.0
         np.testing.assert_allclose(layer.tables[name].read_rows(), rows, rtol=1e-6)
+
+
+def test_kernels_take_stored_bags_beside_single_ids_forward_and_backward(monkeypatch):
+    """The stack has 40 bags of a quotient's and a remainder's rows, and 4 of each other table."""
+    rng, optimizer = np.random.default_rng(3), RowWiseAdagrad(0.1, 0.3, 0.4)
+    tables = [table(QuotientRemainder(3), optimizer)]
+    tables += [TableConfig(f"p{k}", 9, DIM, Uniform(0.5), optimizer) for k in range(2)]
+    ids = {"t": tf.constant(rng.integers(0, ROWS, (4, 10)))}
+    ids |= {t.name: tf.constant(rng.integers(0, 9, 4), tf.int32) for t in tables[1:]}
+    upstream = {name: tf.constant(rng.normal(size=(4, DIM)), tf.float32) for name in ids}
+    found, called = {}, []
+
+    def counted(name, real, *args):
+        called.append(name)
+        return real(*args)
+
+    for name in ("lookup", "update", "update_rows"):
+        monkeypatch.setattr(native, name, functools.partial(counted, name, getattr(native, name)))
+    for kernels in ("native", "tensorflow"):
+        monkeypatch.setenv("TF_DLRM_KERNELS", kernels)
+        layer = EmbeddingCollection([FeatureConfig(t.name, t) for t in tables])
+        layer.build()
+        mixed_up(layer)
+        before = {name: layer.tables[name].read_rows().numpy() for name in layer.tables}
+
+        with tf.GradientTape() as tape:
+            vectors = layer(ids, training=True)
+            loss = tf.add_n([tf.reduce_sum(upstream[n] * v) for n, v in vectors.items()])
+        tape.gradient(loss, layer.trainable_variables)
+        found[kernels] = {
+            **vectors,
+            **{f"after {n}": layer.tables[n].read_rows() for n in layer.tables},
+        }
+    assert called == ["lookup", "update"]
+    for name, value in found["tensorflow"].items():
+        np.testing.assert_allclose(found["native"][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+    quotient, remainder = ids["t"] // 3, ids["t"] % 3
+    rows = before["t.quotient"][quotient], before["t.remainder"][remainder]
+    np.testing.assert_allclose(
+        found["native"]["t"], (rows[0] * rows[1]).sum(1), rtol=1e-5, atol=1e-5
+    )
+    pulled = upstream["t"].numpy()[:, None]
+    taught = {
+        "t.quotient": (quotient, pulled * rows[1]),
+        "t.remainder": (remainder, pulled * rows[0]),
+    }
+    taught |= {f"p{k}": (ids[f"p{k}"], upstream[f"p{k}"]) for k in range(2)}
+    for name, (places, gradients) in taught.items():
+        summed = np.zeros_like(before[name])
+        np.add.at(summed, np.asarray(places), np.asarray(gradients))
+        total = 0.3 + (summed**2).mean(1, keepdims=True)
+        wanted = before[name] - 0.1 * summed / (np.sqrt(total) + 0.4)
+        np.testing.assert_allclose(found["native"][f"after {name}"], wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("combiner", ["sum", "mean", "sqrtn"])

@@ -1,5 +1,7 @@
 """Data sets that lie in a store."""
 
+import gzip
+import io
 import json
 
 import numpy as np
@@ -9,10 +11,15 @@ import pytest
 import tensorflow as tf
 
 from tfrecords import files, verify
+from tfrecords.conversion.convert import convert
 from tfrecords.conversion.description_file import from_toml
+from tfrecords.conversion.options import Options
+from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
+from tfrecords.input_files import expand
+from tfrecords.progress import Progress
 from tfrecords.reader import RecordSource
 from tfrecords.table_source import TableSource
 
@@ -160,3 +167,27 @@ def test_a_table_in_a_store_is_read_as_one_on_this_disk(store, folder, tmp_path)
     found = read_ids(there, shuffle_seed=1)
     np.testing.assert_array_equal(found, read_ids(local, shuffle_seed=1))
     assert sorted(found) == list(range(3000))
+
+
+def test_a_conversion_reads_a_store_as_this_disk(store, folder, tmp_path):
+    text = b"y,city\n" + b"".join(b"%d,c%d\n" % (n % 2, n % 7) for n in range(400))
+    (tmp_path / "in").mkdir()
+    for name, content in (("a.csv", text), ("b.csv.gz", gzip.compress(text))):
+        (tmp_path / "in" / name).write_bytes(content)
+        store.put(f"{key_of(folder)}/in/{name}", content)
+    format = TabularFormat(
+        from_toml('format = "csv"\nlabel = "y"\n[categorical]\ncity = "text"', "t")
+    )
+    paths = {"there": expand("--input", [f"{folder}/in/*.csv*"]), "here": [f"{tmp_path}/in"]}
+    assert paths["there"] == expand("--input", [f"{folder}/in"])
+    for name, inputs in paths.items():
+        found = expand("--input", inputs)
+        convert(found, str(tmp_path / name), format, Options(), Progress(io.StringIO()))
+    there, here = (RecordSource(str(tmp_path / name)) for name in paths)
+    assert there.rows("train") == here.rows("train") > 0
+    for name in ("train-00000.tfrecord", "vocabulary/city.npy"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    with pytest.raises(DataError, match="does not exist"):
+        convert(
+            [f"{folder}/none.csv"], str(tmp_path / "o"), format, Options(), Progress(io.StringIO())
+        )

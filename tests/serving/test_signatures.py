@@ -174,6 +174,16 @@ def test_ranking_is_scoring_rows_of_one_user(exported, candidates):
 
 
 @ONE_MODEL
+def test_nothing_sends_the_executor_on_its_slow_path(exported):
+    _, signatures, _ = exported
+    for name, function in signatures.items():
+        graph = function.graph.as_graph_def()
+        nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+        assert any(node.op in ("If", "StatelessIf") for node in nodes), name  # the complaints
+        slow = [node.op for node in nodes if node.attr["_lower_using_switch_merge"].b]
+        assert not slow and not [node for node in nodes if node.op in ("Switch", "Merge")], name
+
+
 def test_inputs_say_what_they_are(exported):
     _, signatures, _ = exported
     specs = {name: spec for name, spec in signatures["serving_default"].structured_input_signature[

@@ -184,7 +184,7 @@ def test_a_replaced_file_is_another_source(parquet):
             ('price = "log1p"', 'cost = "log1p"'),
             "has no column 'cost', which the description names",
         ),
-        (('format = "parquet"', 'format = "csv"'), "is of a table in 'csv'"),
+        (('format = "parquet"', 'format = "csv"'), "holds no CSV files"),
         (
             ('city = {kind = "text", hash_buckets', 'price2 = {column = "price", hash_buckets'),
             "'price' is of type double, where text or whole numbers are needed",

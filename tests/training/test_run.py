@@ -336,7 +336,6 @@ def test_kernels_go_on_from_a_checkpoint_of_tensorflow(tiny, tmp_path, copy_as_o
     result = train(tiny(**options, kernels="native"))
     assert result["step"] == expected["step"] == 20
     assert result["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-5)
-    assert os.environ.get("TF_DLRM_KERNELS") is None
 
 
 def test_kernels_that_cannot_be_compiled_are_an_error_only_where_they_were_asked_for(

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import StackedFeature
+from tf_dlrm.internals import raised_unless
 
 
 def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor) -> tf.Tensor:
@@ -83,12 +84,12 @@ def _check(
         inside = inside | tf.greater(spread([int(row is not None) for row in rows]), 0)
     if any(row is None for row in rows):
 
-        def complain() -> tf.Tensor:
+        def message() -> tf.Tensor:
             position = tf.argmin(tf.cast(tf.reshape(inside, [-1]), tf.int32))
             feature, bag, index = place(position)
             value = tf.reshape(given, [-1])[position]
             # No quotes: the assertion's message would show them with backslashes.
-            message = tf.strings.join(
+            return tf.strings.join(
                 [
                     "Feature ",
                     tf.constant([f.name for f in features])[feature],
@@ -105,16 +106,8 @@ def _check(
                     "). Set out_of_vocabulary of the table to send such ids to a row of it.",
                 ]
             )
-            with tf.control_dependencies([tf.debugging.Assert(False, [message])] * _in_graph()):
-                return tf.constant(False)
 
-        checked = tf.cond(tf.reduce_all(inside), lambda: tf.constant(True), complain)
-        with tf.control_dependencies([checked]):
+        with tf.control_dependencies([raised_unless(tf.reduce_all(inside), message)]):
             ids = tf.identity(ids)
     offsets = [f.offset for f in features]
     return ids + spread(offsets) if any(offsets) else ids
-
-
-def _in_graph() -> int:
-    """Returns 1 while a graph is built; run eagerly, an assertion has no operation to wait for."""
-    return int(not tf.executing_eagerly())

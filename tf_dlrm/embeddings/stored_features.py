@@ -169,13 +169,17 @@ def _checked(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
 
 def _combined(vectors: tf.Tensor, bags: Bags, combiner: str) -> tf.Tensor:
     """Returns the combined vectors [batch, dim] of vectors [n, dim] of single ids."""
-    segments = bags.bag_indices()
-    weights = tf.ones([tf.size(segments)]) if bags.weights is None else bags.weights
-    summed = tf.math.unsorted_segment_sum(vectors * weights[:, tf.newaxis], segments, bags.batch)
+    weights = bags.weights
+
+    def summed(values: tf.Tensor) -> tf.Tensor:
+        if bags.hotness is None:
+            return tf.math.unsorted_segment_sum(values, bags.bag_indices(), bags.batch)
+        # No list of the bag of each id, and on the way back no gather by it.
+        return tf.reduce_sum(tf.reshape(values, [bags.batch, bags.hotness, values.shape[1]]), 1)
+
+    found = summed(vectors if weights is None else vectors * weights[:, tf.newaxis])
     if combiner == "sum":
-        return summed
-    total = weights if combiner == "mean" else tf.square(weights)
-    divisor = tf.math.unsorted_segment_sum(total, segments, bags.batch)
-    if combiner == "sqrtn":
-        divisor = tf.sqrt(divisor)
-    return tf.math.divide_no_nan(summed, divisor[:, tf.newaxis])
+        return found
+    total = tf.ones([tf.size(bags.ids), 1]) if weights is None else weights[:, tf.newaxis]
+    divisor = summed(total if combiner == "mean" else tf.square(total))
+    return tf.math.divide_no_nan(found, tf.sqrt(divisor) if combiner == "sqrtn" else divisor)

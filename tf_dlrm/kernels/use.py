@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 KERNELS = ("auto", "native", "tensorflow")
 _VARIABLE = "TF_DLRM_KERNELS"
+# The last is what the entry point wants. Threads of a `MirroredStrategy` see no context variable.
+_chosen = ["auto"]
 _allowed: contextvars.ContextVar[bool | None] = contextvars.ContextVar("allowed", default=None)
 
 
@@ -41,22 +43,20 @@ def kernels_allowed(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kernels_chosen(kernels: str) -> Iterator[None]:
-    """Within, TF_DLRM_KERNELS is `kernels`, but "auto" leaves it as it is.
+    """Within, in all threads of the process, `kernels` is what is wanted, one of `KERNELS`.
+
+    "auto" leaves it to the environment variable TF_DLRM_KERNELS. A program that is started within
+    is not told.
 
     Raises:
-        UserError: If it is set to another text.
+        UserError: If that is asked and has another text.
     """
-    before = os.environ.get(_VARIABLE)
-    if kernels == "auto":
-        _wish()
-    else:
-        os.environ[_VARIABLE] = kernels
+    _chosen.append(kernels)
     try:
+        _wish()
         yield
     finally:
-        os.environ.pop(_VARIABLE, None)
-        if before is not None:
-            os.environ[_VARIABLE] = before
+        _chosen.pop()
 
 
 def are_allowed(training: bool | None = None) -> bool:
@@ -77,6 +77,8 @@ def is_saving() -> bool:
 
 
 def _wish() -> str:
+    if _chosen[-1] != "auto":
+        return _chosen[-1]
     wish = os.environ.get(_VARIABLE) or "auto"
     if wish not in KERNELS:
         raise UserError(
@@ -89,18 +91,20 @@ def _wish() -> str:
 def load() -> Any:
     """Returns TensorFlow's module of the operations, or None without.
 
-    The environment variable TF_DLRM_KERNELS says what is wanted: "auto", the default, takes the
-    kernels where they can be compiled; "native" fails where they cannot; "tensorflow" does without.
+    What is wanted is what `kernels_chosen` says, and else the environment variable TF_DLRM_KERNELS:
+    "auto", the default, takes the kernels where they can be compiled; "native" fails where they
+    cannot; "tensorflow" does without.
 
     Raises:
-        ValueError: If TF_DLRM_KERNELS is another text, or is "native" and they cannot be compiled.
+        ValueError: If TF_DLRM_KERNELS is another text, or "native" is wanted and they cannot be
+            compiled.
     """
     wish = _wish()
     if wish == "tensorflow":
         return None
     operations, reason = _load(SOURCES)
     if operations is None and wish == "native":
-        raise ValueError(f"{_VARIABLE} is 'native', but {reason}.")
+        raise ValueError(f"--kernels or {_VARIABLE} is 'native', but {reason}.")
     return operations
 
 

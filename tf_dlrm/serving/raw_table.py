@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, as_user_error
-from tf_dlrm.internals import ResourceVariable
-from tf_dlrm.serving.request_checks import Tensors, checked
+from tf_dlrm.internals import ResourceVariable, raised_unless
+from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
 from tfrecords.conversion.raw_fields import RawFeature, RawFields, of_data_set
@@ -355,7 +355,7 @@ def _complaint(checks: Sequence[_Check], values: Tensors) -> tf.Tensor:
             ]
         )
 
-    return checked(fits, message)
+    return raised_unless(tf.reduce_all(fits), message)
 
 
 def _printable(text: tf.Tensor) -> tf.Tensor:

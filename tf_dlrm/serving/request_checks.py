@@ -6,12 +6,13 @@ the one branch that words the complaint about rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_dlrm.internals import raised_unless
 from tf_dlrm.models import Ensemble, RankingModel
 from tfrecords.schema import CategoricalColumn
 
@@ -71,19 +72,9 @@ def checked_shapes(inputs: Tensors, names: Sequence[str] = ()) -> Tensors:
             ]
         )
 
-    with tf.control_dependencies([checked(fits, message)]):
+    with tf.control_dependencies([raised_unless(tf.reduce_all(fits), message)]):
         held = tf.identity_n([inputs[name] for name in names])
     return inputs | dict(zip(names, held, strict=True))
-
-
-def checked(fits: tf.Tensor, message: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """Returns a tensor whose computation fails, with a message, unless all of `fits` is true."""
-
-    def complain() -> tf.Tensor:
-        with tf.control_dependencies([tf.debugging.Assert(False, [message()])]):
-            return tf.constant(False)
-
-    return tf.cond(tf.reduce_all(fits), lambda: tf.constant(True), complain)
 
 
 def checked_ids(column: CategoricalColumn, inputs: Tensors) -> Any:

@@ -1,32 +1,115 @@
-"""Which rows are used, counted, and written to which file of which split."""
+"""Where each piece of the input stands, and which of its rows go to which file of which split."""
 
 from __future__ import annotations
 
 import bisect
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from tfrecords.beam.file_cuts import FileCuts, RowOrder, file_cuts
-from tfrecords.beam.positions import PieceKey, Positions
+from tfrecords.beam.row_order import RowOrder
+from tfrecords.conversion import labels
+from tfrecords.conversion.formats import BadRow, InputFormat
+from tfrecords.conversion.input import bad_row, no_row
 from tfrecords.conversion.options import Options, SplitRange
-from tfrecords.conversion.sampling import kept
+from tfrecords.conversion.sampling import check_kept, kept
+
+# File, and where in it.
+PieceKey = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class KeptRows:
-    """How many rows of a piece negative sub-sampling keeps.
+class Summary:
+    """What a worker tells about a piece that it parsed.
 
     Attributes:
         key: The piece.
-        rows: Rows kept of all of it.
-        before: For each of the marks that lie in it, the rows kept before the mark.
+        first_line: Number of its first line, where the reader knows it.
+        lines: Number of lines, good and bad.
+        rows: Number of rows.
+        bad: Number of lines that are no rows, by kind.
+        first_bad: The first of them.
+        label_values: As in `Parsed`.
     """
 
     key: PieceKey
+    first_line: int | None
+    lines: int
     rows: int
-    before: Mapping[int, int]
+    bad: Mapping[str, int]
+    first_bad: BadRow | None
+    label_values: Mapping[str, int]
+
+
+class Place(NamedTuple):
+    """The number of a piece among all pieces, and that of its first row among all rows."""
+
+    number: int
+    first_row: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """Where all pieces stand.
+
+    Attributes:
+        pieces: The place of each.
+        file_rows: Number of rows of each file.
+        skipped: Number of lines left out, by kind.
+        label_values: As in `Parsed`, of all pieces.
+    """
+
+    pieces: Mapping[PieceKey, Place]
+    file_rows: tuple[int, ...]
+    skipped: Mapping[str, int]
+    label_values: Mapping[str, int]
+
+
+def positions(
+    summaries: Sequence[Summary], paths: Sequence[str], format: InputFormat, options: Options
+) -> Positions:
+    """Puts the pieces in order.
+
+    Args:
+        summaries: Of all pieces, in any order.
+        paths: The files.
+        format: What they hold.
+        options: How to convert.
+
+    Raises:
+        DataError: For the first line that is no row, with its number in the file, unless they are
+            skipped; if there is no row at all; and if a described label never occurs.
+    """
+    pieces: dict[PieceKey, Place] = {}
+    file_rows = [0] * len(paths)
+    skipped: collections.Counter[str] = collections.Counter()
+    label_values: collections.Counter[str] = collections.Counter()
+    rows, file, line = 0, -1, 1
+    for summary in sorted(summaries, key=lambda summary: summary.key):
+        if summary.key[0] != file:
+            file, line = summary.key[0], 1
+        if summary.first_line is not None:
+            line = summary.first_line
+        if summary.first_bad is not None and options.on_bad_row != "skip":
+            raise bad_row(paths[file], line, summary.first_bad)
+        pieces[summary.key] = Place(len(pieces), rows)
+        rows += summary.rows
+        file_rows[file] += summary.rows
+        line += summary.lines
+        skipped.update(summary.bad)
+        label_values.update(summary.label_values)
+    if not rows:
+        raise no_row(paths, skipped)
+    labels.check_values(format, label_values, options.on_odd_labels)
+    return Positions(pieces, tuple(file_rows), dict(skipped), dict(label_values))
+
+
+# For a piece: how many rows negative sub-sampling keeps of those before each of some numbers of
+# rows (among all rows), of which the last is that of the row behind the piece.
+KeptRows = tuple[PieceKey, Mapping[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +121,7 @@ class Sampling:
     Attributes:
         options: How to convert.
         end: The row behind the last one that may be dropped, by its number among all rows.
-        marks: Rows at which a split or a day begins, likewise, ascending.
+        marks: Rows at which a split or a day begins or ends, likewise, ascending.
     """
 
     options: Options
@@ -52,34 +135,31 @@ class Sampling:
         Raises:
             DataError: If one of the splits would have no row.
         """
-        rows = sum(positions.file_rows)
         if options.keep_negatives >= 1:
             return cls(options, 0, ())
         if options.reference:
-            return cls(options, rows, ())
+            return cls(options, sum(positions.file_rows), ())
         ranges = options.ranges(positions.file_rows)
-        days = options.days(positions.file_rows).tolist()
-        marks = {day for day in days if day < ranges[0].end} | {ranges[0].end}
+        marks = {*options.days(positions.file_rows).tolist(), *(part.end for part in ranges)}
         return cls(options, ranges[0].end, tuple(sorted(marks)))
 
     def mask(self, label: np.ndarray, first_row: int) -> np.ndarray | None:
         """Which rows of a piece are kept, bool `[rows]`; None for all."""
         if first_row >= self.end:
             return None
-        options = self.options
-        mask = kept(label, first_row, options.keep_negatives, options.seed)
+        mask = kept(label, first_row, self.options.keep_negatives, self.options.seed)
         mask[max(0, self.end - first_row) :] = True
         return mask
 
     def kept_rows(self, key: PieceKey, label: np.ndarray, first_row: int) -> KeptRows:
         """Counts the rows of a piece that are kept."""
         mask = self.mask(label, first_row)
-        if mask is None:
-            mask = np.ones(len(label), np.bool_)
-        inside = [mark for mark in self.marks if first_row <= mark < first_row + len(label)]
-        return KeptRows(
-            key, int(mask.sum()), {mark: int(mask[: mark - first_row].sum()) for mark in inside}
-        )
+        end = first_row + len(label)
+        marks = [mark for mark in self.marks if first_row < mark < end] + [end]
+        return key, {
+            mark: mark - first_row if mask is None else int(mask[: mark - first_row].sum())
+            for mark in marks
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +168,10 @@ class Layout:
 
     Attributes:
         sampling: Which rows are dropped.
-        first_rows: The new number of the first row of each piece.
+        first_rows: The new number of the first row of each piece that has rows.
         ranges: The splits.
         counted: The row behind the last one that is counted for the vocabularies.
-        cuts: How each split is cut into files.
+        orders: The order of the rows of each split.
         rows: Number of rows, without those that are dropped.
     """
 
@@ -99,7 +179,7 @@ class Layout:
     first_rows: Mapping[PieceKey, int]
     ranges: tuple[SplitRange, ...]
     counted: int
-    cuts: Mapping[str, FileCuts]
+    orders: Mapping[str, RowOrder]
     rows: int
 
 
@@ -118,43 +198,35 @@ def layout(
         DataError: If one of the splits would have no row.
     """
     sampling = Sampling.of(options, positions)
-    of_piece = {kept.key: kept for kept in kept_rows}
-    first_rows: dict[PieceKey, int] = {}
-    file_kept = [0] * len(positions.file_rows)
-    marks: dict[int, int] = {}
-    number = 0
-    places = sorted(positions.pieces.items(), key=lambda piece: piece[1].number)
-    following = [place.first_row for _, place in places[1:]] + [sum(positions.file_rows)]
-    for (key, place), end in zip(places, following, strict=True):
-        first_rows[key] = number
-        rows = end - place.first_row
-        if key in of_piece:
-            rows = of_piece[key].rows
-            for mark, before in of_piece[key].before.items():
-                marks[mark] = number + before
-        number += rows
-        file_kept[key[0]] += rows
-    starts: list[int]
+    first_rows = {key: place.first_row for key, place in positions.pieces.items()}
+    file_rows = list(positions.file_rows)
+    rows = sum(file_rows)
+    new: dict[int, int] = {0: 0}
+    if options.keep_negatives < 1:
+        first_rows, file_rows, rows = {}, [0] * len(file_rows), 0
+        for key, before in sorted(kept_rows):
+            first_rows[key] = rows
+            new.update({mark: rows + number for mark, number in before.items()})
+            of_piece = max(before.values())
+            file_rows[key[0]] += of_piece
+            rows += of_piece
     if sampling.marks:
-        # A mark behind the last row lies in no piece.
-        ranges, days = options.ranges(positions.file_rows), options.days(positions.file_rows)
-        dropped = sum(positions.file_rows) - number
-        train = marks.get(ranges[0].end, number)
-        ranges = [SplitRange("train", 0, train)] + [
-            SplitRange(part.split, part.start - dropped, part.end - dropped) for part in ranges[1:]
+        ranges = [
+            SplitRange(part.split, new[part.start], new[part.end])
+            for part in options.ranges(positions.file_rows)
         ]
-        starts = [marks[day] for day in days.tolist() if day in marks]
+        # A mark behind the last row lies in no piece.
+        days = [new[day] for day in options.days(positions.file_rows).tolist() if day in new]
     else:
-        ranges = options.ranges(file_kept)
-        starts = [int(day) for day in options.days(file_kept)]
-    cuts = {}
+        ranges, days = options.ranges(file_rows), options.days(file_rows).tolist()
+    check_kept(options, ranges[0].end)
+    orders = {}
     for part in ranges:
-        order = RowOrder((part.start,), part.end, None)
+        starts, seed = [part.start], None
         if part.split == "train" and options.shuffle != "none":
-            inside: list[int] = []
+            seed = options.seed
             if options.shuffle == "day":
-                inside = starts[: bisect.bisect_left(starts, part.end)]
-            order = RowOrder((part.start, *inside), part.end, options.seed)
-        cuts[part.split] = file_cuts(order, rows_per_file)
+                starts += days[: bisect.bisect_left(days, part.end)]
+        orders[part.split] = RowOrder.of(starts, part.end, seed, rows_per_file)
     counted = ranges[-1].end if options.vocabulary == "all" else ranges[0].end
-    return Layout(sampling, first_rows, tuple(ranges), counted, cuts, number)
+    return Layout(sampling, first_rows, tuple(ranges), counted, orders, rows)

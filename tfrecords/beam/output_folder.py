@@ -7,20 +7,21 @@ the run's own beside the one that is wanted, the last step moves the files to th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
-import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
-import google_crc32c
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from tfrecords import dataset_info
+from tfrecords.beam.units import SCHEME
 from tfrecords.errors import DataError
 
-_SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
 _BATCH = 100
 
 
@@ -47,7 +48,7 @@ class OutputFolder:
         Raises:
             DataError: If it may not, or the place cannot be looked at.
         """
-        path = path.rstrip("/") if _SCHEME.match(path) else os.path.abspath(path)
+        path = path.rstrip("/") if SCHEME.match(path) else os.path.abspath(path)
         parent, name = FileSystems.split(path)
         if not name:
             raise DataError(f"--output_dir={path} names no folder.")
@@ -68,30 +69,14 @@ class OutputFolder:
             )
         return cls(path, FileSystems.join(parent, f".{name}.incomplete-{uuid.uuid4().hex[:12]}"))
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> tuple[str, int, str]:
-        """Writes a file below the work folder, under a name that no other attempt has.
+    def create(self, name: str) -> tuple[str, BinaryIO]:
+        """Opens a file below the work folder, under a path that no other attempt has.
 
         Args:
             name: The name that it will have in the data set.
-            chunks: Its content, in parts.
-
-        Returns:
-            Its path for now, its size, and its CRC-32C as eight hex digits.
         """
         path = FileSystems.join(self.work, *name.split("/")) + f".{uuid.uuid4().hex[:12]}"
-        size = crc = 0
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            for chunk in chunks:
-                file.write(chunk)
-                size += len(chunk)
-                crc = google_crc32c.extend(crc, chunk)
-        return path, size, f"{crc:08x}"
-
-    def read(self, name: str) -> bytes:
-        """The content of a file of the data set."""
-        path = FileSystems.join(self.path, name)
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            return file.read()
+        return path, _create(path)
 
     def commit(self, files: Mapping[str, str], description: bytes) -> None:
         """Makes the folder a data set; may be run again where a worker died in the middle.
@@ -113,24 +98,36 @@ class OutputFolder:
         _delete(sorted(earlier - done - {marker}))
         moves = [(path, target) for path, target in moves if target not in done]
         for folder in sorted({FileSystems.split(target)[0] for _, target in moves}):
-            _make(folder)
+            # Object stores have no folders to make, and another worker may have been faster.
+            with contextlib.suppress(BeamIOError, OSError):
+                FileSystems.mkdirs(folder)
         for start in range(0, len(moves), _BATCH):
             batch = moves[start : start + _BATCH]
             FileSystems.rename([path for path, _ in batch], [target for _, target in batch])
-        with FileSystems.create(marker, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        with _create(marker) as file:
             file.write(description)
-        self.discard()
+        self._remove_work()
 
     def discard(self) -> None:
-        """Removes the work folder and what is left in it."""
+        """Removes the work folder and what is left in it, as far as that is possible."""
+        try:
+            self._remove_work()
+        except Exception as error:
+            logging.getLogger(__name__).warning("%s could not be removed: %s", self.work, error)
+
+    def _remove_work(self) -> None:
         _delete(_files(self.work))
-        if not _SCHEME.match(self.work) and os.path.isdir(self.work):
+        if not SCHEME.match(self.work) and os.path.isdir(self.work):
             FileSystems.delete([self.work])
+
+
+def _create(path: str) -> BinaryIO:
+    return FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def _files(folder: str) -> list[str]:
     """All files below a folder."""
-    if not _SCHEME.match(folder) and not os.path.isdir(folder):
+    if not SCHEME.match(folder) and not os.path.isdir(folder):
         return []
     matched = FileSystems.match([FileSystems.join(folder, "**")])[0].metadata_list
     return [metadata.path for metadata in matched]
@@ -139,12 +136,3 @@ def _files(folder: str) -> list[str]:
 def _delete(paths: Sequence[str]) -> None:
     for start in range(0, len(paths), _BATCH):
         FileSystems.delete(list(paths[start : start + _BATCH]))
-
-
-def _make(folder: str) -> None:
-    if not FileSystems.exists(folder):
-        try:
-            FileSystems.mkdirs(folder)
-        except (BeamIOError, OSError):
-            # Object stores have no folders to make, and another worker may have been faster.
-            pass

@@ -15,11 +15,8 @@ same rows in the same records as those of `tfrecords.conversion`, whatever the n
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -27,15 +24,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsIter, AsSingleton
 
 from tfrecords import dataset_info, files, writer
-from tfrecords.beam import counting, steps
+from tfrecords.beam import steps
 from tfrecords.beam.errors import sentence
-from tfrecords.beam.finish import Finish
-from tfrecords.beam.layout import layout
+from tfrecords.beam.layout import layout, positions
 from tfrecords.beam.output_folder import OutputFolder
-from tfrecords.beam.positions import Positions, positions
-from tfrecords.beam.record_files import records_per_file
-from tfrecords.beam.units import UNIT_BYTES, check_unchanged, cut, states
-from tfrecords.conversion import features, labels
+from tfrecords.beam.units import UNIT_BYTES, Unit, check_unchanged, cut, open_raw, state
+from tfrecords.conversion import features
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
@@ -43,6 +37,8 @@ from tfrecords.errors import DataError
 from tfrecords.folder import lock_folder
 from tfrecords.unchanged import FileState
 
+# A worker holds a file's rows two or three times while it puts them in order.
+_FILE_BYTES = 128 << 20
 # Beam's own direct runner of this process. Its name "DirectRunner" would first try to fetch a
 # program called Prism.
 DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -87,27 +83,23 @@ def convert(
         raise DataError("There is no input file.")
     features.hotness(format, options)
     options.check_files(len(inputs))
+    records_per_file = records_per_file or _records_per_file(format, options)
     with _locked(output_dir):
-        conversion = Conversion(
-            tuple(inputs),
-            tuple(states(inputs)),
-            OutputFolder.open(output_dir, overwrite),
-            format,
-            options,
-            records_per_file or _records_per_file(format, options),
-            unit_bytes,
-        )
+        before = [state(path) for path in inputs]
+        folder = OutputFolder.open(output_dir, overwrite)
         try:
             with beam.Pipeline(options=pipeline_options) as pipeline:
-                conversion.expand(pipeline)
+                units = cut(before, format, unit_bytes)
+                rows_per_file = records_per_file * options.rows_per_record
+                _expand(pipeline, units, before, format, options, folder, rows_per_file)
         except BaseException as error:
-            _discard(conversion.folder)
+            folder.discard()
             if isinstance(error, Exception):
                 # What was found wrong may be what somebody is writing at this moment.
-                check_unchanged(conversion.states)
+                check_unchanged(before)
                 raise DataError(sentence(error)) from error
             raise
-        return _rows(conversion.folder)
+        return _rows(folder)
 
 
 @contextlib.contextmanager
@@ -123,133 +115,81 @@ def _locked(output_dir: str) -> Iterator[None]:
         lock.release(remove=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Conversion:
-    """What the pipeline is made of.
-
-    Attributes:
-        inputs: The files.
-        states: What they were before they were read.
-        folder: Where the data set goes.
-        format: What the files hold.
-        options: How to convert.
-        records_per_file: Records in each file but the last of a split.
-        unit_bytes: Bytes of plain text that a worker reads in one go.
-    """
-
-    inputs: tuple[str, ...]
-    states: tuple[FileState, ...]
-    folder: OutputFolder
-    format: InputFormat
-    options: Options
-    records_per_file: int
-    unit_bytes: int
-
-    def expand(self, pipeline: beam.Pipeline) -> None:
-        """Adds the conversion to a pipeline."""
-        options, format, folder = self.options, self.format, self.folder
-        inputs, skip = self.inputs, options.on_bad_row == "skip"
-        rows_per_file = self.records_per_file * options.rows_per_record
-        parsed = (
-            pipeline
-            | "Units"
-            >> beam.Create(
-                cut(inputs, [state.size for state in self.states], format, self.unit_bytes)
-            )
-            | "Spread" >> beam.Reshuffle()
-            | "Parse"
-            >> beam.ParDo(steps.Parse(format)).with_outputs(steps.SUMMARIES, main="chunks")
-        )
-        chunks = parsed["chunks"]
-        where = (
-            parsed[steps.SUMMARIES]
-            | "All summaries" >> beam.combiners.ToList()
-            | "Positions" >> beam.Map(positions, inputs, skip)
-            | "Check label values" >> beam.Map(_checked, format, options)
-        )
-        if options.keep_negatives < 1:
-            kept = (
-                chunks
-                | "Count kept rows" >> beam.ParDo(steps.CountKept(options), AsSingleton(where))
-                | "All kept rows" >> beam.combiners.ToList()
-            )
-        else:
-            kept = pipeline | "All rows are kept" >> beam.Create([[]])
-        # All that such a step needs comes as side inputs: the direct runner does not get along
-        # with a step whose main input a side input is made of.
-        plan = (
-            pipeline
-            | "Once" >> beam.Create([options])
-            | "Layout" >> beam.Map(layout, AsSingleton(where), AsSingleton(kept), rows_per_file)
-        )
-        vocabularies = (
+def _expand(
+    pipeline: beam.Pipeline,
+    units: Sequence[Unit],
+    inputs: Sequence[FileState],
+    format: InputFormat,
+    options: Options,
+    folder: OutputFolder,
+    rows_per_file: int,
+) -> None:
+    """Adds the conversion to a pipeline."""
+    how = (format, options)
+    paths = [state.path for state in inputs]
+    parsed = (
+        pipeline
+        | "Units" >> beam.Create(units)
+        | "Spread" >> beam.Reshuffle()
+        | "Parse" >> beam.FlatMap(steps.parse, format).with_outputs(steps.SUMMARIES, main="chunks")
+    )
+    chunks = parsed["chunks"]
+    where = AsSingleton(
+        parsed[steps.SUMMARIES]
+        | "All summaries" >> beam.combiners.ToList()
+        | "Positions" >> beam.Map(positions, paths, *how)
+    )
+    if options.keep_negatives < 1:
+        kept = (
             chunks
-            | "Count values"
-            >> beam.ParDo(steps.CountValues(format), AsSingleton(where), AsSingleton(plan))
-            | "Add up counts" >> beam.CombinePerKey(counting.MergeCounts())
-            | "Leave out rare values" >> beam.Map(_frequent, format, options)
-            | "Gather columns" >> beam.GroupByKey()
-            | "Write vocabularies" >> beam.ParDo(steps.WriteVocabulary(folder, format))
-            | "All vocabularies" >> beam.combiners.ToList()
+            | "Count kept rows" >> beam.Map(steps.count_kept, where, options)
+            | "All kept rows" >> beam.combiners.ToList()
         )
-        files = (
-            chunks
-            | "Make ids"
-            >> beam.ParDo(
-                steps.SendRows(format, options),
-                AsSingleton(where),
-                AsSingleton(plan),
-                AsSingleton(vocabularies),
-            )
-            | "Gather files" >> beam.GroupByKey()
-            | "Write files"
-            >> beam.ParDo(
-                steps.WriteFile(format, options, folder, rows_per_file),
-                AsSingleton(plan),
-                AsSingleton(vocabularies),
-            )
-        )
-        (
-            pipeline
-            | "At last" >> beam.Create([Finish(folder, format, options, self.states)])
-            | "Finish"
-            >> beam.Map(
-                Finish.__call__,
-                AsSingleton(where),
-                AsSingleton(plan),
-                AsSingleton(vocabularies),
-                AsIter(files),
-            )
-        )
-
-
-def _checked(where: Positions, format: InputFormat, options: Options) -> Positions:
-    labels.check_values(format, where.label_values, options.on_odd_labels)
-    return where
-
-
-def _frequent(
-    item: tuple[tuple[int, int], counting.Counts], format: InputFormat, options: Options
-) -> tuple[int, counting.Counts]:
-    (index, _), counts = item
-    min_count = format.columns[index].min_count
-    return index, counting.frequent(counts, options.min_count if min_count is None else min_count)
+    else:
+        kept = pipeline | "All rows are kept" >> beam.Create([[]])
+    # All that such a step needs comes as side inputs: the direct runner does not get along with a
+    # step whose main input a side input is made of.
+    plan = AsSingleton(
+        pipeline
+        | "Once" >> beam.Create([options])
+        | "Layout" >> beam.Map(layout, where, AsSingleton(kept), rows_per_file)
+    )
+    vocabularies = AsSingleton(
+        chunks
+        | "Count values" >> beam.FlatMap(steps.count_values, where, plan, format)
+        | "Add up counts" >> beam.CombinePerKey(steps.MergeCounts())
+        | "Leave out rare values" >> beam.Map(steps.frequent, *how)
+        | "Gather columns" >> beam.GroupByKey()
+        | "Write vocabularies" >> beam.Map(steps.write_vocabulary, *how, folder)
+        | "All vocabularies" >> beam.combiners.ToList()
+    )
+    written = (
+        chunks
+        | "Make ids" >> beam.ParDo(steps.SendRows(*how), where, plan, vocabularies)
+        | "Gather files" >> beam.GroupByKey()
+        | "Write files" >> beam.Map(steps.write_file, plan, vocabularies, *how, folder)
+    )
+    (
+        pipeline
+        | "At last" >> beam.Create([tuple(inputs)])
+        | "Finish"
+        >> beam.Map(steps.finish, where, plan, vocabularies, AsIter(written), *how, folder)
+    )
 
 
 def _records_per_file(format: InputFormat, options: Options) -> int:
+    """So that a file is of about 128 MiB (ragged columns taken for one id a row)."""
     # Only the width of an id counts here, for which the sizes of vocabularies hardly matter.
-    sizes = [Vocabulary(None, None, column.vocabulary_size or 1) for column in format.columns]
+    sizes = [Vocabulary.sized(column, 0, 0) for column in format.columns]
     schema = features.schema(format, options, sizes)
-    return records_per_file(schema, options.rows_per_record, writer.RECORDS_PER_FILE)
-
-
-def _discard(folder: OutputFolder) -> None:
-    try:
-        folder.discard()
-    except Exception as error:
-        logging.getLogger(__name__).warning("%s could not be removed: %s", folder.work, error)
+    words = 1 + len(schema.dense)
+    for column in schema.categorical:
+        words += (column.hotness or 2) * column.dtype.itemsize // 4
+    record_bytes = 4 * words * options.rows_per_record
+    return max(1, min(writer.RECORDS_PER_FILE, _FILE_BYTES // record_bytes))
 
 
 def _rows(folder: OutputFolder) -> dict[str, int]:
-    description: Mapping[str, Any] = json.loads(folder.read(dataset_info.FILE_NAME))
-    return {name: split["rows"] for name, split in description["splits"].items()}
+    with open_raw(FileSystems.join(folder.path, dataset_info.FILE_NAME)) as file:
+        splits = json.loads(file.read())["splits"]
+    return {name: split["rows"] for name, split in splits.items()}

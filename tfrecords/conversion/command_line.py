@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from collections.abc import Callable
@@ -17,14 +16,16 @@ from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import Options
 from tfrecords.entry_point import INTERRUPTED
 from tfrecords.errors import DataError
+from tfrecords.input_files import expand
 from tfrecords.progress import Progress
 from tfrecords.writer import ROWS_PER_RECORD
 
 INPUT = flags.DEFINE_list(
     "input",
     None,
-    "Input files in the order of time, separated by commas; text may be .gz. A name may be a "
-    "pattern such as day_*.csv, whose files are taken in the order of their names.",
+    "Input files in the order of time, separated by commas, also s3:// and gs://; text may be .gz, "
+    ".bz2, .xz or .zst. A name may be a pattern such as day_*.csv or a folder, whose files are "
+    "taken in the order of their names.",
 )
 _EVALUATION_INPUT = flags.DEFINE_list(
     "evaluation_input",
@@ -134,7 +135,7 @@ def places() -> tuple[list[str], str]:
     """
     if not INPUT.value or not OUTPUT_DIR.value:
         raise DataError("--input and --output_dir are needed.")
-    return _files("--input", INPUT.value), OUTPUT_DIR.value
+    return expand("--input", INPUT.value, folders=False), OUTPUT_DIR.value
 
 
 def held_out() -> tuple[list[str], list[str]]:
@@ -143,22 +144,8 @@ def held_out() -> tuple[list[str], list[str]]:
     Raises:
         DataError: If no file has a name of a pattern.
     """
-    evaluation = _files("--evaluation_input", _EVALUATION_INPUT.value)
-    return evaluation, _files("--test_input", _TEST_INPUT.value)
-
-
-def _files(flag: str, names: list[str]) -> list[str]:
-    """The files that names or patterns mean, in order."""
-    found = []
-    for name in names:
-        if not glob.has_magic(name) or "://" in name or os.path.exists(name):
-            found.append(name)
-            continue
-        matching = sorted(glob.glob(name))
-        if not matching:
-            raise DataError(f"{flag}={name}: no file has such a name.")
-        found += matching
-    return found
+    evaluation = expand("--evaluation_input", _EVALUATION_INPUT.value)
+    return evaluation, expand("--test_input", _TEST_INPUT.value)
 
 
 def how_to_convert(default_split: str, reference: bool) -> Options:
@@ -214,7 +201,7 @@ def run(
         how = how_to_convert(default_split, reference)
         threads = os.cpu_count() or 1
         source = make_format(Memory.of(MEMORY_GB.value, threads).piece_bytes)
-        paths = inputs(named)
+        paths = expand("--input", inputs(named))
         for files in held_out():
             paths = [*paths, *files]
         info = convert(paths, output_dir, source, how, progress, threads, FRESH.value)

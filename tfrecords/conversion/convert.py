@@ -14,7 +14,7 @@ from tfrecords.conversion.counting import Counter
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.formats import kept as kept_of
 from tfrecords.conversion.how_it_was_made import how_it_was_made
-from tfrecords.conversion.input import Input, Place
+from tfrecords.conversion.input import Input, Place, no_row
 from tfrecords.conversion.journal import Journal
 from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import MemoryTooSmall, Options
@@ -206,10 +206,7 @@ class _Conversion:
                     files = len(self._source.sizes)
                     counter.count_until(surely_counted(self._options, spool, files))
             if not spool.rows:
-                raise DataError(
-                    f"There is not one row in {', '.join(self._source.paths)}: all "
-                    f"{sum(self._skipped.values())} lines were skipped as bad rows."
-                )
+                raise no_row(self._source.paths, self._skipped)
             self._journal.add("parsed")
             self._progress.end(spool.rows - before)
         spool.end()

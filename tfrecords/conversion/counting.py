@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from tfrecords.conversion.encoding import count, value_mask
+from tfrecords.conversion.encoding import EncodedColumn, count, value_mask
 from tfrecords.conversion.formats import InputColumn
 from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import Options
@@ -20,7 +20,33 @@ from tfrecords.conversion.vocabulary import Counts, NewVocabulary, VocabularyBui
 
 _MOST_WAITING = 8
 # Positions within a piece are below it.
-_PIECE_RANKS = 1 << 32
+PIECE_RANKS = 1 << 32
+
+
+def counted(
+    encoded: Sequence[EncodedColumn],
+    columns: Sequence[InputColumn],
+    rows: np.ndarray | None,
+    rank: int,
+) -> Iterator[tuple[int, Counts]]:
+    """Counts the values of a piece: number and `Counts` of each column that needs it.
+
+    Args:
+        encoded: The categorical columns of the piece; of all its rows without codes.
+        columns: What they are.
+        rows: bool `[rows]`, the ones that count; None for all.
+        rank: The rank of the piece's first value.
+    """
+    for index, (column, kind) in enumerate(zip(encoded, columns, strict=True)):
+        if kind.vocabulary_size is not None:
+            continue
+        keys, counts, firsts = column.keys, column.counts, column.firsts
+        if rows is not None:
+            values = np.flatnonzero(value_mask(column, rows, kind.hotness or 1))
+            counts, firsts = count(column.codes[values], len(column.keys), values)
+            there = np.flatnonzero(counts)
+            keys, counts, firsts = keys[there], counts[there], firsts[there]
+        yield index, Counts(keys, counts.astype(np.int64), firsts.astype(np.int64) + rank)
 
 
 class Counter:
@@ -81,7 +107,7 @@ class Counter:
 
     def _count(self, number: int, plan: Plan | None) -> None:
         piece = self._spool.pieces[number]
-        rank = number * _PIECE_RANKS
+        rank = number * PIECE_RANKS
         for index, counts in self._counts(piece, rank, plan):
             self._builders[index].add(counts)
         if sum(builder.nbytes for builder in self._builders.values()) > self._memory.counting_bytes:
@@ -93,17 +119,7 @@ class Counter:
     ) -> Iterator[tuple[int, Counts]]:
         whole = plan is None or plan.counts_all(piece)
         if whole and self._options.keep_negatives >= 1:
-            columns = self._spool.read_dictionaries(piece)
-            for index in self._builders:
-                column = columns[index]
-                yield (
-                    index,
-                    Counts(
-                        column.keys,
-                        column.counts.astype(np.int64),
-                        column.firsts.astype(np.int64) + rank,
-                    ),
-                )
+            yield from counted(self._spool.read_dictionaries(piece), self._columns, None, rank)
             return
         rows = self._spool.read(piece)
         if plan is None:
@@ -113,18 +129,7 @@ class Counter:
             )
         else:
             mask = plan.mask(piece, rows, plan.counted_part)
-        for index in self._builders:
-            column = rows.columns[index]
-            codes = column.codes
-            positions = np.arange(len(codes))
-            if mask is not None:
-                positions = np.flatnonzero(
-                    value_mask(column, mask, self._columns[index].hotness or 1)
-                )
-                codes = codes[positions]
-            counts, firsts = count(codes, len(column.keys), positions)
-            there = np.flatnonzero(counts)
-            yield index, Counts(column.keys[there], counts[there], firsts[there] + rank)
+        yield from counted(rows.columns, self._columns, mask, rank)
 
     def finish(self, number: int, most_values: int) -> NewVocabulary:
         """The vocabulary of a column; of more values than `most_values` only their number."""

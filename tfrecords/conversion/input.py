@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from tfrecords import files
 from tfrecords.conversion.encoding import EncodedRows, encode
 from tfrecords.conversion.formats import BadRow, InputFormat, Piece
 from tfrecords.errors import DataError
@@ -56,6 +57,22 @@ class _Parsed:
     label_values: Mapping[str, int]
 
 
+def bad_row(path: str, first_line: int, bad: BadRow) -> DataError:
+    """The error of a line that is no row, in a piece that begins with the line `first_line`."""
+    return DataError(
+        f"Line {first_line + bad.line} of {path} is no row: {bad.what}. "
+        "(--on_bad_row=skip leaves such lines out and counts them.)"
+    )
+
+
+def no_row(paths: Sequence[str], skipped: Mapping[str, int]) -> DataError:
+    """The error of files without a row, of which so many lines were left out."""
+    return DataError(
+        f"There is not one row in {', '.join(paths)}: all {sum(skipped.values())} lines were "
+        "skipped as bad rows."
+    )
+
+
 class Input:
     """The rows of some files, in the order of the files.
 
@@ -93,7 +110,7 @@ class Input:
     def describe(self) -> list[list[object]]:
         """What identifies the files: paths, sizes, times of the last change, inodes."""
         return [
-            [os.path.abspath(state.path), state.size, state.time, state.inode]
+            [files.absolute(state.path), state.size, state.time, state.inode]
             for state in self._states
         ]
 
@@ -132,11 +149,7 @@ class Input:
             if parsed.piece.first_line is not None:
                 lines = parsed.piece.first_line - 1
             if parsed.bad and not self._skip_bad_rows:
-                bad = parsed.bad[0]
-                raise DataError(
-                    f"Line {lines + bad.line + 1} of {parsed.piece.path} is no row: {bad.what}. "
-                    "(--on_bad_row=skip leaves such lines out and counts them.)"
-                )
+                raise bad_row(parsed.piece.path, lines + 1, parsed.bad[0])
             lines += parsed.lines
             yield InputPiece(
                 Place(file, parsed.piece.end, lines),

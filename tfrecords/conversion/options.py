@@ -168,6 +168,11 @@ class Options:
         return {**values, "multi_hot": list(self.multi_hot)}
 
     @property
+    def reserved(self) -> int:
+        """The first id of a value; those below stand for none."""
+        return 0 if self.reference else 1
+
+    @property
     def by_row(self) -> RowSplit | None:
         """The splits, where they are not of consecutive rows."""
         return RowSplit.parse(self.split)

@@ -9,7 +9,7 @@ import numpy as np
 from tfrecords.conversion.encoding import EncodedRows
 from tfrecords.conversion.options import Options, SplitRange
 from tfrecords.conversion.row_splits import RowSplit
-from tfrecords.conversion.sampling import kept
+from tfrecords.conversion.sampling import check_kept, kept
 from tfrecords.conversion.spool import Spool, SpoolPiece
 from tfrecords.errors import DataError
 
@@ -54,11 +54,7 @@ class Plan:
 
     def _note_dropped(self, rows: int, kept_rows: int) -> None:
         self.dropped = rows - kept_rows
-        if not kept_rows:
-            raise DataError(
-                f"--keep_negatives={self._options.keep_negatives} leaves no training row; keep "
-                "more."
-            )
+        check_kept(self._options, kept_rows)
 
     @property
     def counted(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfrecords.conversion.options import Options
+from tfrecords.errors import DataError
 from tfrecords.hashing import hash_number, hash_numbers
 
 _PURPOSE = 0x6E656761
@@ -28,3 +30,11 @@ def kept(label: np.ndarray, first_row: int, keep_negatives: float, seed: int) ->
     drawn = (hash_numbers(hash_number(seed, _PURPOSE), rows) >> np.uint64(11)) * 2.0**-53
     result: np.ndarray = (label > 0) | (drawn < keep_negatives)
     return result
+
+
+def check_kept(options: Options, training_rows: int) -> None:
+    """Refuses options that leave no training row."""
+    if not training_rows:
+        raise DataError(
+            f"--keep_negatives={options.keep_negatives} leaves no training row; keep more."
+        )

@@ -10,6 +10,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from tfrecords.conversion.packed_rows import Field, PackedRows, Packing
 from tfrecords.errors import DataError
 from tfrecords.hashing import hash_numbers
 
@@ -22,39 +23,18 @@ class Layout:
     """How a row lies in a bucket, and which buckets there are.
 
     Attributes:
-        fields: Names of the arrays, with the type of their values and their number in a row (None
-            for a ragged one, of which the row holds the length only). The label's name is "".
+        fields: What is in a row.
         day_starts: The rows at which the days after the first begin.
         day_buckets: Number of buckets of each day.
     """
 
-    fields: tuple[tuple[str, str, int | None], ...]
+    fields: tuple[Field, ...]
     day_starts: tuple[int, ...]
     day_buckets: tuple[int, ...]
 
-    @property
-    def words(self) -> int:
-        """32-bit words of a row, its hash included."""
-        return 2 + sum(
-            1 if width is None else width * np.dtype(dtype).itemsize // 4
-            for _, dtype, width in self.fields
-        )
 
-
-@dataclasses.dataclass(frozen=True)
-class Scattered:
-    """Rows in the order of their buckets, ready to be written.
-
-    Attributes:
-        rows: int32 `[rows, words]`.
-        ends: Index behind the last row of each bucket, `[buckets]`.
-        values: For each ragged array its values in the order of the rows, and the index behind the
-            last value of each bucket.
-    """
-
-    rows: np.ndarray
-    ends: np.ndarray
-    values: tuple[tuple[np.ndarray, np.ndarray], ...]
+# Numbers of files, and what is to be written to them.
+Scattered = list[tuple[int, bytes]]
 
 
 class Shuffle:
@@ -78,8 +58,8 @@ class Shuffle:
         self._layout = layout
         self._seed = seed
         self._buckets = sum(layout.day_buckets)
-        self._ragged = [name for name, _, width in layout.fields if width is None]
-        files = self._buckets * (1 + len(self._ragged))
+        self._packing = Packing(layout.fields)
+        files = self._buckets * (1 + len(self._packing.ragged))
         # Size and checksum of each file.
         self._state = [list(file) for file in state] if state else [[0, 0] for _ in range(files)]
         self._waiting: dict[int, list[bytes]] = {}
@@ -99,42 +79,23 @@ class Shuffle:
             label: float32 `[rows]`.
             rows: Their numbers, int64.
         """
-        arrays = {**features, "": label}
         hashes = hash_numbers(self._seed, rows)
-        words: list[np.ndarray] = [hashes.view(np.int32).reshape(-1, 2)]
-        for name, dtype, width in self._layout.fields:
-            array = arrays[name]
-            if width is None:
-                words.append(np.ascontiguousarray(array[1], np.int32).reshape(-1, 1))
-            else:
-                flat = np.ascontiguousarray(array, dtype).reshape(len(label), width)
-                words.append(flat.view(np.int32))
         day = np.searchsorted(np.array(self._layout.day_starts, np.int64), rows, side="right")
         buckets = np.array(self._layout.day_buckets, np.int64)
         first = np.cumsum(buckets) - buckets
         within = ((hashes >> np.uint64(32)) * buckets[day].astype(np.uint64)) >> np.uint64(32)
-        bucket = first[day] + within.astype(np.int64)
-        order = np.argsort(bucket, kind="stable")
-        ends = np.cumsum(np.bincount(bucket, minlength=self._buckets))
-        values = []
-        for name in self._ragged:
-            ids, lengths = arrays[name]
-            ordered = _take_ragged(np.asarray(ids, np.int64), np.asarray(lengths), order)
-            value_ends = np.concatenate([[0], np.cumsum(np.asarray(lengths)[order])])[ends]
-            values.append((ordered, value_ends))
-        return Scattered(np.concatenate(words, axis=1)[order], ends, tuple(values))
+        packed = self._packing.pack(hashes, features, label)
+        return [
+            (kind * self._buckets + bucket, array.tobytes())
+            for bucket, part in self._packing.by_place(packed, first[day] + within.astype(np.int64))
+            for kind, array in enumerate((part.words, *part.ragged))
+        ]
 
     def append(self, scattered: Scattered) -> bool:
         """Adds rows; returns whether enough is waiting to be written by `flush`."""
-        parts = [(scattered.rows, scattered.ends), *scattered.values]
-        for kind, (array, ends) in enumerate(parts):
-            start = 0
-            for bucket, end in enumerate(ends.tolist()):
-                if start < end:
-                    data = array[start:end].tobytes()
-                    self._waiting.setdefault(kind * self._buckets + bucket, []).append(data)
-                    self._waiting_bytes += len(data)
-                start = end
+        for number, data in scattered:
+            self._waiting.setdefault(number, []).append(data)
+            self._waiting_bytes += len(data)
         return self._waiting_bytes >= _FLUSH_BYTES
 
     def flush(self) -> list[list[int]]:
@@ -151,7 +112,7 @@ class Shuffle:
 
     def bucket_rows(self) -> list[int]:
         """Number of rows of each bucket, in the new order."""
-        width = 4 * self._layout.words
+        width = 4 * self._packing.words
         return [size // width for size, _ in self._state[: self._buckets]]
 
     def read(self, bucket: int) -> tuple[dict[str, Any], np.ndarray]:
@@ -160,28 +121,14 @@ class Shuffle:
         Raises:
             DataError: If the bytes are not the ones that were written.
         """
-        rows = np.frombuffer(self._read(bucket), np.int32).reshape(-1, self._layout.words)
-        hashes = np.ascontiguousarray(rows[:, :2]).view(np.uint64).reshape(-1)
-        order = np.argsort(hashes, kind="stable")
-        arrived, rows = rows, rows[order]
-        columns: dict[str, Any] = {}
-        start = 2
-        kind = 0
-        for name, dtype, width in self._layout.fields:
-            words = 1 if width is None else width * np.dtype(dtype).itemsize // 4
-            part = np.ascontiguousarray(rows[:, start : start + words])
-            start += words
-            if width is None:
-                kind += 1
-                ids = np.frombuffer(self._read(kind * self._buckets + bucket), np.int64)
-                lengths = np.ascontiguousarray(arrived[:, start - 1])
-                columns[name] = (_take_ragged(ids, lengths, order), part.reshape(-1))
-            else:
-                values = part.view(dtype)
-                # One value a row is a vector, except in `dense`, which is always a matrix.
-                columns[name] = values if width > 1 or name == "dense" else values.reshape(-1)
-        label = columns.pop("")
-        return columns, label
+        words = np.frombuffer(self._read(bucket), np.int32).reshape(-1, self._packing.words)
+        ragged = (
+            np.frombuffer(self._read(kind * self._buckets + bucket), dtype)
+            for kind, dtype in enumerate(self._packing.ragged, 1)
+        )
+        packed = PackedRows(words, tuple(ragged))
+        order = np.argsort(packed.keys, kind="stable")
+        return self._packing.unpack(self._packing.take(packed, order))
 
     def _read(self, number: int) -> bytes:
         size, crc = self._state[number]
@@ -198,22 +145,13 @@ class Shuffle:
 
     def remove(self, bucket: int) -> None:
         """Deletes the files of a bucket."""
-        for kind in range(1 + len(self._ragged)):
+        for kind in range(1 + len(self._packing.ragged)):
             path = self._path(kind * self._buckets + bucket)
             if os.path.exists(path):
                 os.unlink(path)
 
     def _path(self, number: int) -> str:
         return os.path.join(self._folder, f"{number:05d}")
-
-
-def _take_ragged(values: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The values of ragged rows, the rows in another order."""
-    starts = np.cumsum(lengths) - lengths
-    taken = lengths[order]
-    within = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
-    result: np.ndarray = values[np.repeat(starts[order], taken) + within]
-    return result
 
 
 def day_buckets(day_rows: list[int], row_bytes: float, bucket_bytes: int) -> tuple[int, ...]:

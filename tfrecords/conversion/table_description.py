@@ -1,4 +1,4 @@
-"""What stands in the columns of a table (CSV, TSV, Parquet), and what to make of it."""
+"""What stands in the columns of a table (CSV, TSV, Parquet, Arrow), and what to make of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfrecords.kinds.label import Label
 from tfrecords.kinds.number import Number
 from tfrecords.kinds.whole import Whole
 
-FORMATS = ("csv", "tsv", "parquet")
+FORMATS = ("csv", "tsv", "parquet", "arrow")
 TRANSFORMS = ("none", "log1p")
 _KEPT = ("time", "group")
 
@@ -270,7 +270,7 @@ class TableDescription:
     """A table: how its file is written, and what each of its columns is.
 
     Attributes:
-        format: `csv`, `tsv` or `parquet`.
+        format: `csv`, `tsv`, `parquet`, or `arrow`: Arrow's own format, also called Feather or IPC.
         label: The label.
         dense: The numeric features, in order.
         categorical: The other features, in order.
@@ -329,6 +329,11 @@ class TableDescription:
                 seen[column.name] = part
 
     @property
+    def of_text(self) -> bool:
+        """Whether the files are lines of text."""
+        return self.format in ("csv", "tsv")
+
+    @property
     def numbers(self) -> tuple[LabelColumn | DenseColumn, ...]:
         """The columns of one number a row: the label and the numeric features."""
         return (self.label, *self.dense)
@@ -347,10 +352,12 @@ class TableDescription:
         return {name: column for name, column in columns.items() if column is not None}
 
     def _check_text(self) -> None:
-        if self.format == "parquet":
+        if not self.of_text:
             for name in ("columns", "delimiter", "quoting"):
                 if getattr(self, name) not in (None, ()):
-                    raise DataError(f"{name} is for text; a Parquet file says itself what it is.")
+                    raise DataError(
+                        f"{name} is for text; a file of {self.format!r} says itself what it is."
+                    )
             return
         default = "\t" if self.format == "tsv" else ","
         if self.delimiter is None:

@@ -1,4 +1,4 @@
-"""Tables of one's own (CSV, TSV, Parquet) as an input format of the conversion."""
+"""Tables of one's own (CSV, TSV, Parquet, Arrow) as an input format of the conversion."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from tfrecords.conversion import labels, parquet_table, table_rows, text_input, text_table
+from tfrecords.conversion import column_table, labels, table_rows, text_input, text_table
 from tfrecords.conversion.description_file import to_toml
 from tfrecords.conversion.formats import BadRow, InputColumn, Parsed, Piece
 from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
 
 _PIECE_ROWS = 1 << 17
-# About what a row of a table takes as text, to bound pieces of Parquet by --memory_gb as well.
+# About what a row of a table takes as text, to bound pieces of columns by --memory_gb as well.
 _ROW_BYTES = 128
 _KEPT_TYPES = {"time": "<f8", "group": "<i8"}
 
@@ -54,9 +54,9 @@ class TabularFormat:
     def pieces(self, path: str, start: int = 0) -> Iterator[Piece]:
         """Reads a file; see `InputFormat.pieces`."""
         description = self._description
-        if description.format == "parquet":
+        if not description.of_text:
             rows = max(1, min(_PIECE_ROWS, self._piece_bytes // _ROW_BYTES))
-            yield from parquet_table.parquet_pieces(path, start, rows, description)
+            yield from column_table.column_pieces(path, start, rows, description)
             return
         columns, begin = text_table.read_header(path, description)
         pieces = text_input.text_pieces(
@@ -68,7 +68,7 @@ class TabularFormat:
     @property
     def lines(self) -> bool:
         """Whether pieces are made of lines; see `InputFormat`."""
-        return self._description.format != "parquet"
+        return self._description.of_text
 
     def from_lines(self, path: str, head: bytes) -> tuple[int, Callable[[Piece], Piece]]:
         """Where the rows of a file of text begin, and how pieces are made of its lines.

@@ -1,29 +1,35 @@
-"""Reads text files in pieces of whole lines, plain or gzip."""
+"""Reads text files in pieces of whole lines, plain or compressed."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
+from tfrecords import input_files
 from tfrecords.conversion.formats import Piece
 from tfrecords.errors import DataError
 from tfrecords.file_kind import check_name, check_text
 
 PIECE_BYTES = 16 << 20
-_LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 20
 _HEAD_BYTES = 16
 
 
-def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[Piece]:
+def text_pieces(
+    path: str,
+    start: int,
+    piece_bytes: int,
+    kind: str,
+    opened: Callable[[str], IO[bytes]] = input_files.open_input,
+) -> Iterator[Piece]:
     """Yields whole lines, with a line feed behind the last one.
 
     Args:
-        path: The file; if it ends in `.gz` it is decompressed.
+        path: The file; it is decompressed as the end of its name says.
         start: Byte of the decompressed text at which to begin.
         piece_bytes: About how much to read at once.
-        kind: What the text should be, for a message: "Criteo text".
+        kind: What the text should be, for a message: "CSV table".
+        opened: Opens the file, whose bytes are the ones that are stored.
 
     Raises:
         DataError: If the file cannot be read to its end, is empty or no text, is compressed in
@@ -32,18 +38,12 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
     rest = b""
     at = read = start
     done = 0
-    try:
-        raw = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    with raw:
+    with opened(path) as raw:
         check_name(path, raw.read(_HEAD_BYTES))
         raw.seek(0)
-        stream: BinaryIO | gzip.GzipFile = raw
-        if path.endswith(".gz"):
-            stream = gzip.GzipFile(fileobj=raw)
+        stream = input_files.decompressed(path, raw)
         _skip(stream, start, path)
-        while block := _read(stream, piece_bytes, path, read):
+        while block := input_files.read(stream, piece_bytes, path, read):
             if not read:
                 check_text(path, block)
             read += len(block)
@@ -56,7 +56,7 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
                 at += len(text)
             else:
                 rest += block
-            if len(rest) > max(_LONGEST_LINE, piece_bytes):
+            if len(rest) > max(LONGEST_LINE, piece_bytes):
                 raise DataError(
                     f"{path} holds a line of more than {len(rest)} bytes, so it is no {kind}."
                 )
@@ -66,27 +66,13 @@ def text_pieces(path: str, start: int, piece_bytes: int, kind: str) -> Iterator[
         raise DataError(f"The input file {path!r} is empty.")
 
 
-def _skip(stream: BinaryIO | gzip.GzipFile, start: int, path: str) -> None:
-    if not isinstance(stream, gzip.GzipFile):
+def _skip(stream: Any, start: int, path: str) -> None:
+    if not input_files.compression(path):
         stream.seek(start)
         return
     done = 0
     while done < start:
-        block = _read(stream, min(PIECE_BYTES, start - done), path, done)
+        block = input_files.read(stream, min(PIECE_BYTES, start - done), path, done)
         if not block:
             return
         done += len(block)
-
-
-def _read(stream: BinaryIO | gzip.GzipFile, size: int, path: str, done: int) -> bytes:
-    try:
-        return stream.read(size)
-    except EOFError:
-        raise DataError(
-            f"{path} ends in the middle of its compressed data, after about {done} bytes of text: "
-            "it is truncated. Fetch it again."
-        ) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file: {error}.") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -88,7 +88,7 @@ class Vocabularies:
             return self._copied()
         progress.begin("Counting values", plan.counted)
         counter.count_rest(plan)
-        reserved = 0 if self._options.reference else 1
+        reserved = self._options.reserved
         most = memory.vocabulary_bytes // _VALUE_BYTES
         sizes: dict[str, int] = {}
         vocabularies: list[Vocabulary] = []

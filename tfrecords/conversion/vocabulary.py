@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tfrecords.conversion.formats import InputColumn
+
 _ENTRY_BYTES = 24
 # Entries are held about so many times while they are merged.
 _MERGE_COPIES = 4
@@ -84,10 +86,10 @@ class VocabularyBuilder:
     `spill`, which moves all to disk.
 
     Args:
-        path: Where to put what is spilled; a number is put behind it.
+        path: Where to put what is spilled; a number is put behind it. Empty where nothing is.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str = "") -> None:
         self._path = path
         self._merged = _no_counts()
         self._pending: list[Counts] = []
@@ -106,17 +108,19 @@ class VocabularyBuilder:
         self._pending.append(counts)
         self._pending_size += len(counts.keys)
         if self._pending_size > len(self._merged.keys):
-            self._merge()
+            self.merge()
 
-    def _merge(self) -> None:
+    def merge(self) -> Counts:
+        """Merges what is in memory; returns it."""
         if self._pending:
             self._merged = merged([self._merged, *self._pending])
             self._pending = []
             self._pending_size = 0
+        return self._merged
 
     def spill(self) -> None:
         """Moves what is in memory to disk."""
-        self._merge()
+        self.merge()
         if len(self._merged.keys):
             self._runs.append(_Run(f"{self._path}-{len(self._runs)}", self._merged))
             self._merged = _no_counts()
@@ -131,7 +135,7 @@ class VocabularyBuilder:
         """
         parts: Iterator[Counts]
         if not self._runs:
-            self._merge()
+            self.merge()
             parts = iter([self._merged])
         else:
             self.spill()
@@ -217,6 +221,13 @@ class Vocabulary:
     def counted(cls, keys: np.ndarray, ids: np.ndarray, reserved: int) -> Vocabulary:
         """Ids from `reserved` on, of the keys that `keys` (ascending) and `ids` (from 0) say."""
         return cls(keys, ids, max(1, reserved + len(keys)), reserved)
+
+    @classmethod
+    def sized(cls, column: InputColumn, values: int, reserved: int) -> Vocabulary:
+        """Only the size of one: of keys that are ids, or of so many that were counted."""
+        if column.vocabulary_size is not None:
+            return cls(None, None, column.vocabulary_size)
+        return cls(None, None, max(1, reserved + values), reserved)
 
     @classmethod
     def in_order(cls, keys: np.ndarray, reserved: int) -> Vocabulary:

@@ -13,6 +13,7 @@ from tfrecords.conversion.features import Features
 from tfrecords.conversion.journal import Journal
 from tfrecords.conversion.memory import Memory
 from tfrecords.conversion.options import Options, SplitRange
+from tfrecords.conversion.packed_rows import LABEL, Field
 from tfrecords.conversion.plan import Plan
 from tfrecords.conversion.shuffle import Layout, Scattered, Shuffle, day_buckets
 from tfrecords.conversion.spool import Spool, SpoolPiece
@@ -161,9 +162,9 @@ class Writing:
 
     def _layout(self, part: SplitRange, first: SpoolPiece) -> Layout:
         features, label = self._features(self._spool.read(first), None)
-        fields: list[tuple[str, str, int | None]] = []
+        fields: list[Field] = []
         row_bytes = 8.0
-        for name, array in {**features, "": label}.items():
+        for name, array in {**features, LABEL: label}.items():
             if isinstance(array, tuple):
                 fields.append((name, "<i8", None))
                 row_bytes += 4 + 8 * len(array[0]) / len(label)

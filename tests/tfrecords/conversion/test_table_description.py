@@ -186,7 +186,7 @@ _DATE = 'kind = "datetime", datetime_format = "iso", part = "weekday"'
         ('format = "csv"\nformat = "tsv"', r"d\.toml is no TOML: "),
         ("", r"^d\.toml: format is missing\.$"),
         ('format = "csv"', "^d.toml: label is missing"),
-        (_file('format = "xml"'), "format must be 'csv', 'tsv' or 'parquet', not 'xml'"),
+        (_file('format = "xml"'), "format must be 'csv', 'tsv', 'parquet' or 'arrow', not 'xml'"),
         (_file("format = []"), r"format must be 'csv', .* not \[\]"),
         (
             _file('format = "csv"\nheader = true'),

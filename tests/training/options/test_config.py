@@ -49,7 +49,7 @@ RANDOM = DataOptions(data="random")
         (DataOptions(data="parquet", data_schema="avazu"), "--data_dir is missing: name a folder"),
         (
             DataOptions(data="parquet", data_dir=os.path.dirname(__file__), data_schema="avazu"),
-            "is no folder of Parquet files: it has no train",
+            "is no folder of table files: it has no train",
         ),
         (DataOptions(data="random", data_schema="avazu"), "--data_schema=avazu contradicts"),
         (DataOptions(data="random", random_tables=("10", "ten")), "--random_tables has 'ten'"),

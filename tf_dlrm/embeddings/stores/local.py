@@ -41,9 +41,8 @@ class LocalPlacement(Tables):
     def pools(self, stack: Stack, bags: Mapping[str, Bags]) -> Collection[str]:
         """See `Tables.pools`: all, where there are kernels."""
         shard = stack.on()
-        if not are_allowed() or not native.are_used(shard.optimizer, shard.variable.device):
-            return ()
-        return () if len({id(entry.batch) for entry in bags.values()}) > 1 else bags
+        kernels = are_allowed() and native.are_used(shard.optimizer, shard.variable.device)
+        return bags if kernels else ()
 
     def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`; one operation for each stack."""

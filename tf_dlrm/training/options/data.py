@@ -32,7 +32,7 @@ class DataOptions(Options):
 
     data: str = option(
         "folder",
-        "Source of examples: a data set folder (--data_dir); a table of Parquet files as they are "
+        "Source of examples: a data set folder (--data_dir); a table of files as they are "
         "(--data_schema; parquet is another name for it); or made on the fly: random examples, or "
         "synthetic ones with the locality of other data (--synthetic_dir).",
         ("folder", "table", "parquet", "random", "synthetic"),
@@ -40,7 +40,8 @@ class DataOptions(Options):
     data_dir: str = option(
         "",
         "Data set folder, as written by tfrecords.convert_criteo; with --data=table a folder of "
-        ".parquet files for each split: DIR/train, DIR/evaluation.",
+        "files for each split (DIR/train, DIR/evaluation), of the format of --data_schema: "
+        ".parquet; .arrow, .arrows, .feather or .ipc; .csv or .tsv (or .txt, .data, .dat).",
     )
     data_schema: str = option(
         "", "With --data=table: what the columns are, as for --schema of tfrecords.convert."
@@ -152,7 +153,7 @@ class DataOptions(Options):
         if self.data == "folder":
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
         elif self.data in _TABLES:
-            self._check_folder("train", "folder of Parquet files", "any program")
+            self._check_folder("train", "folder of table files", "any program")
             from tfrecords.conversion import description_file  # here: it needs packages for TOML
 
             with as_user_error(f"--data_schema={self.data_schema}: "):
