@@ -132,11 +132,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Divides the command line at its first --, and runs; does not return.
-
-    Args:
-        argv: the whole command line, with the program's name.
-    """
+    """Divides the command line at its first --, and runs; does not return."""
     place = argv.index("--") if "--" in argv else len(argv)
     own, arguments = list(argv[:place]), argv[place + 1 :]
     asks_for_help = any(argument.lstrip("-")[:4] in ("help", "?") for argument in own[1:])

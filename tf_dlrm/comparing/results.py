@@ -19,10 +19,6 @@ _EVALUATIONS = "metrics.jsonl"
 def check_result(result: Any, path: pathlib.Path) -> dict[str, Any]:
     """Returns the result of a run, if it is one.
 
-    Args:
-        result: What was read.
-        path: Its file.
-
     Raises:
         UserError: If something that is compared is missing, of a wrong type or out of its range,
             or a number is not finite.

@@ -271,7 +271,7 @@ def features_of(
     Args:
         columns: The columns, each with a name, a vocabulary_size and an out_of_vocabulary row.
         dim: Columns of all tables.
-        optimizer: That of all tables.
+        optimizer: The optimizer of all tables.
         **options: More fields of `TableConfig`: one value for all, or a list of one for each.
     """
     features = []
@@ -290,12 +290,7 @@ def features_of(
 
 
 def copy_dense_weights(source: Any, target: Any) -> None:
-    """Copies all weights but the tables to a model of equal layers, whatever tables it has.
-
-    Args:
-        source: A `RankingModel` or an `Ensemble`.
-        target: Another one.
-    """
+    """Copies all weights but the tables to a model of equal layers, whatever tables it has."""
     both = zip(_dense_weights(source), _dense_weights(target), strict=True)
     for giver, taker in both:
         taker.assign(giver.numpy())

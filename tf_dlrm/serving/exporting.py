@@ -65,12 +65,6 @@ def export_checkpoint(
 
     Tables are read from the checkpoint and written piece by piece.
 
-    Args:
-        trained: The run.
-        export_dir: Folder of the SavedModel to write.
-        options: What it offers.
-        incremental_from: An earlier export, if only what changed since is to be written.
-
     Returns:
         `export_dir`, `step`, `table_bytes`, and where it was measured `auc`, `checkpoint_auc` and
         `auc_loss`.

@@ -78,11 +78,6 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
 
     Tables are read and written piece by piece. The result is what a full export would have been.
 
-    Args:
-        base: The SavedModel that the increment was made from.
-        increment: The increment.
-        export_dir: Folder of the SavedModel to write.
-
     Returns:
         `export_dir`, `step` and `changed_rows`.
 

@@ -70,10 +70,6 @@ class RawTable(tf.Module):
     def __init__(self, info: DatasetInfo, data_dir: str) -> None:
         """Reads the vocabularies.
 
-        Args:
-            info: The data set.
-            data_dir: Its folder.
-
         Raises:
             UserError: If the data set was not made from text, or its vocabulary is damaged.
         """
@@ -103,10 +99,6 @@ class RawTable(tf.Module):
     @classmethod
     def of_training(cls, data_dir: str, fingerprint: str) -> RawTable:
         """Reads the vocabularies of a data set that a model was trained on.
-
-        Args:
-            data_dir: Its folder.
-            fingerprint: Its fingerprint then.
 
         Raises:
             UserError: As the constructor, or if the folder holds no data set, or another one.
@@ -251,12 +243,7 @@ class RawTable(tf.Module):
 
 
 def _examples(fields: RawFields, vocabularies: Mapping[int, KnownVocabulary]) -> dict[str, bytes]:
-    """Returns for each column the text of a value, of its vocabulary if that can be told.
-
-    Args:
-        fields: The columns.
-        vocabularies: By number of a feature.
-    """
+    """Returns for each column the text of a value, of its vocabulary if that can be told."""
     known = {
         number: text
         for number, vocabulary in vocabularies.items()

@@ -213,10 +213,6 @@ def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
     As constants they are laid out for the processor once and not in every request, and all
     signatures share one copy.
 
-    Args:
-        model: The model.
-        dense_columns: Number of dense columns.
-
     Returns:
         A function of the dense features, if any, and the vectors of each collection, feature by
         feature, to logits [batch].

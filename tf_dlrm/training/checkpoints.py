@@ -219,10 +219,6 @@ def read_run(model_dir: str) -> dict[str, Any] | None:
 def check_run(run: Any, path: str) -> None:
     """Checks what run.json says.
 
-    Args:
-        run: What it holds.
-        path: What an error calls it.
-
     Raises:
         UserError: unless it describes a training run.
     """

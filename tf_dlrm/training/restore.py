@@ -113,9 +113,6 @@ class CheckpointedRun:
     def aucs(self, others: Callable[..., Any]) -> tuple[float, float]:
         """Returns the AUC of the checkpoint and of another model on the evaluation rows.
 
-        Args:
-            others: The other one's function from features to logits.
-
         Raises:
             UserError: if there is none.
         """

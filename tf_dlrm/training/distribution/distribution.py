@@ -27,9 +27,6 @@ Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 class Distribution(abc.ABC):
     """A kind of `--distribution`; `choose` has one for each.
 
-    Args:
-        options: What the flags say of it.
-
     Attributes:
         holds_all_tables: Whether this process can read all rows of all tables.
         make_steps: Returns a function (iterator of shares, count) -> sum of the `count` mean

@@ -75,9 +75,6 @@ class Evaluation:
     def __call__(self, logits: Callable[[Features], tf.Tensor]) -> dict[str, Any]:
         """Evaluates a model.
 
-        Args:
-            logits: Maps a batch of features to logits of shape [batch].
-
         Returns:
             The metrics of `click_metrics`, and with a group size those of `ranking_metrics`.
 
