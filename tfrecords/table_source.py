@@ -15,7 +15,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfrecords import block, files
-from tfrecords.conversion import meanings, table_rows
+from tfrecords.conversion import learnt_numbers, meanings, table_rows
 from tfrecords.conversion.known_vocabularies import KnownVocabularies
 from tfrecords.conversion.rows import Rows
 from tfrecords.conversion.table_description import TableDescription
@@ -76,7 +76,17 @@ class TableSource:
             raise DataError(f"shuffle_window_rows must be at least 1, not {shuffle_window_rows}.")
         self._data_dir = data_dir
         # The files are the splits.
-        self.table = description = dataclasses.replace(description, time=None)
+        description = dataclasses.replace(description, time=None)
+        if vocabulary_of:
+            description = learnt_numbers.of_data_set(description, vocabulary_of)
+        for number in learnt_numbers.to_learn(description):
+            column = description.dense[number]
+            raise DataError(
+                f"The feature {column.name!r} is transformed by {column.transform!r}, whose "
+                "constants are learnt by a conversion: name the data set that has them, or make "
+                "one with `python -m tfrecords.convert`."
+            )
+        self.table = description
         self._shuffle_window_rows = shuffle_window_rows
         self.vocabularies, self._lookups = _vocabularies(description, vocabulary_of)
         self.schema = _schema(description, self._lookups)

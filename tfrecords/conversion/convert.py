@@ -6,10 +6,11 @@ import collections
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from tfrecords import files, writer
-from tfrecords.conversion import features, journal, labels
+from tfrecords.conversion import features, journal, labels, learnt_numbers
 from tfrecords.conversion.counting import Counter
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.formats import kept as kept_of
@@ -27,6 +28,7 @@ from tfrecords.conversion.writing import Writing
 from tfrecords.dataset_info import DatasetInfo, FileInfo, VocabularyInfo, file_from_json
 from tfrecords.errors import DataError
 from tfrecords.folder import WholeFolder
+from tfrecords.kinds.number import Number
 from tfrecords.odd_labels import OddLabels
 from tfrecords.progress import Progress
 from tfrecords.schema import Schema
@@ -63,6 +65,8 @@ def convert(
         DataError: If input, output or options cannot be used.
     """
     threads = threads or os.cpu_count() or 1
+    if options.vocabulary_of:
+        format = learnt_numbers.format_of_data_set(format, options.vocabulary_of)
     features.hotness(format, options)
     source = Input(inputs, format, options.on_bad_row == "skip", threads)
     options.check_files(len(inputs))
@@ -96,6 +100,7 @@ class _Conversion:
         self._work = folder.work
         self._source = source
         self._format = format
+        self._numbers: Mapping[int, Number] = {}
         self._options = options
         self._progress = progress
         self._threads = threads
@@ -161,6 +166,7 @@ class _Conversion:
             vocabularies, infos = Vocabularies(
                 self._work, self._journal, self._format.columns, self._options, self._known
             ).make(counter, plan, self._memory, self._progress)
+            self._format, self._numbers = learnt_numbers.learn(self._format, spool, plan)
         finally:
             if counter is not None:
                 counter.close()
@@ -273,7 +279,7 @@ class _Conversion:
         written: list[tuple[str, FileInfo, float]],
     ) -> None:
         options = self._options
-        made = features.Features(self._format.columns, vocabularies, options)
+        made = features.Features(self._format.columns, vocabularies, options, self._numbers)
         writing = Writing(
             self._work,
             self._journal,

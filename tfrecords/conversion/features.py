@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tfrecords.conversion.formats import InputColumn, InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
 from tfrecords.errors import DataError
+from tfrecords.kinds.number import Number
 from tfrecords.schema import CategoricalColumn, Schema
 
 
@@ -64,6 +65,8 @@ class Features:
         columns: The categorical columns of the input.
         vocabularies: Their vocabularies.
         options: How to convert.
+        numbers: What a value of some dense columns is that the rows hold only clipped, by their
+            number; None for none.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Features:
         columns: Sequence[InputColumn],
         vocabularies: Sequence[Vocabulary],
         options: Options,
+        numbers: Mapping[int, Number] | None = None,
     ) -> None:
+        self._numbers = numbers or {}
         self._columns = columns
         self._vocabularies = vocabularies
         self._options = options
@@ -90,7 +95,10 @@ class Features:
             label, dense = label[mask], dense[:, mask]
         features: dict[str, Any] = {}
         if len(dense):
-            features["dense"] = np.ascontiguousarray(dense.T)
+            matrix = np.array(dense.T, order="C")
+            for number, meaning in self._numbers.items():
+                matrix[:, number] = meaning.finish(dense[number])
+            features["dense"] = matrix
         for index, column in enumerate(self._columns):
             encoded = rows.columns[index]
             codes = encoded.codes

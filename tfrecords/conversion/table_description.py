@@ -12,12 +12,12 @@ from tfrecords.errors import DataError
 from tfrecords.kinds import KINDS, Kind
 from tfrecords.kinds.date_part import ISO, PARTS, UNIX
 from tfrecords.kinds.label import Label
-from tfrecords.kinds.number import Number
+from tfrecords.kinds.number import QUANTILES, STANDARDISE, TRANSFORMS, Number
 from tfrecords.kinds.whole import Whole
 
 FORMATS = ("csv", "tsv", "parquet", "arrow")
-TRANSFORMS = ("none", "log1p")
 _KEPT = ("time", "group")
+_MOST_BUCKETS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +86,22 @@ class DenseColumn:
     Attributes:
         name: Name of the feature.
         column: Name of the column of the table.
-        transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
-        missing: The number (before the transform) that stands for a missing one; None: a row
-            without it is a bad row.
+        transform: `none`; `log1p`: `log(1 + max(x, 0))`; `standardise`: mean 0 and standard
+            deviation 1; or `quantiles`: the number of the bucket, from 0 to 1, of `buckets` buckets
+            of equally many rows.
+        missing: The number (before all else) that stands for a missing one; None: a row without it
+            is a bad row.
         whole: Whether only whole numbers of 32 bits with nothing around them are allowed.
+        low: Smaller numbers become this one, before the transform; None: they stay.
+        high: Larger numbers become this one, likewise.
+        buckets: Number of buckets of `quantiles`.
+        mean: Of `standardise`. None: a conversion learns it from its training rows, and
+            `dataset.json` holds the description with it; so for the other two.
+        deviation: Of `standardise`.
+        boundaries: Of `quantiles`: the lowest numbers of the buckets but the first.
 
     Raises:
-        DataError: If a value is not allowed.
+        DataError: If a value is not allowed or two contradict each other.
     """
 
     name: str
@@ -100,19 +109,63 @@ class DenseColumn:
     transform: str = "none"
     missing: float | None = None
     whole: bool = False
+    low: float | None = None
+    high: float | None = None
+    buckets: int | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    boundaries: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("A name in [dense]", self.name)
         where = f"[dense.{self.name}]"
         _check_name(f"{where} column", self.column)
         _check_choice(f"{where} transform", self.transform, TRANSFORMS)
-        _set_number(self, "missing", f"{where} missing")
         _check_truth(f"{where} whole", self.whole)
+        for name in ("missing", "low", "high", "mean", "deviation"):
+            _set_number(self, name, f"{where} {name}")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise DataError(f"{where} low must be below high = {self.high!r}, not {self.low!r}.")
+        _check_count(f"{where} buckets", self.buckets)
+        if self.buckets is not None and not 2 <= self.buckets <= _MOST_BUCKETS:
+            raise DataError(
+                f"{where} buckets must be from 2 to {_MOST_BUCKETS}, not {self.buckets}."
+            )
+        self._check_constants(where)
+
+    def _check_constants(self, where: str) -> None:
+        found = self.boundaries if isinstance(self.boundaries, (list, tuple)) else ("",)
+        ascending = all(isinstance(value, float) or _fits(value) for value in found)
+        if not ascending or list(found) != sorted(set(found)) or not all(map(math.isfinite, found)):
+            raise DataError(
+                f"{where} boundaries must be a list of ascending numbers, not {self.boundaries!r}."
+            )
+        object.__setattr__(self, "boundaries", tuple(map(float, found)))
+        if (self.mean is None) != (self.deviation is None) or not (
+            self.deviation is None or self.deviation > 0
+        ):
+            raise DataError(f"{where} mean and deviation go together; deviation must be above 0.")
+        if (self.buckets is None) != (self.transform != QUANTILES):
+            raise DataError(
+                f"{where} transform = '{QUANTILES}' and buckets = a number go together."
+            )
+        if self.boundaries and self.transform != QUANTILES:
+            raise DataError(f"{where} boundaries are for transform = '{QUANTILES}'.")
+        if self.mean is not None and self.transform != STANDARDISE:
+            raise DataError(f"{where} mean and deviation are for transform = '{STANDARDISE}'.")
 
     @property
     def meaning(self) -> Number:
         """What its values mean."""
-        return (Whole if self.whole else Number)(self.transform, self.missing)
+        return (Whole if self.whole else Number)(
+            self.transform,
+            self.missing,
+            self.low,
+            self.high,
+            self.mean,
+            self.deviation,
+            self.boundaries,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

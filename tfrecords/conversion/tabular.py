@@ -37,6 +37,7 @@ class TabularFormat:
         columns: The categorical columns.
         label_texts: The texts that the description of the label names.
         kept: What else there is of each row; see `InputFormat`.
+        description: What the files hold.
     """
 
     def __init__(
@@ -48,12 +49,16 @@ class TabularFormat:
         self.columns = tuple(_input_column(column) for column in description.categorical)
         self.kept = {name: _KEPT_TYPES[name] for name in description.kept}
         self.label_texts = labels.described(description.label)
-        self._description = description
+        self.description = description
         self._piece_bytes = piece_bytes or text_input.PIECE_BYTES
+
+    def described_by(self, description: TableDescription) -> TabularFormat:
+        """The same by another description."""
+        return TabularFormat(description, self.name, self._piece_bytes)
 
     def pieces(self, path: str, start: int = 0) -> Iterator[Piece]:
         """Reads a file; see `InputFormat.pieces`."""
-        description = self._description
+        description = self.description
         if not description.of_text:
             rows = max(1, min(_PIECE_ROWS, self._piece_bytes // _ROW_BYTES))
             yield from column_table.column_pieces(path, start, rows, description)
@@ -68,7 +73,7 @@ class TabularFormat:
     @property
     def lines(self) -> bool:
         """Whether pieces are made of lines; see `InputFormat`."""
-        return self._description.of_text
+        return self.description.of_text
 
     def from_lines(self, path: str, head: bytes) -> tuple[int, Callable[[Piece], Piece]]:
         """Where the rows of a file of text begin, and how pieces are made of its lines.
@@ -83,11 +88,11 @@ class TabularFormat:
         Raises:
             DataError: If the columns are not what the description says.
         """
-        columns, begin = text_table.header(path, head, self._description)
+        columns, begin = text_table.header(path, head, self.description)
         return begin, functools.partial(self._of_lines, columns, begin)
 
     def _of_lines(self, columns: tuple[str, ...], begin: int, piece: Piece) -> Piece:
-        header = 0 if self._description.columns else 1
+        header = 0 if self.description.columns else 1
         return dataclasses.replace(
             piece,
             first_line=1 + header if piece.start == begin else None,
@@ -97,28 +102,28 @@ class TabularFormat:
     def parse(self, piece: Piece) -> Parsed:
         """Parses a piece; see `InputFormat.parse`."""
         if not isinstance(piece.data, text_table.Lines):
-            rows, bad = table_rows.to_rows(piece.data, self._description)
+            rows, bad = table_rows.to_rows(piece.data, self.description)
             return Parsed(piece.data.num_rows, rows, bad, self._label_values(piece.data))
-        table = text_table.parse_lines(piece.data, self._description)
+        table = text_table.parse_lines(piece.data, self.description)
         if table is not None:
-            rows, bad = table_rows.to_rows(table, self._description)
+            rows, bad = table_rows.to_rows(table, self.description)
             if not bad:
                 return Parsed(table.num_rows, rows, [], self._label_values(table))
         # Once more as text, so that messages show what the file holds, and not what it means.
-        table, numbers, bad = text_table.parse_texts(piece.data, self._description)
+        table, numbers, bad = text_table.parse_texts(piece.data, self.description)
         lines = len(numbers) + len(bad)
         if table is None:
             return Parsed(lines, None, bad)
-        rows, further = table_rows.to_rows(table, self._description)
+        rows, further = table_rows.to_rows(table, self.description)
         bad += [dataclasses.replace(row, line=numbers[row.line]) for row in further]
         return Parsed(lines, rows, sorted(bad, key=_line), self._label_values(table))
 
     def _label_values(self, table: pa.Table) -> dict[str, int]:
-        return labels.seen(table_rows.array(table, self.label), self._description.label)
+        return labels.seen(table_rows.array(table, self.label), self.description.label)
 
     def describe(self) -> dict[str, Any]:
         """Name and description; see `InputFormat.describe`."""
-        return {"name": self.name, "description": to_toml(self._description)}
+        return {"name": self.name, "description": to_toml(self.description)}
 
 
 def _line(row: BadRow) -> int:

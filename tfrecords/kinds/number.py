@@ -27,12 +27,18 @@ _LARGEST = np.finfo(np.float32).max
 
 
 class Number(ByValue):
-    """A number, transformed.
+    """A number, clipped and transformed.
 
     Args:
-        transform: `none`, or `log1p`: `log(1 + max(x, 0))`.
-        missing: The number (before the transform) that stands for a missing one; None: a row
-            without it is a bad row.
+        transform: `none`; `log1p`: `log(1 + max(x, 0))`; `standardise`: `(x - mean) / deviation`;
+            `quantiles`: the share of `boundaries` that are at most x.
+        missing: The number (before all else) that stands for a missing one; None: a row without it
+            is a bad row.
+        low: Smaller numbers become this one; None: they stay.
+        high: Larger numbers become this one; None: they stay.
+        mean: For `standardise`; None: it is not learnt yet.
+        deviation: For `standardise`, above 0.
+        boundaries: For `quantiles`, ascending; empty: they are not learnt yet.
 
     Attributes:
         needed: What a number must be, for messages.
@@ -45,42 +51,84 @@ class Number(ByValue):
     csv_type = pa.float64()
     example = "1"
 
-    def __init__(self, transform: str = "none", missing: float | None = None) -> None:
+    def __init__(
+        self,
+        transform: str = "none",
+        missing: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        mean: float | None = None,
+        deviation: float | None = None,
+        boundaries: tuple[float, ...] = (),
+    ) -> None:
         self._transform = transform
         self._missing = missing
+        self._low = -math.inf if low is None else low
+        self._high = math.inf if high is None else high
+        self._mean, self._deviation = mean, deviation
+        self._boundaries = boundaries
+
+    @property
+    def to_learn(self) -> bool:
+        """Whether constants of the transform are still to be learnt from rows for training."""
+        if self._transform == STANDARDISE:
+            return self._mean is None
+        return self._transform == QUANTILES and not self._boundaries
 
     @property
     def words(self) -> str:
         """What a value is; equal words are equal meanings."""
-        return {"none": AS_IT_STANDS, "log1p": LOG1P}.get(self._transform, self._transform)
+        words = {
+            "none": AS_IT_STANDS,
+            "log1p": LOG1P,
+            STANDARDISE: f"(x - {self._mean!r}) / {self._deviation!r}",
+            QUANTILES: f"its place among {', '.join(map(repr, self._boundaries))}",
+        }[self._transform]
+        if math.isfinite(self._low) or math.isfinite(self._high):
+            words += f" of the number from {self._low!r} to {self._high!r}"
+        return words
 
     @property
     def missing(self) -> float | None:
         """What stands for a missing number, transformed as far as that is exact."""
-        if self._transform == "log1p" and self._missing is not None:
-            return max(self._missing, 0.0)  # they are one number after the transform
-        return self._missing
+        if self._missing is None:
+            return None
+        missing = min(max(self._missing, self._low), self._high)
+        # They are one number after the transform.
+        return max(missing, 0.0) if self._transform == "log1p" else missing
 
     def accepts(self, type: pa.DataType) -> bool:
         """See `Kind.accepts`."""
         return is_text(type) or is_number(type)
 
     def read(self, array: pa.Array, report: Report) -> np.ndarray:
-        """The transformed numbers, float32 `[values]`.
+        """The transformed numbers, float32 `[values]`; the clipped ones where there is `to_learn`.
 
         Args:
             array: Arrow array `[values]` of numbers or text.
             report: Told what is wrong.
         """
         values = numbers(array, self._missing, report)
+        clipped = np.clip(values, self._low, self._high)
         if self._transform == "log1p":
             # In float64 and then rounded once: the same on every machine.
-            values = np.log1p(np.maximum(values, 0))
-        with np.errstate(over="ignore"):
-            rounded: np.ndarray = values.astype(np.float32)
-        for row in np.flatnonzero(~np.isfinite(rounded)):
+            clipped = np.log1p(np.maximum(clipped, 0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = clipped.astype(np.float32)
+            found = rounded if self.to_learn else self.finish(rounded)
+        for row in np.flatnonzero(~(np.isfinite(rounded) & np.isfinite(found))):
             report(int(row), "number", f"is {values[row]:g}, which a number of 32 bits cannot hold")
-        return rounded
+        return found
+
+    def finish(self, values: np.ndarray) -> np.ndarray:
+        """What the learnt constants make of clipped numbers, float32 `[values]`."""
+        found: np.ndarray = values
+        if self._transform == STANDARDISE:
+            found = (values.astype(np.float64) - self._mean) / self._deviation
+        elif self._transform == QUANTILES:
+            boundaries = np.array(self._boundaries)
+            found = np.asarray(np.searchsorted(boundaries, values, side="right") / len(boundaries))
+        return found.astype(np.float32)
 
     def graph_read(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The same in a graph: float32, and whether a value is a number.
@@ -95,14 +143,27 @@ class Number(ByValue):
         else:
             found = tf.where(missing, tf.constant(self._missing, tf.float64), found)
             fits |= missing
+        found = tf.clip_by_value(found, np.float64(self._low), np.float64(self._high))
         if self._transform == "log1p":
             found = tf.math.log1p(tf.maximum(found, 0.0))
         rounded = tf.cast(found, tf.float32)
+        fits &= tf.math.is_finite(rounded)
+        if self._transform == STANDARDISE:
+            wide = (tf.cast(rounded, tf.float64) - self._mean) / self._deviation
+            rounded = tf.cast(wide, tf.float32)
+        elif self._transform == QUANTILES:
+            boundaries = tf.constant(self._boundaries, tf.float64)
+            flat = tf.reshape(tf.cast(rounded, tf.float64), [-1])
+            below = tf.searchsorted(boundaries, flat, side="right")
+            share = tf.cast(below, tf.float64) / len(self._boundaries)
+            rounded = tf.reshape(tf.cast(share, tf.float32), tf.shape(rounded))
         return rounded, fits & tf.math.is_finite(rounded)
 
 
 AS_IT_STANDS = "the number as it stands"
 LOG1P = "log(1 + max(x, 0))"
+STANDARDISE, QUANTILES = "standardise", "quantiles"
+TRANSFORMS = ("none", "log1p", STANDARDISE, QUANTILES)
 
 
 def numbers(array: pa.Array, missing: float | None, report: Report) -> np.ndarray:

@@ -236,7 +236,10 @@ _DATE = 'kind = "datetime", datetime_format = "iso", part = "weekday"'
         (_file(rest=""), r"\[dense\] and \[categorical\] are both empty"),
         ('dense = "x"\nformat = "csv"\nlabel = "y"', r"\[dense\] must be a table of columns"),
         (_file(rest="[dense]\nx = 1"), r"\[dense\.x\] must be text or a table, not 1"),
-        (_file(rest='[dense]\nx = "log2"'), r"\[dense\.x\] transform must be 'none' or 'log1p'"),
+        (
+            _file(rest='[dense]\nx = "log2"'),
+            r"\[dense\.x\] transform must be 'none', 'log1p', 's",
+        ),
         (_file(rest='[dense]\nx = {missing = "0"}'), r"\[dense\.x\] missing must be a number"),
         (
             _file(rest="[dense]\nx = {missing = 1" + 400 * "0" + "}"),
