@@ -14,7 +14,8 @@ from tf_dlrm.internals import ResourceVariable, raised_unless
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
-from tfrecords.conversion.raw_fields import RawFeature, RawFields, of_data_set
+from tfrecords.conversion.raw_fields import text_table_of
+from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.kinds import Text
 from tfrecords.kinds.kind import as_int64
@@ -75,19 +76,21 @@ class RawTable(tf.Module):
         """
         super().__init__()
         with as_user_error(f"--serve_raw cannot use {data_dir}. "):
-            self._fields: RawFields = of_data_set(info.how_it_was_made)
-        self.specs = {name: tf.TensorSpec([None], tf.string, name) for name in self._fields.columns}
+            self._table: TableDescription = text_table_of(info.how_it_was_made)
+        self.specs = {
+            name: tf.TensorSpec([None], tf.string, name) for name in self._table.feature_columns
+        }
         self._unknown = [
             -1 if column.out_of_vocabulary is None else column.out_of_vocabulary
             for column in info.schema.categorical
         ]
         keys: dict[int, KnownVocabulary] = {}
-        for number, feature in enumerate(self._fields.categorical):
-            if feature.kind.size is None:
+        for number, feature in enumerate(self._table.categorical):
+            if feature.meaning.size is None:
                 with as_user_error():
                     keys[number] = known_vocabulary(data_dir, info, feature.name)
-        self._examples = _examples(self._fields, keys)
-        few = [k for k in keys if self._fields.categorical[k].kind.key_bits <= _FEW_BITS]
+        self._examples = _examples(self._table, keys)
+        few = [k for k in keys if self._table.categorical[k].meaning.key_bits <= _FEW_BITS]
         groups = [few, *([k] for k in keys if k not in few)]
         self._lookups = [_lookup(group, keys) for group in groups if group]
         self.vocabulary = [
@@ -139,16 +142,16 @@ class RawTable(tf.Module):
         missing = {name: self._is_null(values[name]) for name in self.specs}
         dense: dict[int, tf.Tensor] = {}
         # Fields of one kind at once, so that a graph of many columns stays small.
-        for meaning, places in _places([meaning for _, meaning in self._fields.dense]).items():
-            columns = [self._fields.dense[k][0] for k in places]
+        for meaning, places in _places([column.meaning for column in self._table.dense]).items():
+            columns = [self._table.dense[k].column for k in places]
             found, fits = meaning.graph_read(*_stacked(columns, values, missing))
             needed = self._or_empty(meaning.needed, meaning.missing is not None)
             checks += _checks(columns, fits, needed)
             dense |= dict(zip(places, tf.unstack(found, num=len(places)), strict=True))
         keys: dict[int, Any] = {}
-        features = self._fields.categorical
+        features = self._table.categorical
         single = [k for k, feature in enumerate(features) if feature.separator is None]
-        for kind, places in _places([features[k].kind for k in single]).items():
+        for kind, places in _places([features[k].meaning for k in single]).items():
             numbers = [single[place] for place in places]
             columns = [features[k].column for k in numbers]
             found, fits = kind.graph_keys(*_stacked(columns, values, missing))
@@ -164,26 +167,25 @@ class RawTable(tf.Module):
             made: Tensors = {}
             if dense:
                 made["dense"] = tf.stack([dense[k] for k in range(len(dense))], 1)
-            for feature, of_feature in zip(self._fields.categorical, ids, strict=True):
+            for feature, of_feature in zip(self._table.categorical, ids, strict=True):
                 made[feature.name] = tf.identity(of_feature)
         return made
 
     def _is_null(self, texts: tf.Tensor) -> tf.Tensor:
         missing = tf.zeros_like(texts, tf.bool)
-        for text in self._fields.null_values:
+        for text in self._table.null_values:
             missing |= tf.equal(texts, text)
         return missing
 
     def _or_empty(self, needed: str, may_be_missing: bool) -> str:
-        return (
-            f"{needed}, or empty" if may_be_missing and "" in self._fields.null_values else needed
-        )
+        return f"{needed}, or empty" if may_be_missing and "" in self._table.null_values else needed
 
     def _bags(
-        self, feature: RawFeature, texts: tf.Tensor, missing: tf.Tensor, checks: list[_Check]
+        self, feature: CategoricalColumn, texts: tf.Tensor, missing: tf.Tensor, checks: list[_Check]
     ) -> Any:
         """Returns the keys of a field of several values, int64 [batch, hotness] or ragged."""
-        kind, blank = feature.kind, feature.kind.blank
+        kind = feature.meaning
+        blank = kind.blank
         bags = tf.strings.split(texts, feature.separator)
         kept = tf.repeat(~missing, bags.row_lengths())
         lengths = tf.where(missing, tf.zeros_like(bags.row_lengths()), bags.row_lengths())
@@ -194,7 +196,7 @@ class RawTable(tf.Module):
         checks.append(_Check(feature.column, _all_of_row(fits, bags), wanted))
         if feature.hotness is None:
             return bags
-        fits = tf.ones_like(missing) if feature.cut else lengths <= feature.hotness
+        fits = tf.ones_like(missing) if feature.longer == "cut" else lengths <= feature.hotness
         if blank is None:
             fits &= lengths >= feature.hotness
         most = "" if blank is None else "at most "
@@ -225,7 +227,7 @@ class RawTable(tf.Module):
                 unknown, like = self._unknown[number], keys[number]
                 if unknown < 0:
                     fits = _all_of_row(is_known, like)
-                    column = self._fields.categorical[number].column
+                    column = self._table.categorical[number].column
                     checks.append(_Check(column, fits, "a value of its vocabulary"))
                 ids[number] = _like(tf.where(is_known, of_feature, max(unknown, 0)), like)
         return [ids[number] for number in range(len(ids))]
@@ -237,25 +239,27 @@ class RawTable(tf.Module):
         """Refuses what no graph computes, before one is made."""
         with tf.Graph().as_default():
             texts, missing = tf.constant([""]), tf.constant([True])
-            for feature in self._fields.categorical:
+            for feature in self._table.categorical:
                 with as_user_error(f"--serve_raw cannot serve the column {feature.column!r}. "):
-                    feature.kind.graph_keys(texts, missing)
+                    feature.meaning.graph_keys(texts, missing)
 
 
-def _examples(fields: RawFields, vocabularies: Mapping[int, KnownVocabulary]) -> dict[str, bytes]:
+def _examples(
+    table: TableDescription, vocabularies: Mapping[int, KnownVocabulary]
+) -> dict[str, bytes]:
     """Returns for each column the text of a value, of its vocabulary if that can be told."""
     known = {
         number: text
         for number, vocabulary in vocabularies.items()
         for key in vocabulary.keys[:1]
-        if (text := fields.categorical[number].kind.text_of(key)) is not None
+        if (text := table.categorical[number].meaning.text_of(key)) is not None
     }
-    texts = {column: meaning.example.encode() for column, meaning in fields.dense}
+    texts = {number.column: number.meaning.example.encode() for number in table.dense}
     # Whatever else a column is, it is text too.
     for number, feature in sorted(
-        enumerate(fields.categorical), key=lambda entry: isinstance(entry[1].kind, Text)
+        enumerate(table.categorical), key=lambda entry: isinstance(entry[1].meaning, Text)
     ):
-        text = known.get(number, feature.kind.example.encode())
+        text = known.get(number, feature.meaning.example.encode())
         if feature.separator is not None:
             text = feature.separator.encode().join([text] * (feature.hotness or 1))
         texts.setdefault(feature.column, text)

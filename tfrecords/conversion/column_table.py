@@ -17,7 +17,7 @@ from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.text_table import check_columns
 from tfrecords.errors import DataError
 from tfrecords.input_files import open_input
-from tfrecords.kinds import Kind
+from tfrecords.kinds import Kind, Text
 from tfrecords.kinds.kind import is_text
 from tfrecords.kinds.label import Label
 from tfrecords.kinds.number import Number
@@ -145,6 +145,8 @@ def check(path: str, schema: pa.Schema, description: TableDescription) -> None:
     check_columns(path, tuple(schema.names), description)
     for number in description.numbers:
         _check_type(path, schema.field(number.column), number.meaning)
+    if description.group is not None:
+        _check_type(path, schema.field(description.group), Text())
     for column in description.categorical:
         field = schema.field(column.column)
         if column.separator is not None and is_text(field.type):

@@ -88,10 +88,6 @@ class Journal:
             if entry["kind"] == kind
         ]
 
-    def forget(self) -> None:
-        """Drops the entries from memory."""
-        self._entries = []
-
     def add(self, kind: str, **values: Any) -> None:
         """Writes that something is finished."""
         text = json.dumps({"kind": kind, **values}, separators=(",", ":")).encode("utf-8")

@@ -394,9 +394,14 @@ class TableDescription:
     @property
     def used(self) -> tuple[str, ...]:
         """The columns of the table that are used, each once, the label's first."""
-        columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
-        every = (self.label.column, *columns, *self.kept.values())
+        every = (self.label.column, *self.feature_columns, *self.kept.values())
         return tuple(dict.fromkeys(every))
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        """The columns of the table that are features, each once."""
+        columns = (*(c.column for c in self.dense), *(c.column for c in self.categorical))
+        return tuple(dict.fromkeys(columns))
 
     @property
     def kept(self) -> dict[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -80,82 +79,79 @@ class Vocabularies:
         Raises:
             MemoryTooSmall: If the vocabularies need more memory than is theirs.
         """
-        made = self._journal.entries("vocabularies")
-        if made:
+        names = [column.name for column in self._columns if column.vocabulary_size is None]
+        entries = self._journal.entries("vocabularies")
+        columns: Iterable[tuple[str, np.ndarray | None]]
+        infos: dict[str, VocabularyInfo] = {}
+        if entries:
             progress.say("Using the vocabularies that were made already.")
-            return self._made_before(made[0]["columns"])
-        if counter is None:
-            return self._copied()
+            before = entries[0]["columns"]
+            infos = {name: VocabularyInfo(**value) for name, value in before.items()}
+            columns = ((name, self._read(infos[name])) for name in names)
+        elif counter is not None:
+            columns = self._counted(counter, plan, memory, progress)
+        else:
+            assert self._known is not None  # for mypy
+            known = self._known.columns
+            columns = ((name, known[name].keys) for name in names)
+        made: dict[str, Vocabulary] = {}
+        reserved = self._options.reserved
+        for name, keys in columns:
+            if keys is None:
+                made.clear()  # there will be an error, and memory is wanted until then
+                continue
+            if not entries:
+                infos[name] = write_vocabulary(self._work, name, keys, reserved)
+            made[name] = Vocabulary.in_order(keys, reserved)
+        if not entries:
+            self._journal.add(
+                "vocabularies",
+                columns={name: dataclasses.asdict(info) for name, info in infos.items()},
+            )
+        vocabularies = [
+            made[column.name]
+            if column.vocabulary_size is None
+            else Vocabulary(None, None, column.vocabulary_size)
+            for column in self._columns
+        ]
+        return vocabularies, infos
+
+    def _counted(
+        self, counter: Counter, plan: Plan, memory: Memory, progress: Progress
+    ) -> Iterator[tuple[str, np.ndarray | None]]:
+        """The keys of each column in the order of their ids; None where memory is too small."""
         progress.begin("Counting values", plan.counted)
         counter.count_rest(plan)
-        reserved = self._options.reserved
         most = memory.vocabulary_bytes // _VALUE_BYTES
         sizes: dict[str, int] = {}
-        vocabularies: list[Vocabulary] = []
-        infos: dict[str, VocabularyInfo] = {}
         for number, column in enumerate(self._columns):
             if column.vocabulary_size is not None:
-                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
                 continue
             new = counter.finish(number, max(0, most - sum(sizes.values())))
             sizes[column.name] = new.values
             if new.keys is None or new.ids is None:
                 # The sizes of the others are still wanted, for the message.
-                vocabularies.clear()
+                yield column.name, None
                 continue
             ordered: np.ndarray = np.empty(new.values, np.uint64)
             ordered[new.ids] = new.keys
             if self._known is not None:
                 before = self._known.columns[column.name].keys
                 ordered = np.concatenate([before, ordered[~np.isin(ordered, before)]])
-            infos[column.name] = write_vocabulary(self._work, column.name, ordered, reserved)
-            vocabularies.append(Vocabulary.in_order(ordered, reserved))
+            yield column.name, ordered
         if sum(sizes.values()) > most:
             raise MemoryTooSmall(_too_small(sizes, memory))
         shutil.rmtree(os.path.join(self._work, "runs"))
-        self._note_vocabularies(infos)
         progress.end(plan.counted)
-        return vocabularies, infos
 
-    def _copied(self) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
-        """Those of another data set, which this one gets a copy of."""
-        assert self._known is not None  # for mypy
-        vocabularies, infos = [], {}
-        for column in self._columns:
-            if column.vocabulary_size is not None:
-                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
-                continue
-            known = self._known.columns[column.name]
-            reserved = known.info.reserved
-            infos[column.name] = write_vocabulary(self._work, column.name, known.keys, reserved)
-            vocabularies.append(Vocabulary.in_order(known.keys, reserved))
-        self._note_vocabularies(infos)
-        return vocabularies, infos
-
-    def _note_vocabularies(self, infos: dict[str, VocabularyInfo]) -> None:
-        self._journal.add(
-            "vocabularies",
-            columns={name: dataclasses.asdict(info) for name, info in infos.items()},
-        )
-
-    def _made_before(
-        self, made: dict[str, Any]
-    ) -> tuple[list[Vocabulary], dict[str, VocabularyInfo]]:
-        infos = {name: VocabularyInfo(**value) for name, value in made.items()}
-        vocabularies = []
-        for column in self._columns:
-            if column.vocabulary_size is not None:
-                vocabularies.append(Vocabulary(None, None, column.vocabulary_size))
-                continue
-            info = infos[column.name]
-            keys = read_vocabulary(self._work, info)
-            if keys is None:
-                raise DataError(
-                    f"The file {os.path.join(self._work, info.path)} of unfinished work is not "
-                    "what was written. Run the same command again, which begins anew."
-                )
-            vocabularies.append(Vocabulary.in_order(keys, info.reserved))
-        return vocabularies, infos
+    def _read(self, info: VocabularyInfo) -> np.ndarray:
+        keys = read_vocabulary(self._work, info)
+        if keys is None:
+            raise DataError(
+                f"The file {os.path.join(self._work, info.path)} of unfinished work is not what "
+                "was written. Run the same command again, which begins anew."
+            )
+        return keys
 
 
 def _too_small(sizes: dict[str, int], memory: Memory) -> str:
