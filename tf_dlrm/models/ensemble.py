@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import keras
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -61,8 +62,7 @@ class Ensemble(TableModel):
         # A name comes from get_config.
         make: Any = keras.saving.get_registered_object(model) if isinstance(model, str) else model
         first = make.config_class.from_dict(config) if isinstance(config, Mapping) else config
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"size must be a whole number of at least 1, but is {size!r}.")
+        check_whole("size", size, 1)
         self.size = size
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):

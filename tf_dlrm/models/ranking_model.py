@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
 from tf_dlrm.embeddings.optimizers import Optimizer
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import built, keras, under_policy
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -48,10 +49,9 @@ class RankingConfig:
         tables_of(self.features)
         if any(feature.name == DENSE for feature in self.features):
             raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
-        self._check_whole("dense_features", 0)
-        for name, least in {"cross_layers": 1, "cross_rank": 1, "gmf_dim": 0}.items():
-            if hasattr(self, name):
-                self._check_whole(name, least)
+        least = {"dense_features": 0, "cross_layers": 1, "cross_rank": 1, "gmf_dim": 0}
+        for name in least.keys() & vars(self):
+            check_whole(name, getattr(self, name), least[name])
         self._check_mlps(getattr(self, "bottom_mlp", None), getattr(self, "top_mlp", None))
         if not 0.0 <= self.prediction_clamp < 0.5:
             raise ValueError(
@@ -63,13 +63,6 @@ class RankingConfig:
     def dims(self) -> list[int]:
         """The width of each feature's vector."""
         return [feature.table.dim for feature in self.features]
-
-    def _check_whole(self, field: str, least: int) -> None:
-        value = getattr(self, field)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"{field} must be a whole number of at least {least}, but is {value!r}."
-            )
 
     def _check_pair(self) -> None:
         names = [feature.name for feature in self.features]
