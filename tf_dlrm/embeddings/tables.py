@@ -370,9 +370,9 @@ class TableSet(Trackable):
         return {"updates": self._saved_counter, **tables}
 
     @staticmethod
-    def checkpoint_key(table: str) -> str:
-        """Returns the key of a table's rows in a checkpoint, after that of the set."""
-        return f"{escape_local_name(_child(table))}/.ATTRIBUTES/{ROWS}"
+    def checkpoint_key(table: str, slot: str) -> str:
+        """Returns the key of a table's rows or slot in a checkpoint, after that of the set."""
+        return f"{escape_local_name(_child(table))}/.ATTRIBUTES/{slot}"
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         del cached_dependencies

@@ -234,9 +234,9 @@ class EmbeddingCollection(keras.layers.Layer):
         self.built = True
 
     @staticmethod
-    def checkpoint_key(table: str) -> str:
-        """Returns the key of a table's rows in a checkpoint, after that of the layer."""
-        return f"_checkpoint_tables/{TableSet.checkpoint_key(table)}"
+    def checkpoint_key(table: str, slot: str) -> str:
+        """Returns the key of a table's "rows" or slot in a checkpoint, after that of the layer."""
+        return f"_checkpoint_tables/{TableSet.checkpoint_key(table, slot)}"
 
     @property
     def reference_rate(self) -> float | None:

@@ -94,9 +94,9 @@ class Ensemble(TableModel):
         """The tables of all members."""
         return [member.embeddings for member in self.members]
 
-    def checkpoint_key(self, collection: int, table: str) -> str:
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
         """See `TableModel.checkpoint_key`."""
-        return f"member_{collection}/{self.members[collection].checkpoint_key(0, table)}"
+        return f"member_{collection}/{self.members[collection].checkpoint_key(0, table, slot)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:

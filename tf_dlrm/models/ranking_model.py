@@ -195,10 +195,10 @@ class RankingModel(TableModel):
         """The tables, in a list, as every model of this package has them."""
         return [self.embeddings]
 
-    def checkpoint_key(self, collection: int, table: str) -> str:
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
         """See `TableModel.checkpoint_key`."""
         del collection
-        return f"embeddings/{self.embeddings.checkpoint_key(table)}"
+        return f"embeddings/{self.embeddings.checkpoint_key(table, slot)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:

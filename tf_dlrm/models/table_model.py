@@ -29,12 +29,13 @@ class TableModel(keras.Model):
         """The layers that have the model's tables."""
         raise NotImplementedError
 
-    def checkpoint_key(self, collection: int, table: str) -> str:
-        """Returns the key of a table's rows in a checkpoint, after that of the model.
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
+        """Returns the key of a table in a checkpoint, after that of the model.
 
         Args:
             collection: Number of the layer among `collections`.
             table: Name of the table.
+            slot: "rows", or a slot of its optimizer.
         """
         raise NotImplementedError
 

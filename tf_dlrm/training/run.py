@@ -37,6 +37,7 @@ from tf_dlrm.training.distribution.distribution import Distribution
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
+from tf_dlrm.training.init_from import check_same_options, write_first_checkpoint
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.options.config import RunOptions, TrainingConfig
@@ -133,6 +134,11 @@ def _train(
         )
         optimizer = build_dense_optimizer(config.optimizer, model)
     checkpoints, position = None, Position()
+    if options.init_from and not newest_checkpoint(options.model_dir):
+        if processes.is_first:
+            write_run(options.model_dir, run)
+            write_first_checkpoint(config, source, model)
+        processes.least(0)  # the others wait until it is there
     if options.model_dir:
         checkpoints = Checkpoints(
             options.model_dir,
@@ -313,22 +319,14 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
             "whether they are of this model; choose another --model_dir."
         )
-    configs = [TrainingConfig.from_json(r["config"]) for r in (before, run)]
     fixed = {
-        "model": [field.name for field in dataclasses.fields(TrainingConfig().model)],
+        "model": None,
         "optimizer": ["embedding_optimizer", "dense_optimizer"],
         "run": ["seed"],
         "data": ["shuffle", "shuffle_window_rows"],
     }
-    for part, names in fixed.items():
-        for name in names:
-            was, now = (getattr(getattr(config, part), name) for config in configs)
-            if was != now:
-                raise UserError(
-                    f"--model_dir={model_dir} holds a run with --{name}={in_flag(was)}, but "
-                    f"this one has --{name}={in_flag(now)}; use the same value or another "
-                    "--model_dir."
-                )
+    config = TrainingConfig.from_json(run["config"])
+    check_same_options(f"--model_dir={model_dir}", before, config, fixed)
     if before["data_fingerprint"] != run["data_fingerprint"]:
         raise UserError(
             f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
