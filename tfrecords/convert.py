@@ -27,8 +27,9 @@ from tfrecords.errors import DataError
 _DESCRIBE = flags.DEFINE_string(
     "describe",
     None,
-    "Instead of converting, guess a description of this file (.csv, .tsv, .txt, .data, .dat or "
-    ".parquet, text also .gz) from its first rows, and print it for you to look through.",
+    "Instead of converting, guess a description of this file (.csv, .tsv, .txt, .data, .dat, "
+    ".libfm or .parquet, text also compressed) from its first rows, and print it for you to "
+    "look through, with what was taken for what, and why.",
 )
 _LABEL = flags.DEFINE_string(
     "label", None, "--describe: the column that is the label. Default: the first that looks so."

@@ -78,7 +78,7 @@ def write(
     if isinstance(description, str):
         description = description_file.load(description)
     described = dataclasses.replace(
-        description, format="parquet", columns=(), delimiter=None, quoting=None
+        description, format="parquet", columns=(), delimiter=None, quoting=None, strip=False
     )
     held_out = (evaluation is not None, test is not None)
     if any(held_out):

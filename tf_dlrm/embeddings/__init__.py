@@ -1,66 +1,33 @@
 """Embedding tables without Keras: configs, lookup, row-sparse optimizers, placements."""
 
-from tf_dlrm.embeddings.bags import Bags, make_bags
-from tf_dlrm.embeddings.config import (
-    FeatureConfig,
-    TableConfig,
-    features_from_json,
-    features_to_json,
-    tables_of,
-)
-from tf_dlrm.embeddings.initializers import Constant, Normal, Range, TruncatedNormal, Uniform
-from tf_dlrm.embeddings.lookup import Lookup, Placement
-from tf_dlrm.embeddings.optimizers import (
-    FTRL,
-    SGD,
-    Adagrad,
-    Frozen,
-    LazyAdam,
-    Optimizer,
-    RowWiseAdagrad,
-)
-from tf_dlrm.embeddings.schedules import LearningRateSchedule
-from tf_dlrm.embeddings.storage import (
-    MixedDimension,
-    MultipleHashing,
-    QuotientRemainder,
-    WeightedRows,
-    mixed_dimensions,
-)
-from tf_dlrm.embeddings.stored_features import stored_features
-from tf_dlrm.embeddings.stores.local import LocalPlacement
-from tf_dlrm.embeddings.tables import Table, TableSet
-
-__all__ = [
-    "FTRL",
-    "SGD",
-    "Adagrad",
-    "Bags",
-    "Constant",
-    "FeatureConfig",
-    "Frozen",
-    "LazyAdam",
-    "LearningRateSchedule",
-    "LocalPlacement",
-    "Lookup",
-    "MixedDimension",
-    "MultipleHashing",
-    "Normal",
-    "Optimizer",
-    "Placement",
-    "QuotientRemainder",
-    "Range",
-    "RowWiseAdagrad",
-    "Table",
-    "TableConfig",
-    "TableSet",
-    "TruncatedNormal",
-    "Uniform",
-    "WeightedRows",
-    "features_from_json",
-    "features_to_json",
-    "make_bags",
-    "mixed_dimensions",
-    "stored_features",
-    "tables_of",
-]
+from tf_dlrm.embeddings.bags import Bags as Bags
+from tf_dlrm.embeddings.bags import make_bags as make_bags
+from tf_dlrm.embeddings.config import FeatureConfig as FeatureConfig
+from tf_dlrm.embeddings.config import TableConfig as TableConfig
+from tf_dlrm.embeddings.config import features_from_json as features_from_json
+from tf_dlrm.embeddings.config import features_to_json as features_to_json
+from tf_dlrm.embeddings.config import tables_of as tables_of
+from tf_dlrm.embeddings.initializers import Constant as Constant
+from tf_dlrm.embeddings.initializers import Normal as Normal
+from tf_dlrm.embeddings.initializers import Range as Range
+from tf_dlrm.embeddings.initializers import TruncatedNormal as TruncatedNormal
+from tf_dlrm.embeddings.initializers import Uniform as Uniform
+from tf_dlrm.embeddings.lookup import Lookup as Lookup
+from tf_dlrm.embeddings.lookup import Placement as Placement
+from tf_dlrm.embeddings.optimizers import FTRL as FTRL
+from tf_dlrm.embeddings.optimizers import SGD as SGD
+from tf_dlrm.embeddings.optimizers import Adagrad as Adagrad
+from tf_dlrm.embeddings.optimizers import Frozen as Frozen
+from tf_dlrm.embeddings.optimizers import LazyAdam as LazyAdam
+from tf_dlrm.embeddings.optimizers import Optimizer as Optimizer
+from tf_dlrm.embeddings.optimizers import RowWiseAdagrad as RowWiseAdagrad
+from tf_dlrm.embeddings.schedules import LearningRateSchedule as LearningRateSchedule
+from tf_dlrm.embeddings.storage import MixedDimension as MixedDimension
+from tf_dlrm.embeddings.storage import MultipleHashing as MultipleHashing
+from tf_dlrm.embeddings.storage import QuotientRemainder as QuotientRemainder
+from tf_dlrm.embeddings.storage import WeightedRows as WeightedRows
+from tf_dlrm.embeddings.storage import mixed_dimensions as mixed_dimensions
+from tf_dlrm.embeddings.stored_features import stored_features as stored_features
+from tf_dlrm.embeddings.stores.local import LocalPlacement as LocalPlacement
+from tf_dlrm.embeddings.tables import Table as Table
+from tf_dlrm.embeddings.tables import TableSet as TableSet

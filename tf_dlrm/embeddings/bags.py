@@ -52,7 +52,7 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
     """Returns the bags of one feature.
 
     Args:
-        feature: Name of the feature, for messages.
+        feature: Its name, for messages.
         ids: int32 or int64: dense [batch] or [batch, hotness] (tensor, array or list), a
             `tf.RaggedTensor` [batch, None], or a `tf.SparseTensor` [batch, places]. Id 0 is an id
             like any other; in a sparse tensor, only places that are not stored are empty.
@@ -64,7 +64,13 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
             is not that of `ids`.
     """
     if not isinstance(ids, tf.RaggedTensor | tf.SparseTensor):
-        ids = _to_tensor(feature, ids)
+        try:
+            ids = tf.convert_to_tensor(ids)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 "
+                f"or int64, but are {type(ids).__name__}: {error}"
+            ) from error
     if ids.dtype not in (tf.int32, tf.int64):
         raise ValueError(
             f"The ids of feature '{feature}' must be int32 or int64, but are {ids.dtype.name}."
@@ -81,14 +87,7 @@ def make_bags(feature: str, ids: Any, weights: Any = None) -> Bags:
 
 
 def check_known_batches(bags: Mapping[str, Bags]) -> None:
-    """Compares the numbers of bags that are known while tracing.
-
-    Args:
-        bags: The bags of each feature by name.
-
-    Raises:
-        ValueError: If two of them differ.
-    """
+    """Raises ValueError if two numbers of bags that are known while tracing differ."""
     batches = {name: entry.static_batch for name, entry in bags.items()}
     if len({batch for batch in batches.values() if batch is not None}) > 1:
         raise ValueError(f"All features must have one batch size, but have {batches}.")
@@ -98,9 +97,6 @@ def of_one_batch(bags: Mapping[str, Bags]) -> dict[str, Bags]:
     """Returns the bags of features that are equally many, all with the same `batch`.
 
     What has the same `batch` already is not compared again, and single ids are not compared at all.
-
-    Args:
-        bags: The bags of each feature by name.
 
     Raises:
         ValueError: If the numbers of bags differ, and that is known while tracing, or eagerly.
@@ -154,16 +150,6 @@ def _checked_batch(bags: Mapping[str, Bags]) -> tf.Tensor:
         return tf.identity(first)
 
 
-def _to_tensor(feature: str, ids: Any) -> tf.Tensor:
-    try:
-        return tf.convert_to_tensor(ids)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"The ids of feature '{feature}' must be a dense, ragged or sparse tensor of int32 or "
-            f"int64, but are {type(ids).__name__}: {error}"
-        ) from error
-
-
 def _from_dense(feature: str, ids: tf.Tensor) -> Bags:
     if ids.shape.rank not in (1, 2):
         raise ValueError(
@@ -212,18 +198,15 @@ def _from_sparse(feature: str, ids: tf.SparseTensor) -> Bags:
 
 def _flat_weights(feature: str, ids: Any, weights: Any) -> tf.Tensor:
     """Returns the weights [n] in the order of the ids, as float32."""
-    if not isinstance(weights, tf.RaggedTensor | tf.SparseTensor):
-        weights = tf.convert_to_tensor(weights)
     composite = tf.RaggedTensor | tf.SparseTensor
-    if isinstance(ids, composite):
-        same = type(weights) is type(ids)
-    else:
-        same = not isinstance(weights, composite)
-    if not same:
-        raise ValueError(
-            f"The weights of feature '{feature}' must have the structure of its ids, a "
-            f"{type(ids).__name__}, but are a {type(weights).__name__}."
-        )
+    if not isinstance(weights, composite):
+        weights = tf.convert_to_tensor(weights)
+    if isinstance(ids, composite) or isinstance(weights, composite):
+        if type(weights) is not type(ids):
+            raise ValueError(
+                f"The weights of feature '{feature}' must have the structure of its ids, a "
+                f"{type(ids).__name__}, but are a {type(weights).__name__}."
+            )
     if not weights.dtype.is_floating:
         raise ValueError(
             f"The weights of feature '{feature}' must be floats, but are {weights.dtype.name}."
@@ -233,17 +216,15 @@ def _flat_weights(feature: str, ids: Any, weights: Any) -> tf.Tensor:
             f"The weights of feature '{feature}' must have the shape of its ids, {ids.shape}, but "
             f"have {weights.shape}."
         )
-    message = f"The weights of feature '{feature}' must have one number for each of its ids."
     if isinstance(ids, tf.RaggedTensor):
-        checks = [_equal(ids.row_splits, weights.row_splits, message)]
-        flat = weights.flat_values
+        structures, flat = (ids.row_splits, weights.row_splits), weights.flat_values
     elif isinstance(ids, tf.SparseTensor):
-        checks = [_equal(ids.indices, weights.indices, message)]
-        flat = weights.values
+        structures, flat = (ids.indices, weights.indices), weights.values
     else:
-        checks = [_equal(tf.shape(ids), tf.shape(weights), message)]
-        flat = tf.reshape(weights, [-1])
-    with tf.control_dependencies([check for check in checks if check is not None]):
+        structures, flat = (tf.shape(ids), tf.shape(weights)), tf.reshape(weights, [-1])
+    message = f"The weights of feature '{feature}' must have one number for each of its ids."
+    check = _equal(*structures, message)
+    with tf.control_dependencies([] if check is None else [check]):
         return tf.cast(tf.identity(flat), tf.float32)
 
 

@@ -1,27 +1,19 @@
 """What a table is, and which feature looks into which table."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.initializers import (
-    Initializer,
-    Uniform,
-    initial_rows,
-    initializer_from_dict,
-    initializer_to_dict,
-)
+from tf_dlrm.embeddings.described import from_dict, to_dict
+from tf_dlrm.embeddings.initializers import CHUNK_ROWS, INITIALIZERS, Initializer, Uniform
 from tf_dlrm.embeddings.keras_initializers import from_keras
-from tf_dlrm.embeddings.optimizers import (
-    OPTIMIZERS,
-    Optimizer,
-    optimizer_from_dict,
-    optimizer_to_dict,
-)
-from tf_dlrm.embeddings.storage import Storage, storage_from_dict, storage_to_dict
+from tf_dlrm.embeddings.optimizers import OPTIMIZERS, Optimizer, optimizer_from_dict
+from tf_dlrm.embeddings.storage import STORAGES, Storage
+from tf_dlrm.errors import check_whole
 
 COMBINERS = ("sum", "mean", "sqrtn")
 
@@ -57,12 +49,7 @@ class TableConfig:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"name of a table must be a non-empty string, but is {self.name!r}.")
         for field in ("vocabulary_size", "dim"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{field} of table '{self.name}' must be a whole number of at least 1, but is "
-                    f"{value!r}."
-                )
+            check_whole(f"{field} of table '{self.name}'", getattr(self, field), 1)
         if not isinstance(self.initializer, Initializer):
             try:
                 own = from_keras(self.initializer, self.vocabulary_size, self.dim)
@@ -82,15 +69,11 @@ class TableConfig:
                 f"combiner of table '{self.name}' must be one of {COMBINERS}, but is "
                 f"{self.combiner!r}."
             )
-        row = self.out_of_vocabulary
-        if row is not None and (isinstance(row, bool) or not isinstance(row, int)):
+        row, whole = self.out_of_vocabulary, type(self.out_of_vocabulary) is int
+        if row is not None and not (whole and 0 <= row < self.vocabulary_size):
             raise ValueError(
-                f"out_of_vocabulary of table '{self.name}' must be None or a row, but is {row!r}."
-            )
-        if row is not None and not 0 <= row < self.vocabulary_size:
-            raise ValueError(
-                f"out_of_vocabulary of table '{self.name}' must be a row of the table, in "
-                f"[0, {self.vocabulary_size}), but is {row}."
+                f"out_of_vocabulary of table '{self.name}' must be None or a row of the table, in "
+                f"[0, {self.vocabulary_size}), but is {row!r}."
             )
         if self.storage is not None:
             if not isinstance(self.storage, Storage):
@@ -101,32 +84,37 @@ class TableConfig:
             self.storage.parts(self)  # says what does not fit
 
     def initial_rows(self, seed: int, start: int, count: int) -> tf.Tensor:
-        """Returns the first values [count, dim] of the rows from `start` on."""
-        return initial_rows(
-            self.initializer,
-            seed=seed,
-            table=self.name,
-            vocabulary_size=self.vocabulary_size,
-            dim=self.dim,
-            start=start,
-            count=count,
-        )
+        """Returns the first values, float32 [count, dim], of the rows from `start` on.
+
+        They are a function of the seed, the table's name and the row alone. Each chunk of rows has
+        a stateless generator of its own, so any part of a table can make its own rows, however the
+        table is placed.
+        """
+        digest = hashlib.sha256(f"{seed}/{self.name}".encode()).digest()
+        key = int.from_bytes(digest[:7], "little")
+        parts = []
+        for chunk in range(start // CHUNK_ROWS, -(-(start + count) // CHUNK_ROWS)):
+            first = chunk * CHUNK_ROWS
+            of_chunk = tf.constant([key, chunk], tf.int64)
+            drawn = self.initializer.draw((CHUNK_ROWS, self.dim), of_chunk, self.vocabulary_size)
+            parts.append(drawn[max(start - first, 0) : min(start + count - first, CHUNK_ROWS)])
+        return tf.concat(parts, 0) if parts else tf.zeros((0, self.dim))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` accepts and `from_dict` takes back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["initializer"] = initializer_to_dict(self.initializer)
-        values["optimizer"] = optimizer_to_dict(self.optimizer)
-        values["storage"] = storage_to_dict(self.storage)
+        for field in ("initializer", "optimizer", "storage"):
+            values[field] = None if values[field] is None else to_dict(values[field])
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TableConfig":
         """Returns the table that `to_dict` described."""
         fields = dict(values)
-        fields["initializer"] = initializer_from_dict(fields["initializer"])
+        fields["initializer"] = from_dict("an initializer", INITIALIZERS, fields["initializer"])
         fields["optimizer"] = optimizer_from_dict(fields["optimizer"])
-        fields["storage"] = storage_from_dict(fields.get("storage"))
+        if fields.get("storage") is not None:
+            fields["storage"] = from_dict("a storage", STORAGES, fields["storage"])
         return cls(**fields)
 
 

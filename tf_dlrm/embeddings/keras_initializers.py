@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_dlrm.embeddings.initializers import (
@@ -18,27 +18,49 @@ from tf_dlrm.embeddings.initializers import (
 
 # The standard deviation of a normal distribution that is cut off at 2, as Keras has it.
 _TRUNCATED_STDDEV = 0.87962566103423978
-# Names as Keras compares them, without case and underscores; and the arguments by default.
-_NORMAL = {"mean": 0.0, "stddev": 0.05}
-_SCALING: dict[str, Any] = {"scale": 1.0, "mode": "fan_in", "distribution": "truncated_normal"}
-_DEFAULTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "zeros": ("constant", {"value": 0.0}),
-    "zero": ("constant", {"value": 0.0}),
-    "ones": ("constant", {"value": 1.0}),
-    "one": ("constant", {"value": 1.0}),
-    "constant": ("constant", {"value": 0.0}),
-    "uniform": ("uniform", {"minval": -0.05, "maxval": 0.05}),
-    "randomuniform": ("uniform", {"minval": -0.05, "maxval": 0.05}),
-    "normal": ("normal", _NORMAL),
-    "randomnormal": ("normal", _NORMAL),
-    "truncatednormal": ("truncated", _NORMAL),
-    "variancescaling": ("scaling", _SCALING),
-    "glorotuniform": ("scaling", _SCALING | {"mode": "fan_avg", "distribution": "uniform"}),
-    "glorotnormal": ("scaling", _SCALING | {"mode": "fan_avg"}),
-    "heuniform": ("scaling", _SCALING | {"scale": 2.0, "distribution": "uniform"}),
-    "henormal": ("scaling", _SCALING | {"scale": 2.0}),
-    "lecununiform": ("scaling", _SCALING | {"distribution": "uniform"}),
-    "lecunnormal": ("scaling", _SCALING),
+# What each makes of numbers, which have Keras's names, by default Keras's values, and our order.
+_Known = tuple[Callable[..., Initializer], Mapping[str, Any]]
+_ZEROS: _Known = (Constant, {"value": 0.0})
+_ONES: _Known = (Constant, {"value": 1.0})
+_UNIFORM: _Known = (Range, {"minval": -0.05, "maxval": 0.05})
+_NORMAL: _Known = (Normal, {"mean": 0.0, "stddev": 0.05})
+
+
+def _scaled(scale: float, mode: str, distribution: str, rows: int, dim: int) -> Initializer:
+    fans = {"fan_in": rows, "fan_out": dim, "fan_avg": (rows + dim) / 2}
+    variance = float(scale) / max(1.0, fans[mode])
+    if distribution == "uniform":
+        return Uniform(math.sqrt(3.0 * variance))
+    if distribution == "untruncated_normal":
+        return Normal(0.0, math.sqrt(variance))
+    return TruncatedNormal(0.0, math.sqrt(variance) / _TRUNCATED_STDDEV)
+
+
+def _scaling(
+    scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal"
+) -> _Known:
+    return _scaled, {"scale": scale, "mode": mode, "distribution": distribution}
+
+
+# By names as Keras compares them, without case and underscores.
+_KNOWN: Mapping[str, _Known] = {
+    "zeros": _ZEROS,
+    "zero": _ZEROS,
+    "ones": _ONES,
+    "one": _ONES,
+    "constant": _ZEROS,
+    "uniform": _UNIFORM,
+    "randomuniform": _UNIFORM,
+    "normal": _NORMAL,
+    "randomnormal": _NORMAL,
+    "truncatednormal": (TruncatedNormal, _NORMAL[1]),
+    "variancescaling": _scaling(),
+    "glorotuniform": _scaling(mode="fan_avg", distribution="uniform"),
+    "glorotnormal": _scaling(mode="fan_avg"),
+    "heuniform": _scaling(2.0, distribution="uniform"),
+    "henormal": _scaling(2.0),
+    "lecununiform": _scaling(distribution="uniform"),
+    "lecunnormal": _scaling(),
 }
 
 
@@ -62,8 +84,8 @@ def from_keras(initializer: Any, rows: int, dim: int) -> Initializer:
         name = type(initializer).__name__
         if hasattr(initializer, "get_config"):
             config = initializer.get_config()
-    kind, defaults = _DEFAULTS.get(name.replace("_", "").lower(), ("", {}))
-    if not kind:
+    make, defaults = _KNOWN.get(name.replace("_", "").lower(), (None, {}))
+    if make is None:
         given = repr(initializer) if isinstance(initializer, str) else f"a {name}"
         raise ValueError(
             "it must be one of tf_dlrm.embeddings (Uniform, Range, Normal, TruncatedNormal, "
@@ -77,26 +99,10 @@ def from_keras(initializer: Any, rows: int, dim: int) -> Initializer:
             f"{name} has seed={config['seed']}, but a table's values follow from the seed of its "
             "layer and from its name; leave the seed out"
         )
-    values = {key: config.get(key, default) for key, default in defaults.items()}
+    values: dict[str, Any] = {key: config.get(key, default) for key, default in defaults.items()}
     for key, value in values.items():
         if not isinstance(value, str | numbers.Real):
             raise ValueError(f"{key} of {name} must be a number, but is {value!r}")
-    return _converted(kind, values, rows, dim)
-
-
-def _converted(kind: str, values: Mapping[str, Any], rows: int, dim: int) -> Initializer:
-    if kind == "constant":
-        return Constant(float(values["value"]))
-    if kind == "uniform":
-        return Range(float(values["minval"]), float(values["maxval"]))
-    if kind == "normal":
-        return Normal(float(values["mean"]), float(values["stddev"]))
-    if kind == "truncated":
-        return TruncatedNormal(float(values["mean"]), float(values["stddev"]))
-    fans = {"fan_in": rows, "fan_out": dim, "fan_avg": (rows + dim) / 2}
-    variance = float(values["scale"]) / max(1.0, fans[values["mode"]])
-    if values["distribution"] == "uniform":
-        return Uniform(math.sqrt(3.0 * variance))
-    if values["distribution"] == "untruncated_normal":
-        return Normal(0.0, math.sqrt(variance))
-    return TruncatedNormal(0.0, math.sqrt(variance) / _TRUNCATED_STDDEV)
+    if make is _scaled:
+        return _scaled(**values, rows=rows, dim=dim)
+    return make(*map(float, values.values()))

@@ -102,13 +102,7 @@ class Tables(abc.ABC):
     def __init__(
         self, features: Sequence[FeatureConfig], stacks: Sequence[Stack], tables: TableSet
     ) -> None:
-        """Looks up features in stacks.
-
-        Args:
-            features: The features and their tables.
-            stacks: What holds the tables.
-            tables: See `logical_tables`.
-        """
+        """Looks up features in stacks, whose `logical_tables` are `tables`."""
         self._features = [feature.name for feature in features]
         self.stacks = tuple(stacks)
         self.tables = tables
@@ -246,7 +240,7 @@ def logical_tables(
         features: The features and their tables.
         stacks: What holds the tables.
         seed: Seed of the first values.
-        counters: For each replica of this process, what counts the updates; by default one.
+        counters: As of `TableSet`.
     """
     blocks: dict[str, list[Block]] = {}
     held_by_all = {}
@@ -260,7 +254,7 @@ def logical_tables(
         [Table(t, blocks[t.name], held_by_all[t.name]) for t in tables_of(features)],
         [variable for shard in shards for variable in shard.variables],
         counters,
-        [shard.variable for shard in shards],
+        [shard.variable for shard in shards if shard.variables],
     )
 
 

@@ -30,13 +30,7 @@ class StackBatch:
         stack_rows: int,
         dim: int,
     ) -> None:
-        """Lays out and checks the ids.
-
-        Args:
-            features: The features, in any order.
-            bags: The bags of each feature by name.
-            stack_rows: Number of rows of the stack.
-            dim: Columns of the stack.
+        """Lays out and checks the ids, of features in any order with bags by name.
 
         Raises:
             tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
@@ -80,12 +74,11 @@ class StackBatch:
         """Computes segments, weights and the factor of each bag of the general group."""
         entries = [self._bags[f.name] for f in self._general]
         self._batches = [entry.batch for entry in entries]
-        segments, first = [], tf.constant(0)
+        segments, self._bag_count = [], tf.constant(0)
         for entry in entries:
-            segments.append(entry.bag_indices() + first)
-            first += entry.batch
+            segments.append(entry.bag_indices() + self._bag_count)
+            self._bag_count += entry.batch
         self._segments = tf.concat(segments, 0)
-        self._bag_count = first
         self._weights = None
         if any(entry.weights is not None for entry in entries):
             self._weights = tf.concat(
@@ -101,15 +94,17 @@ class StackBatch:
         weights = ones if self._weights is None else self._weights
         total = self._by_feature(self._segment_sum(weights))
         squares = self._by_feature(self._segment_sum(tf.square(weights)))
-        factors = []
-        for k, combiner in enumerate(combiners):
-            if combiner == "sum":
-                factors.append(tf.ones([self._batches[k]]))
-            elif combiner == "mean":
-                factors.append(tf.math.divide_no_nan(1.0, total[k]))
-            else:
-                factors.append(tf.math.divide_no_nan(1.0, tf.sqrt(squares[k])))
-        self._factors = tf.concat(factors, 0)
+        self._factors = tf.concat(
+            [
+                tf.ones([batch])
+                if combiner == "sum"
+                else tf.math.divide_no_nan(1.0, whole if combiner == "mean" else tf.sqrt(square))
+                for combiner, batch, whole, square in zip(
+                    combiners, self._batches, total, squares, strict=True
+                )
+            ],
+            0,
+        )
 
     def _segment_sum(self, values: tf.Tensor) -> tf.Tensor:
         """Returns the sum of each bag of the general group, [bags, ...]."""
@@ -119,18 +114,14 @@ class StackBatch:
         """Divides values of the bags of the general group among its features."""
         return tf.split(of_bags, tf.stack(self._batches), num=len(self._general))
 
-    def _sizes(self) -> list[tf.Tensor]:
-        """Returns the number of ids of each part: one-hot groups, fixed features, general."""
+    def _split(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """Divides what is of ids among one-hot groups, fixed features, and all general ones."""
         sizes = [self._bags[group[0].name].batch * len(group) for group in self._one_hot]
         for feature in self._fixed:
             entry = self._bags[feature.name]
             sizes.append(entry.batch * entry.hotness)
         if self._general:
             sizes.append(tf.shape(self._segments)[0])
-        return sizes
-
-    def _split(self, rows: tf.Tensor) -> list[tf.Tensor]:
-        sizes = self._sizes()
         return [rows] if len(sizes) == 1 else tf.split(rows, tf.stack(sizes), num=len(sizes))
 
     def _fixed_factor(self, feature: StackedFeature) -> float:
@@ -138,11 +129,7 @@ class StackBatch:
         return {"sum": 1.0, "mean": 1.0 / hotness, "sqrtn": hotness**-0.5}[feature.table.combiner]
 
     def pool(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns for each feature the vectors [batch, dim] of its bags.
-
-        Args:
-            rows: float32 tensor [n, dim], the rows `ids` of the stack.
-        """
+        """Returns for each feature the vectors [batch, dim] of its bags, of the rows [n, dim]."""
         parts = self._split(rows)
         vectors: dict[str, tf.Tensor] = {}
         for group in self._one_hot:

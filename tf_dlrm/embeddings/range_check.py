@@ -22,9 +22,6 @@ def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor) -> tf.Tenso
     Args:
         features: One feature for each row of `ids`.
         ids: int32 or int64 tensor [features, batch] of rows of the features' tables.
-
-    Returns:
-        A tensor like `ids` of rows of the stack.
     """
 
     def column(values: Sequence[int]) -> tf.Tensor:
@@ -48,7 +45,7 @@ def check_pieces(
         dtype: int32 or int64, wide enough for the stack and for every id.
 
     Returns:
-        A tensor [n] of rows of the stack: the ids of the first feature, of the second, and so on.
+        Of this type [n]: the rows of the first feature, of the second, and so on.
     """
     ids = tf.concat([tf.cast(entry.ids, dtype) for entry in bags], 0)
     feature_of = tf.concat(

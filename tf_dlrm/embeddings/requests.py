@@ -35,6 +35,11 @@ class Asked(NamedTuple):
         """Asks for rows, which `batch` pools."""
         return cls(stack, features, bags, StackBatch(features, bags, stack.rows, stack.dim))
 
+    @property
+    def ids(self) -> tf.Tensor:
+        """The rows of `batch`, int32 or int64 [n]; None where the store pools."""
+        return self.batch and self.batch.ids
+
 
 class Used(NamedTuple):
     """What came back to it.

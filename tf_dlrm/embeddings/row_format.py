@@ -27,11 +27,7 @@ class RowFormat(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, rows: np.ndarray) -> np.ndarray:
-        """Returns float32 rows [n, dim] as rows [n, width] of the variable.
-
-        Raises:
-            ValueError: If a number cannot be kept.
-        """
+        """Returns float32 [n, dim] as rows [n, width] of the variable, if they can be kept."""
 
     @abc.abstractmethod
     def decode(self, rows: tf.Tensor, dim: int) -> tf.Tensor:

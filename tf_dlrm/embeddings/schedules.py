@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_at_least_zero, check_whole
+
 _scale: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("scale", default=None)
 
 
@@ -64,14 +66,9 @@ class LearningRateSchedule:
     final_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("base_rate", "final_rate"):
-            value = getattr(self, field)
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{field} must be a finite number of at least 0, but is {value}.")
+        check_at_least_zero(self, "base_rate", "final_rate")
         for field in ("warmup_steps", "decay_start_step", "decay_steps"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{field} must be a whole number of at least 0, but is {value!r}.")
+            check_whole(field, getattr(self, field), 0)
         if self.decay_steps and self.decay_start_step < self.warmup_steps:
             raise ValueError(
                 f"The decay must not start before the warm-up ends, but decay_start_step is "

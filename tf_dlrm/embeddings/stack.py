@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings import native
@@ -86,14 +85,7 @@ class Shard:
                     part.assign(values[:, part.first_column : stop], ROWS)
 
     def update(self, rows: tf.Tensor, gradients: tf.Tensor, step: tf.Tensor, kernels: bool) -> None:
-        """Updates each row once, by the sum of its gradients.
-
-        Args:
-            rows: int32 or int64 [n], with repetitions.
-            gradients: float32 [n, columns].
-            step: Scalar int64, the number of updates made before this one.
-            kernels: Whether native kernels may do it.
-        """
+        """Updates each row once, by the sum of its gradients; see `Optimizer.apply`."""
         apply = self.optimizer.apply
         if kernels and native.are_used(self.optimizer, self.variable.device):
             apply = functools.partial(native.update_rows, self.optimizer)
@@ -101,7 +93,7 @@ class Shard:
 
     @property
     def variables(self) -> tuple[tf.Variable, ...]:
-        """The variable of the rows and those of the slots."""
+        """The variable of the rows and those of the slots; none where TensorFlow has none."""
         return (self.variable, *self.slots.values())
 
 
@@ -110,12 +102,7 @@ MakeShard = Callable[[int, Sequence[Block]], Shard | None]
 
 
 class Route(NamedTuple):
-    """Where rows of a stack are.
-
-    Attributes:
-        device: int32 tensor [n], number of the device.
-        row: Tensor [n] of the type of the rows asked for, the row in that device's shard.
-    """
+    """Where rows [n] of a stack are: the number of the device, and the row in its shard."""
 
     device: tf.Tensor
     row: tf.Tensor
@@ -147,26 +134,23 @@ class Stack:
             parts: Of each table, equally many columns of all rows.
             features: The features of all tables, in this stack or not.
             plan: Where the blocks are to be.
-            make_shard: Creates the shard of a device.
+            make_shard: See `on_devices`.
         """
         self.dim = parts[0].columns
         self.copied = plan.tables[parts[0].table.name].sharding == DATA_PARALLEL
         held: list[list[Block]] = [[] for _ in range(plan.devices)]
-        filled = [0] * plan.devices
-        starts, devices, shifts = [], [], []
+        # By table and first column, since several columns of one may be of equal width.
+        starts: dict[tuple[str, int], int] = {}
         self.rows = 0
         self.features: list[StackedFeature] = []
         for part in parts:
+            starts[part.table.name, part.first_column] = self.rows
             self.features += [_view(f, part, self.rows) for f in features if f.table == part.table]
             for block in plan.blocks(part.table):
-                if (block.first_column, block.columns) != (part.first_column, part.columns):
-                    continue
-                offset = filled[block.device]
-                starts.append(self.rows + block.first_row)
-                devices.append(block.device)
-                shifts.append(offset - starts[-1])
-                held[block.device].append(dataclasses.replace(block, offset=offset))
-                filled[block.device] += block.rows
+                if (block.first_column, block.columns) == (part.first_column, part.columns):
+                    own = held[block.device]
+                    offset = own[-1].offset + own[-1].rows if own else 0
+                    own.append(dataclasses.replace(block, offset=offset))
             self.rows += part.table.vocabulary_size
         order = {feature.name: k for k, feature in enumerate(features)}
         self.features.sort(key=lambda view: order[view.feature])
@@ -182,10 +166,15 @@ class Stack:
             own = [b for b in self.blocks if (b.table.name, b.first_column) == at]
             if len(own) == 1 and not self.copied:
                 self.homes[feature.name] = own[0]
-        by_row = np.argsort(starts, kind="stable")
-        self._starts: np.ndarray = np.array(starts, np.int64)[by_row]
-        self._devices: np.ndarray = np.array(devices, np.int32)[by_row]
-        self._shifts: np.ndarray = np.array(shifts, np.int64)[by_row]
+        # For each range of rows where it begins, its device, and how far it is moved there.
+        self._ranges = sorted(
+            (
+                start := starts[b.table.name, b.first_column] + b.first_row,
+                b.device,
+                b.offset - start,
+            )
+            for b in self.blocks
+        )
 
     def initialize(self, seed: int) -> None:
         """Draws the first values of all rows that this process holds."""
@@ -205,24 +194,16 @@ class Stack:
         return shard
 
     def route(self, rows: tf.Tensor) -> Route:
-        """Finds rows of a stack that is not copied.
-
-        Args:
-            rows: int32 or int64 tensor [n], all in range.
-        """
-        dtype = rows.dtype.as_numpy_dtype
-        if len(set(self._devices)) == 1 and not self._shifts.any():
-            return Route(tf.fill(tf.shape(rows), self._devices[0]), rows)
-        block = tf.searchsorted(tf.constant(self._starts.astype(dtype)), rows, side="right") - 1
-        shift = tf.gather(tf.constant(self._shifts.astype(dtype)), block)
-        return Route(tf.gather(tf.constant(self._devices), block), rows + shift)
+        """Finds rows [n] of a stack that is not copied, all in range."""
+        starts, devices, shifts = zip(*self._ranges, strict=True)
+        if len(set(devices)) == 1 and not any(shifts):
+            return Route(tf.fill(tf.shape(rows), devices[0]), rows)
+        block = tf.searchsorted(tf.constant(starts, rows.dtype), rows, side="right") - 1
+        shift = tf.gather(tf.constant(shifts, rows.dtype), block)
+        return Route(tf.gather(tf.constant(devices), block), rows + shift)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
-        """Returns rows [n, dim] from devices that are all within the reach of this process.
-
-        Args:
-            rows: int32 or int64 tensor [n], all in range.
-        """
+        """Returns rows [n, dim] from devices that are all within the reach of this process."""
         if self.copied or len(self.shards) == 1:
             return tf.gather(self.on(0).variable, rows)
         route = self.route(rows)
@@ -242,12 +223,7 @@ class Stack:
 def make_stacks(
     features: Sequence[FeatureConfig], plan: Plan, make_shard: MakeShard
 ) -> list[Stack]:
-    """Creates the tables of the features as a plan says.
-
-    Args:
-        features: The features.
-        plan: Where each table is to be.
-        make_shard: Creates the variables of one device, see `on_devices`.
+    """Creates the tables of the features as a plan says; `make_shard` as of `on_devices`.
 
     Raises:
         ValueError: If the plan does not fit the features.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from tf_dlrm.embeddings.hashing import hash_ids
 from tf_dlrm.embeddings.initializers import Constant, Initializer, Uniform
+from tf_dlrm.errors import check_whole
 
 # That of `config`, which has a storage: to import it here would be a circle.
 TableConfig = Any
@@ -30,11 +32,48 @@ class Part:
 
     suffix: str
     table: TableConfig
-    rows_of: Callable[[tf.Tensor], tf.Tensor]
+    rows_of: Callable[[tf.Tensor], tf.Tensor] = lambda ids: ids
+
+
+class Storage(abc.ABC):
+    """A way to keep a table. A subclass is a frozen dataclass of its options.
+
+    Attributes:
+        operation: How the vectors of several parts become one: one of `OPERATIONS`.
+        takes_any_id: Whether ids go to the parts unchecked.
+    """
+
+    operation: str
+    takes_any_id: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def parts(self, table: TableConfig) -> list[Part]:
+        """Returns the lookups in place of those into `table`, and the tables that are there.
+
+        Raises:
+            ValueError: If the table cannot be kept so.
+        """
+
+    @property
+    def pools_parts(self) -> bool:
+        """Whether parts may be combined over a bag before they are put together."""
+        return self.operation != "multiply"
+
+    def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the vectors [n, dim] of the table from those of its parts."""
+        if len(vectors) == 1:
+            return vectors[0]
+        if self.operation == "concatenate":
+            return tf.concat(vectors, 1)
+        return vectors[0] * vectors[1] if self.operation == "multiply" else tf.add_n(vectors)
+
+    def _check_operation(self, *allowed: str) -> None:
+        if self.operation not in allowed:
+            raise ValueError(f"operation must be one of {allowed}, but is {self.operation!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
-class QuotientRemainder:
+class QuotientRemainder(Storage):
     """Two small tables: the vector of id i is made of row i // collisions and row i % collisions.
 
     No two ids share both rows, so their vectors differ, with 1 / `collisions` of the numbers.
@@ -57,17 +96,11 @@ class QuotientRemainder:
     operation: str = "multiply"
 
     def __post_init__(self) -> None:
-        _check_whole("collisions", self.collisions, 2)
-        if self.operation not in OPERATIONS:
-            raise ValueError(f"operation must be one of {OPERATIONS}, but is {self.operation!r}.")
-
-    @property
-    def pools_parts(self) -> bool:
-        """Whether parts may be combined over a bag before they are put together."""
-        return self.operation != "multiply"
+        check_whole("collisions", self.collisions, 2)
+        self._check_operation(*OPERATIONS)
 
     def parts(self, table: TableConfig) -> list[Part]:
-        """Returns the tables that are there in place of `table`."""
+        """Returns a quotient and a remainder; see `Storage.parts`."""
         widths = (table.dim, table.dim)
         if self.operation == "concatenate":
             if table.dim < 2:
@@ -97,15 +130,9 @@ class QuotientRemainder:
             Part(".remainder", remainder, lambda ids: ids % divisor),
         ]
 
-    def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the vectors [n, dim] of the table from those of its parts."""
-        if self.operation == "concatenate":
-            return tf.concat(vectors, 1)
-        return vectors[0] * vectors[1] if self.operation == "multiply" else tf.add_n(vectors)
-
 
 @dataclasses.dataclass(frozen=True)
-class MixedDimension:
+class MixedDimension(Storage):
     """A table of fewer columns, and a trained matrix [dim, dim of the table] behind it.
 
     The matrix is a weight of the layer, trained by the model's own optimizer. How many columns a
@@ -120,10 +147,12 @@ class MixedDimension:
     """
 
     dim: int
-    pools_parts = True
+    operation = "add"
+    # The rows are those of the table, so its own check of ids does.
+    takes_any_id = True
 
     def __post_init__(self) -> None:
-        _check_whole("dim", self.dim, 1)
+        check_whole("dim", self.dim, 1)
 
     def parts(self, table: TableConfig) -> list[Part]:
         """Returns the narrow table, which has the name of `table`."""
@@ -132,17 +161,12 @@ class MixedDimension:
                 f"MixedDimension of table '{table.name}' must have a dim of at most {table.dim}, "
                 f"the table's, but has {self.dim}."
             )
-        # The rows are those of the table, so its own check of ids does.
         row = table.out_of_vocabulary
-        return [Part("", _stored(table, "", dim=self.dim, out_of_vocabulary=row), tf.identity)]
-
-    def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the narrow vectors; the layer has the matrix."""
-        return vectors[0]
+        return [Part("", _stored(table, "", dim=self.dim, out_of_vocabulary=row))]
 
 
 @dataclasses.dataclass(frozen=True)
-class MultipleHashing:
+class MultipleHashing(Storage):
     """A table of `buckets` rows for any ids whatever: each is hashed to several rows.
 
     Two ids have equal vectors only if all of their hashes are equal. Ids need not be in
@@ -163,15 +187,12 @@ class MultipleHashing:
     buckets: int
     hashes: int = 2
     operation: str = "add"
-    pools_parts = True
+    takes_any_id = True
 
     def __post_init__(self) -> None:
-        _check_whole("buckets", self.buckets, 1)
-        _check_whole("hashes", self.hashes, 1)
-        if self.operation not in OPERATIONS[1:]:
-            raise ValueError(
-                f"operation must be one of {OPERATIONS[1:]}, but is {self.operation!r}."
-            )
+        check_whole("buckets", self.buckets, 1)
+        check_whole("hashes", self.hashes, 1)
+        self._check_operation(*OPERATIONS[1:])
 
     def parts(self, table: TableConfig) -> list[Part]:
         """Returns the hashed table, which has the name of `table`, once for each hash."""
@@ -194,13 +215,9 @@ class MultipleHashing:
             for key in range(self.hashes)
         ]
 
-    def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the vectors [n, dim] of the table from those of its parts."""
-        return tf.concat(vectors, 1) if self.operation == "concatenate" else tf.add_n(vectors)
-
 
 @dataclasses.dataclass(frozen=True)
-class WeightedRows:
+class WeightedRows(Storage):
     """Every row has a trained weight too, by which it counts in the bags: learned pooling.
 
     The weights start as ones and are trained by the table's optimizer, as a table [rows, 1]. They
@@ -210,48 +227,36 @@ class WeightedRows:
         Weighted pooling of the paper's code.
     """
 
-    pools_parts = False
+    operation = "multiply"
 
     def parts(self, table: TableConfig) -> list[Part]:
-        """Returns the table and that of its rows' weights."""
+        """Returns the table and that of its rows' weights, [rows, 1]."""
         weights = _stored(table, ".weights", dim=1, initializer=Constant(1.0))
-        return [
-            Part("", _stored(table, ""), tf.identity),
-            Part(".weights", weights, tf.identity),
-        ]
-
-    def put_together(self, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the rows [n, dim] times their weights [n, 1]."""
-        return vectors[0] * vectors[1]
+        return [Part("", _stored(table, "")), Part(".weights", weights)]
 
 
-Storage = QuotientRemainder | MixedDimension | MultipleHashing | WeightedRows
-_KINDS: Mapping[str, type[Storage]] = {
-    kind.__name__: kind
-    for kind in (QuotientRemainder, MixedDimension, MultipleHashing, WeightedRows)
-}
+STORAGES: tuple[type[Storage], ...] = (
+    QuotientRemainder,
+    MixedDimension,
+    MultipleHashing,
+    WeightedRows,
+)
 
 
-def storage_to_dict(storage: Storage | None) -> dict[str, Any] | None:
-    """Returns a dict that `json.dumps` accepts and `storage_from_dict` takes back."""
-    if storage is None:
-        return None
-    return {"kind": type(storage).__name__, **dataclasses.asdict(storage)}
+class _Plain(Storage):
+    """The table itself."""
+
+    operation = "add"
+    takes_any_id = True  # since the table checks its own
+
+    def parts(self, table: TableConfig) -> list[Part]:
+        return [Part("", table)]
 
 
-def storage_from_dict(values: Mapping[str, Any] | None) -> Storage | None:
-    """Returns the storage that `storage_to_dict` described.
-
-    Raises:
-        ValueError: If the kind is none of this module's.
-    """
-    if values is None:
-        return None
-    fields = dict(values)
-    kind = fields.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(f"kind of a storage must be one of {sorted(_KINDS)}, but is {kind!r}.")
-    return _KINDS[kind](**fields)
+def storage_of(table: TableConfig) -> Storage:
+    """Returns how a table is kept, also one whose `storage` is None."""
+    found: Storage = _Plain() if table.storage is None else table.storage
+    return found
 
 
 def mixed_dimensions(rows: Sequence[int], dim: int, temperature: float) -> list[int]:
@@ -291,8 +296,3 @@ def _of_whole(table: TableConfig) -> Initializer:
 def _stored(table: TableConfig, suffix: str, **changes: Any) -> TableConfig:
     plain = {"name": table.name + suffix, "storage": None, "out_of_vocabulary": None}
     return dataclasses.replace(table, **(plain | changes))
-
-
-def _check_whole(field: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{field} must be a whole number of at least {least}, but is {value!r}.")

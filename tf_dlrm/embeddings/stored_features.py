@@ -12,7 +12,7 @@ from tf_dlrm.embeddings.bags import Bags, make_bags
 from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.range_check import check_pieces
-from tf_dlrm.embeddings.storage import MixedDimension, MultipleHashing
+from tf_dlrm.embeddings.storage import MixedDimension, Part, storage_of
 
 
 def stored_features(features: Sequence[FeatureConfig]) -> tuple[FeatureConfig, ...]:
@@ -21,15 +21,11 @@ def stored_features(features: Sequence[FeatureConfig]) -> tuple[FeatureConfig, .
     What a placement, a plan or a planner has to do with. Features of tables without a `storage` are
     themselves.
     """
-    stored = []
-    for feature in features:
-        storage = feature.table.storage
-        if storage is None:
-            stored.append(feature)
-        else:
-            for part in storage.parts(feature.table):
-                stored.append(FeatureConfig(feature.name + part.suffix, part.table))
-    return tuple(stored)
+    return tuple(
+        FeatureConfig(feature.name + part.suffix, part.table)
+        for feature in features
+        for part in _parts(feature)
+    )
 
 
 def projected_tables(features: Sequence[FeatureConfig]) -> dict[str, tuple[int, int]]:
@@ -52,7 +48,7 @@ def stored_ids(features: Sequence[FeatureConfig], ids: Mapping[str, Any]) -> dic
 
     Raises:
         ValueError: If a bag of several ids needs vectors of single ones.
-        tf.errors.InvalidArgumentError: As `StoredBags`.
+        tf.errors.InvalidArgumentError: As `divided_bags`.
     """
     stored = {}
     for feature in features:
@@ -67,104 +63,77 @@ def stored_ids(features: Sequence[FeatureConfig], ids: Mapping[str, Any]) -> dic
                 f"{type(feature.table.storage).__name__} makes one by one; on a TPU only features "
                 "of one id can be stored so."
             )
-        checked = _checked(feature, bags)
-        for part in feature.table.storage.parts(feature.table):
-            rows = part.rows_of(checked)
+        for name, divided in divided_bags([feature], {feature.name: bags}).items():
             if isinstance(given, tf.RaggedTensor):
-                stored[feature.name + part.suffix] = given.with_values(rows)
+                stored[name] = given.with_values(divided.ids)
             else:
-                shaped = tf.ensure_shape(tf.reshape(rows, tf.shape(given)), given.shape)
-                stored[feature.name + part.suffix] = shaped
+                shaped = tf.reshape(divided.ids, tf.shape(given))
+                stored[name] = tf.ensure_shape(shaped, given.shape)
     return stored
 
 
-class StoredBags:
-    """The bags of one batch, as the tables that are really there want them.
+def divided_bags(features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> dict[str, Bags]:
+    """Returns for each of `stored_features` its bags.
 
-    Attributes:
-        bags: For each of `stored_features`, its bags.
+    Args:
+        features: The features.
+        bags: For each feature, its bags.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the table
+            has no out-of-vocabulary row.
     """
+    divided = {}
+    for feature in features:
+        own = bags[feature.name]
+        ids = own.ids
+        if not storage_of(feature.table).takes_any_id:
+            wide = ids.dtype == tf.int64 or feature.table.vocabulary_size > tf.int32.max
+            view = StackedFeature(feature.name, feature.table, 0)
+            ids = check_pieces([view], [own], tf.int64 if wide else tf.int32)
+        entry = own.singly() if _is_read_singly(feature, own) else own
+        for part in _parts(feature):
+            name = feature.name + part.suffix
+            divided[name] = dataclasses.replace(entry, ids=part.rows_of(ids))
+    return divided
 
-    @classmethod
-    def of_stored(cls, features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> StoredBags:
-        """Returns bags that were divided before, by `stored_ids`.
 
-        Args:
-            features: The features.
-            bags: For each of `stored_features`, its bags.
-        """
-        self = cls((), {})
-        self._features = tuple(features)
-        self._given = {f.name: bags[stored_features([f])[0].name] for f in features}
-        self.bags = dict(bags)
-        return self
+def joined_vectors(
+    features: Sequence[FeatureConfig],
+    bags: Mapping[str, Bags],
+    vectors: Mapping[str, tf.Tensor],
+    projections: Mapping[str, tf.Tensor],
+) -> dict[str, tf.Tensor]:
+    """Returns for each feature its vectors [batch, dim].
 
-    def __init__(self, features: Sequence[FeatureConfig], bags: Mapping[str, Bags]) -> None:
-        """Divides the ids.
+    Args:
+        features: The features.
+        bags: For each feature, its bags.
+        vectors: For each of `stored_features`, the vectors of its bags.
+        projections: For each of `projected_tables`, the matrix.
+    """
+    joined = {}
+    for feature in features:
+        given, table = bags[feature.name], feature.table
+        found = [vectors[feature.name + part.suffix] for part in _parts(feature)]
+        whole = storage_of(table).put_together(found)
+        if _is_read_singly(feature, given):
+            whole = _combined(whole, given, table.combiner)
+        if table.name in projections:
+            whole = tf.matmul(whole, tf.cast(projections[table.name], whole.dtype))
+        whole.set_shape([given.static_batch, table.dim])
+        joined[feature.name] = whole
+    return joined
 
-        Args:
-            features: The features.
-            bags: For each feature, its bags.
 
-        Raises:
-            tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
-                table has no out-of-vocabulary row.
-        """
-        self._features = tuple(features)
-        self._given = dict(bags)
-        self.bags: dict[str, Bags] = {}
-        for feature in features:
-            own = bags[feature.name]
-            if feature.table.storage is None:
-                self.bags[feature.name] = own
-                continue
-            ids = _checked(feature, own)
-            entry = own.singly() if _is_read_singly(feature, own) else own
-            for part in feature.table.storage.parts(feature.table):
-                rows = part.rows_of(ids)
-                self.bags[feature.name + part.suffix] = dataclasses.replace(entry, ids=rows)
-
-    def join(
-        self, vectors: Mapping[str, tf.Tensor], projections: Mapping[str, tf.Tensor]
-    ) -> dict[str, tf.Tensor]:
-        """Returns for each feature its vectors [batch, dim].
-
-        Args:
-            vectors: For each of `stored_features`, the vectors of its bags.
-            projections: For each of `projected_tables`, the matrix.
-        """
-        joined = {}
-        for feature in self._features:
-            given, table = self._given[feature.name], feature.table
-            parts = [""]
-            if table.storage is not None:
-                parts = [part.suffix for part in table.storage.parts(table)]
-            found = [vectors[feature.name + suffix] for suffix in parts]
-            whole = found[0] if table.storage is None else table.storage.put_together(found)
-            if _is_read_singly(feature, given):
-                whole = _combined(whole, given, table.combiner)
-            if table.name in projections:
-                whole = tf.matmul(whole, tf.cast(projections[table.name], whole.dtype))
-            whole.set_shape([given.static_batch, table.dim])
-            joined[feature.name] = whole
-        return joined
+def _parts(feature: FeatureConfig) -> list[Part]:
+    return storage_of(feature.table).parts(feature.table)
 
 
 def _is_read_singly(feature: FeatureConfig, bags: Bags) -> bool:
     """Returns whether each id needs a vector of its own before its bag is combined."""
-    storage = feature.table.storage
     one_hot = bags.hotness == 1 and bags.weights is None
-    return storage is not None and not storage.pools_parts and not one_hot
-
-
-def _checked(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
-    """Returns ids in the vocabulary, where there is one."""
-    if isinstance(feature.table.storage, MultipleHashing):
-        return bags.ids
-    dtype = bags.ids.dtype
-    if feature.table.vocabulary_size > tf.int32.max:
-        dtype = tf.int64
-    return check_pieces([StackedFeature(feature.name, feature.table, 0)], [bags], dtype)
+    return not storage_of(feature.table).pools_parts and not one_hot
 
 
 def _combined(vectors: tf.Tensor, bags: Bags, combiner: str) -> tf.Tensor:

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.embeddings.block import ROWS, Block
-from tf_dlrm.embeddings.checkpointing import SlicedTensor
 from tf_dlrm.embeddings.config import TableConfig
 from tf_dlrm.embeddings.optimizers.optimizer import SlotSpec
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.internals import (
     VARIABLE_VALUE_KEY,
     ResourceVariable,
+    SaveableObject,
+    SaveSpec,
     SaveType,
     Trackable,
 )
@@ -38,19 +39,18 @@ class Table(Trackable):
         """Describes where the rows are.
 
         Args:
-            config: The table's config.
+            config: See the class.
             blocks: The blocks of the table. Of copies of one, the first is read and all are
                 written. Those of other processes are without variables.
-            held_by_all: Whether every process that uses the table holds all of it.
+            held_by_all: See the class.
         """
         self.config = config
         self.held_by_all = held_by_all
-        here = [block for block in blocks if block.variables is not None]
+        self._here = [block for block in blocks if block.variables is not None]
         # Several blocks of one place are copies.
         first: dict[tuple[int, int], Block] = {}
-        for block in sorted(here, key=_place):
+        for block in sorted(self._here, key=_place):
             first.setdefault(_place(block), block)
-        self._here = here
         self._first = list(first.values())
         self._elsewhere = [block for block in blocks if _place(block) not in first]
 
@@ -100,15 +100,12 @@ class Table(Trackable):
             )
         self._check_range(start, values.shape[0])
         whole = Block(self.config, start, values.shape[0], 0, self.config.dim)
-        self._assign(values, whole, slot)
+        self.assign_block(values, whole, slot)
 
     def slices(self, slot: str = ROWS) -> list[Block]:
         """Returns what this process holds of the table, or of a slot, and of copies one.
 
         Each is as large as one read may be.
-
-        Args:
-            slot: "rows" for the table, else the name of a slot.
         """
         dims = len(self.shape(slot))
         return [
@@ -139,14 +136,11 @@ class Table(Trackable):
         return (ROWS, *(spec.name for spec in slots))
 
     def has_non_finite(self) -> bool:
-        """Returns whether what this process holds of the table or a slot has a NaN or an infinity.
-
-        It is read slice by slice.
-        """
+        """Returns whether what this process holds, also of slots, has a NaN or an infinity."""
         for key in self.keys():
             for block in self.slices(key):
                 with tf.device(block.device_name(key)):  # rows of another machine stay there
-                    finite = tf.reduce_all(tf.math.is_finite(self._read(block, key)))
+                    finite = tf.reduce_all(tf.math.is_finite(self.read_block(block, key)))
                 if not bool(finite):
                     return True
         return False
@@ -157,11 +151,12 @@ class Table(Trackable):
     def _before_write(self) -> None:
         """Is called before rows are written."""
 
-    def _read(self, block: Block, slot: str) -> tf.Tensor:
+    def read_block(self, block: Block, slot: str) -> tf.Tensor:
+        """Returns one of `slices`."""
         self._before_read()
         return block.read(slot)
 
-    def _assign(self, values: tf.Tensor, at: Block, slot: str) -> None:
+    def assign_block(self, values: tf.Tensor, at: Block, slot: str) -> None:
         """Writes a rectangle of the table, or some rows of a row-wise slot, to every copy."""
         self._before_write()
         for block in self._here:
@@ -198,16 +193,58 @@ class Table(Trackable):
         """
         if is_saving():  # a SavedModel has the variables that hold the rows
             return {}
-        return {key: functools.partial(self._saveable, key) for key in self.keys()}
-
-    def _saveable(self, key: str, name: str) -> SlicedTensor:
-        what = f"'{key}' of table '{self.config.name}'"
-        shape, blocks = self.shape(key), self.slices(key)
-        return SlicedTensor(what, shape, blocks, key, self._read, self._assign, name)
+        return {key: functools.partial(_SlicedTensor, self, key) for key in self.keys()}
 
 
 def _place(block: Block) -> tuple[int, int]:
     return block.first_row, block.first_column
+
+
+class _SlicedTensor(SaveableObject):
+    """One key of a table in a checkpoint: one logical tensor, in slices where it is cut.
+
+    Each slice is read when it is written, so that describing a table, which restoring does too,
+    copies nothing. Where several processes hold a table, each writes and reads its own slices.
+    """
+
+    def __init__(self, table: Table, key: str, name: str) -> None:
+        self._table, self._key, self._blocks = table, key, table.slices(key)
+        specs = [
+            SaveSpec(
+                functools.partial(table.read_block, block, key),
+                self._slice_spec(block),
+                name,
+                tf.float32,
+                block.device_name(key),
+            )
+            for block in self._blocks
+        ]
+        super().__init__(None, specs, name)
+
+    def restore(self, restored_tensors: Sequence[tf.Tensor], restored_shapes: Any) -> tf.Operation:
+        """Writes the slices into the table."""
+        shape = self._table.shape(self._key)
+        for block, value in zip(self._blocks, restored_tensors, strict=True):
+            wanted = (block.rows, block.columns)[: len(shape)]
+            if value.shape.rank is None:  # read by another machine
+                value = tf.ensure_shape(value, wanted)
+            # A sliced tensor of another shape has been refused by TensorFlow, naming both shapes.
+            if tuple(value.shape) != wanted:
+                raise ValueError(
+                    f"The checkpoint holds '{self._key}' of table '{self._table.config.name}' with "
+                    f"the shape {list(value.shape)}, but the model's has {list(shape)}."
+                )
+            self._table.assign_block(value, block, self._key)
+        return tf.no_op()
+
+    def _slice_spec(self, block: Block) -> str:
+        """Returns TensorFlow's notation for a slice of the tensor; "" for all of it."""
+        shape = self._table.shape(self._key)
+        ranges = [(block.first_row, block.rows), (block.first_column, block.columns)][: len(shape)]
+        if ranges == [(0, size) for size in shape]:
+            return ""
+        full = " ".join(str(size) for size in shape)
+        return f"{full} " + ":".join(f"{first},{count}" for first, count in ranges)
 
 
 class TableSet(Trackable):
@@ -235,7 +272,7 @@ class TableSet(Trackable):
             variables: The variables that really hold them, for SavedModels, whose functions must
                 find every variable that they use.
             counters: For each replica, an `update_counter`; by default one.
-            row_variables: Those of `variables` that hold rows, with names of their own.
+            row_variables: See the class; with names of their own.
         """
         self.row_variables = tuple(row_variables)
         self.counters = tuple(counters) or (update_counter(),)
@@ -283,10 +320,7 @@ class TableSet(Trackable):
 
     def find_non_finite(self) -> str | None:
         """Returns the name of the first table with a NaN or an infinity, or None."""
-        for name, table in self._tables.items():
-            if table.has_non_finite():
-                return name
-        return None
+        return next((n for n, table in self._tables.items() if table.has_non_finite()), None)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Returns all tables, slots and the update counter as arrays, keyed "table:slot"."""
@@ -309,10 +343,10 @@ class TableSet(Trackable):
             for key in table.keys():
                 try:
                     value = np.asarray(arrays[f"{name}:{key}"])
-                except KeyError as error:
+                except KeyError:
                     raise ValueError(
                         f"The saved weights hold no '{key}' of table '{name}'."
-                    ) from error
+                    ) from None
                 if value.shape != table.shape(key):
                     raise ValueError(
                         f"The saved weights hold '{key}' of table '{name}' with the shape "

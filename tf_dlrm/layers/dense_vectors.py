@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tfrecords.tracing import traced_as_written
@@ -38,8 +39,7 @@ class DenseVectors(keras.layers.Layer):
 
     def __init__(self, dim: int, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a whole number of at least 1, but is {dim!r}.")
+        check_whole("dim", dim, 1)
         self.dim = dim
         self.seed = seed
 

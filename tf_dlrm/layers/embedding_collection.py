@@ -1,6 +1,7 @@
 """EmbeddingCollection: the embedding tables of a model as one Keras layer."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tf_dlrm.embeddings.bags import Bags, check_known_batches, make_bags, of_one_batch
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
-from tf_dlrm.embeddings.fused_update import FusedUpdate
 from tf_dlrm.embeddings.lookup import Placement
 from tf_dlrm.embeddings.optimizers import Frozen, Optimizer
-from tf_dlrm.embeddings.stored_features import StoredBags, projected_tables, stored_features
+from tf_dlrm.embeddings.stored_features import (
+    joined_vectors,
+    projected_tables,
+    stored_features,
+)
 from tf_dlrm.embeddings.stores.choose import make_placement, register
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
 from tf_dlrm.embeddings.tables import TableSet
@@ -24,18 +27,20 @@ from tf_dlrm.keras_internals import (
     add_as_weight,
     calling_layers,
     gives_state_tree,
-    only_shapes_are_wanted,
     values_are_given,
     writes_optimizer_to_h5,
 )
 from tf_dlrm.kernels.use import are_allowed, kernels_allowed
+from tf_dlrm.layers.bags_of_features import bags_of_features
 from tf_dlrm.layers.followed_optimizer import TableRates
+from tf_dlrm.layers.fused_update import FusedUpdate
 from tf_dlrm.layers.initial_weights import normal_by_fans
 from tf_dlrm.layers.refusals import check_carried, check_for_xla
 from tfrecords.tracing import traced_as_written
 
 # Where files have what `TableRates.saved` holds.
 _FOLLOWED = "followed_optimizer"
+_PROJECTION_KEY = "%s:projection"
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -156,18 +161,15 @@ class EmbeddingCollection(keras.layers.Layer):
                 "EmbeddingCollection cannot run in float16: the loss scale would be part of the "
                 "tables' updates. Use mixed_bfloat16 or float32."
             )
-        self._feature_tuple = _Opaque(tuple(configs))
+        self._hidden = _Hidden(tuple(configs), plan)
         self._seed = seed
-        self._plan = _Opaque(plan)
         self._communication_dtype = communication_dtype
-        self._placement: _Opaque | None = None
-        self._table_weights = _Opaque(())
         self._rates = TableRates(self.name, tables_of(configs))
 
     @property
     def features(self) -> tuple[FeatureConfig, ...]:
         """The features and their tables."""
-        return self._feature_tuple.value
+        return self._hidden.features
 
     @property
     def placement(self) -> Placement:
@@ -176,11 +178,11 @@ class EmbeddingCollection(keras.layers.Layer):
         Raises:
             ValueError: If the layer has not been built.
         """
-        if self._placement is None:
+        if self._hidden.placement is None:
             raise ValueError(
                 f"Layer '{self.name}' has no tables yet: call it on ids, or call its build()."
             )
-        return self._placement.value
+        return self._hidden.placement
 
     @property
     def tables(self) -> TableSet:
@@ -190,22 +192,20 @@ class EmbeddingCollection(keras.layers.Layer):
     @property
     def table_weights(self) -> tuple[Any, ...]:
         """Those of the layer's weights that hold the rows of tables."""
-        return self._table_weights.value
+        return self._hidden.table_weights
 
     def build(self, ids_shape: Any = None, weights_shape: Any = None) -> None:
         """Creates the tables; they depend on the features alone, so shapes are not needed."""
         del ids_shape, weights_shape
-        if self._placement is not None:
+        if self._hidden.placement is not None:
             return
         self.trap = self.add_weight(name="trap", shape=(), initializer="zeros", trainable=True)
         with tf.init_scope():
-            self._placement = _Opaque(
-                make_placement(
-                    stored_features(self.features),
-                    self._seed,
-                    self._plan.value,
-                    self._communication_dtype,
-                )
+            self._hidden.placement = make_placement(
+                stored_features(self.features),
+                self._seed,
+                self._hidden.plan,
+                self._communication_dtype,
             )
         self._updates = FusedUpdate(self.name)
         frozen = [t.name for t in tables_of(self.features) if isinstance(t.optimizer, Frozen)]
@@ -218,10 +218,17 @@ class EmbeddingCollection(keras.layers.Layer):
                 trainable=name not in frozen,
             )
             setattr(self, f"projection_{k}", matrix)
-        if not isinstance(self._plan.value, FrozenTables):
-            logging.info("Layer '%s' trains %s.", self.name, _optimizers_of(self.features))
-        held = [add_as_weight(self, variable) for variable in self.tables.row_variables]
-        self._table_weights = _Opaque(tuple(held))
+        if not isinstance(self._hidden.plan, FrozenTables):
+            trained: dict[Optimizer, list[str]] = {}
+            for table in tables_of(self.features):
+                trained.setdefault(table.optimizer, []).append(table.name)
+            by = "; ".join(
+                f"{', '.join(names)} by {optimizer}" for optimizer, names in trained.items()
+            )
+            logging.info("Layer '%s' trains %s.", self.name, by)
+        self._hidden.table_weights = tuple(
+            add_as_weight(self, variable) for variable in self.tables.row_variables
+        )
         # For tf.train.Checkpoint: the tables by name, whatever variables hold them.
         self._checkpoint_tables = self.tables
         self.built = True
@@ -250,15 +257,7 @@ class EmbeddingCollection(keras.layers.Layer):
         self._rates.follow(optimizer, reference_rate, self.trap)
 
     def follow_model(self, optimizer: Any, reference_rate: float | None = None) -> None:
-        """Does as `follow`, unless that was called: for models, when they are compiled.
-
-        Args:
-            optimizer: The optimizer of the model.
-            reference_rate: As of `follow`.
-
-        Raises:
-            ValueError: As of `follow`.
-        """
+        """Does as `follow`, unless that was called: for models, when they are compiled."""
         self.build()
         self._rates.follow_model(optimizer, reference_rate, self.trap)
 
@@ -277,7 +276,14 @@ class EmbeddingCollection(keras.layers.Layer):
             )
         if xla_compiles_here() and not self.placement.checks_ids_on_host:
             check_for_xla(self.name, tables_of(self.features))
-        of_features = self._stored_bags(ids, weights or {})
+        bags, stored = bags_of_features(
+            self.name,
+            self.features,
+            ids,
+            weights or {},
+            # A user's one row may stand beside many candidates'; signatures compare the others.
+            one_batch=not isinstance(self._hidden.plan, FrozenTables),
+        )
         learns = training is not False and self.trainable
         trap = tf.convert_to_tensor(self.trap) if learns else None
         if training is None and trap is not None:
@@ -285,29 +291,12 @@ class EmbeddingCollection(keras.layers.Layer):
             training = tapes_that_record(trap) > 0
         with kernels_allowed(are_allowed(training)):
             if trap is None:
-                vectors = self.placement.lookup(of_features.bags).vectors
+                vectors = self.placement.lookup(stored).vectors
             else:
                 rates = functools.partial(self._rates.of_update, calling_layers(), self.trap)
-                vectors = self._updates.lookup(
-                    self.placement, of_features.bags, trap, self.trap, rates
-                )
-        found = of_features.join(vectors, self._projections())
+                vectors = self._updates.lookup(self.placement, stored, trap, self.trap, rates)
+        found = joined_vectors(self.features, bags, vectors, self._projections())
         return {name: tf.cast(vector, self.compute_dtype) for name, vector in found.items()}
-
-    def _stored_bags(self, ids: Mapping[str, Any], weights: Mapping[str, Any]) -> StoredBags:
-        stored = stored_features(self.features)
-        if stored != self.features and not weights and set(ids) == {f.name for f in stored}:
-            bags = self._of_one_batch(_make_bags(self.name, stored, ids, {}))
-            return StoredBags.of_stored(self.features, bags)
-        bags = self._of_one_batch(_make_bags(self.name, self.features, ids, weights))
-        return StoredBags(self.features, bags)
-
-    def _of_one_batch(self, bags: dict[str, Bags]) -> dict[str, Bags]:
-        if isinstance(self._plan.value, FrozenTables):
-            # A user's one row may stand beside many candidates'; signatures compare the others.
-            check_known_batches(bags)
-            return bags
-        return of_one_batch(bags)
 
     def _projections(self) -> dict[str, tf.Tensor]:
         """Returns the matrices behind narrow tables by table."""
@@ -348,7 +337,7 @@ class EmbeddingCollection(keras.layers.Layer):
         return super().variables
 
     def _check_carried(self, carrier: str) -> None:
-        if self._placement is not None and int(self.tables.updates):
+        if self._hidden.placement is not None and int(self.tables.updates):
             tables = tables_of(stored_features(self.features))
             check_carried(carrier, self.name, tables, self._rates.changed_rate())
 
@@ -360,17 +349,15 @@ class EmbeddingCollection(keras.layers.Layer):
         if followed is not None:
             store[_FOLLOWED] = followed.numpy()
         for name, matrix in self._projections().items():
-            store[_projection_key(name)] = tf.convert_to_tensor(matrix).numpy()
+            store[_PROJECTION_KEY % name] = tf.convert_to_tensor(matrix).numpy()
 
     def load_own_variables(self, store: Any) -> None:
         """Reads what `save_own_variables` wrote."""
-        matrices = self._projections()
-        for name, matrix in matrices.items():
+        for name, matrix in self._projections().items():
             try:
-                value = store[_projection_key(name)]
+                matrix.assign(store[_PROJECTION_KEY % name])
             except KeyError as error:
                 raise ValueError(f"The saved weights hold no matrix for table '{name}'.") from error
-            matrix.assign(value)
         self.tables.assign_arrays(store)
         with contextlib.suppress(KeyError):  # where nothing was followed
             self._rates.saved.assign(np.asarray(store[_FOLLOWED]))
@@ -396,50 +383,11 @@ def _make_on_tpu(*arguments: Any) -> Placement:
 register(tf.distribute.TPUStrategy, _make_on_tpu)
 
 
-def _make_bags(
-    layer: str,
-    features: Sequence[FeatureConfig],
-    ids: Mapping[str, Any],
-    weights: Mapping[str, Any],
-) -> dict[str, Bags]:
-    names = [feature.name for feature in features]
-    for what, given in (("ids", ids), ("weights", weights)):
-        if not isinstance(given, Mapping):
-            raise ValueError(
-                f"{what} must be a dict from feature names to tensors, but is a "
-                f"{type(given).__name__}."
-            )
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise ValueError(
-                f"{what} has entries {unknown}, but the features of layer '{layer}' are {names}."
-            )
-    missing = [name for name in names if name not in ids]
-    if missing:
-        raise ValueError(
-            f"ids has no entries {missing}; layer '{layer}' needs all of its features, {names}."
-        )
-    if only_shapes_are_wanted():
-        # Under a strategy, fit of Keras 3 does this with means over the replicas' batches,
-        # which turns ids into floats.
-        ids = {name: tf.cast(ids[name], tf.int64) for name in names}
-    return {name: make_bags(name, ids[name], weights.get(name)) for name in names}
+@dataclasses.dataclass
+class _Hidden:
+    """What Keras is not to see, which tracks and wraps what it finds in a layer's attributes."""
 
-
-def _optimizers_of(features: Sequence[FeatureConfig]) -> str:
-    """Returns each optimizer and its tables, as text."""
-    tables: dict[Optimizer, list[str]] = {}
-    for table in tables_of(features):
-        tables.setdefault(table.optimizer, []).append(table.name)
-    return "; ".join(f"{', '.join(names)} by {optimizer}" for optimizer, names in tables.items())
-
-
-def _projection_key(table: str) -> str:
-    return f"{table}:projection"
-
-
-class _Opaque:
-    """Hides a value from Keras, which tracks and wraps what it finds in a layer's attributes."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    features: tuple[FeatureConfig, ...]
+    plan: Any
+    placement: Placement | None = None
+    table_weights: tuple[Any, ...] = ()

@@ -62,36 +62,25 @@ class TableRates:
 
     Attributes:
         followed: The optimizer, or None.
+        saved: What files take and give back: the reference rate and the optimizer's iterations.
     """
 
     def __init__(self, layer: str, tables: Sequence[TableConfig]) -> None:
-        """Follows none.
-
-        Args:
-            layer: Name of the layer, for errors.
-            tables: Its tables.
-        """
+        """Follows none; `layer` is the name of the layer, for errors."""
         self.followed: FollowedOptimizer | None = None
         self._layer = layer
         self._tables = tuple(tables)
         self._follows_models = True
         # One layer may be in several models, which train it by turns.
         self._of_models: list[FollowedOptimizer] = []
+        # The iterations tell whether an optimizer was restored together with the tables: one that
+        # was not has a learning rate of its own, and the reference rate of another says nothing.
         with tf.init_scope(), tf.device("CPU:0"):
-            self._saved = ResourceVariable(
+            self.saved = ResourceVariable(
                 _NOTHING, trainable=False, dtype=tf.float64, name="followed"
             )
         # What it holds unless something was restored since.
         self._known = _NOTHING
-
-    @property
-    def saved(self) -> tf.Variable:
-        """What files take and give back: the reference rate and the optimizer's iterations.
-
-        The iterations tell whether an optimizer was restored together with the tables: one that
-        was not has a learning rate of its own, and the reference rate of another says nothing.
-        """
-        return self._saved
 
     def to_save(self) -> tf.Variable | None:
         """Returns `saved` with what is true now; None where nothing is to be saved."""
@@ -99,7 +88,7 @@ class TableRates:
         if self.followed is not None and self._held() == self._known:
             steps = _iterations(self.followed.optimizer)
             self._know((self.followed.reference_rate, float(steps)) if steps else _NOTHING)
-        return self._saved if self._held()[1] > 0 else None
+        return self.saved if self._held()[1] > 0 else None
 
     def settle(self, begins: bool = False) -> None:
         """Takes the reference rate that was restored since, if the optimizer was too.
@@ -127,12 +116,12 @@ class TableRates:
 
     def _held(self) -> tuple[float, float]:
         with tf.init_scope():
-            reference_rate, iterations = self._saved.numpy().tolist()
+            reference_rate, iterations = self.saved.numpy().tolist()
         return reference_rate, iterations
 
     def _know(self, held: tuple[float, float]) -> None:
         with tf.init_scope():
-            self._saved.assign(held)
+            self.saved.assign(held)
         self._known = held
 
     def _restored(self, optimizer: Any) -> float | None:
@@ -142,33 +131,14 @@ class TableRates:
         return held[0] if together else None
 
     def follow(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
-        """Follows an optimizer whatever models the layer is in, or none.
-
-        Args:
-            optimizer: The optimizer, or None.
-            reference_rate: See `FollowedOptimizer`; None for that which was restored together with
-                the optimizer and the tables, or else for its learning rate now.
-            trap: The weight of the layer that the optimizer trains.
-
-        Raises:
-            ValueError: If the optimizer does what tables cannot follow.
-        """
+        """See `EmbeddingCollection.follow`; `trap` is the weight that the optimizer trains."""
         self._follows_models = False
         self.followed = None
         if optimizer is not None:
             self.followed = self._checked(optimizer, reference_rate, trap)
 
     def follow_model(self, optimizer: Any, reference_rate: float | None, trap: Any) -> None:
-        """Follows the optimizer of the model that trains the layer, unless `follow` was called.
-
-        Args:
-            optimizer: The optimizer.
-            reference_rate: As of `follow`.
-            trap: As of `follow`.
-
-        Raises:
-            ValueError: As of `follow`.
-        """
+        """See `EmbeddingCollection.follow_model`."""
         _check_no_loss_scale(optimizer, self._layer)
         if self._follows_models and not self._follows_again(optimizer):
             self.followed = self._checked(optimizer, reference_rate, trap)

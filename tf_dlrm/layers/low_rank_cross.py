@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import keras
 from tf_dlrm.layers.cross import Cross
 from tf_dlrm.layers.initial_weights import normal_by_fans
@@ -19,16 +20,8 @@ class LowRankCross(Cross):
         rank: Columns of U and rows of V; fewer than half the width, or a `Cross` is cheaper.
         seed: Seed of the first values; None draws others each time.
 
-    Call arguments:
-        x0: Floats [batch, width], the input of the cross network.
-        x: Floats [batch, width], the output of its layer before.
-
-    Returns:
-        Floats [batch, width].
-
     Raises:
-        ValueError: If `rank` is no whole number above 0, or the inputs are not two matrices of one
-            width.
+        ValueError: If `rank` is no whole number above 0, and as `Cross`, as which it is called.
 
     Example:
         >>> x0 = tf.ones((2, 8))
@@ -42,8 +35,7 @@ class LowRankCross(Cross):
 
     def __init__(self, rank: int, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(seed, **kwargs)
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank must be a whole number of at least 1, but is {rank!r}.")
+        check_whole("rank", rank, 1)
         self.rank = rank
 
     def _add_kernels(self, width: int) -> None:

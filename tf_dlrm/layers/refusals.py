@@ -8,15 +8,7 @@ from tf_dlrm.embeddings.storage import MultipleHashing
 
 
 def check_for_xla(layer: str, tables: Sequence[TableConfig]) -> None:
-    """Refuses tables that have to say when an id is wrong, where nothing can.
-
-    Args:
-        layer: Name of the layer, for errors.
-        tables: Its tables.
-
-    Raises:
-        ValueError: If a table has no row for ids outside of it.
-    """
+    """Raises ValueError if a table has to say when an id is wrong, where nothing can."""
     names = [
         table.name
         for table in tables
@@ -43,8 +35,7 @@ def check_carried(
             file", or "A state tree".
         layer: Name of the layer, for errors.
         tables: Its tables, as they are stored.
-        changed_rate: The learning rate of the model's optimizer at which those of tables hold, and
-            that of now, where they differ.
+        changed_rate: See `TableRates.changed_rate`.
 
     Raises:
         ValueError: If the optimizer of a table has slots, or a schedule, or if rates differ.

@@ -13,18 +13,7 @@ class VectorCross(Cross):
 
     w starts as N(0, sqrt(2 / (width + 1))), b as zeros.
 
-    Args:
-        seed: Seed of the first values; None draws others each time.
-
-    Call arguments:
-        x0: Floats [batch, width], the input of the cross network.
-        x: Floats [batch, width], the output of its layer before.
-
-    Returns:
-        Floats [batch, width].
-
-    Raises:
-        ValueError: If the inputs are not two matrices of one width.
+    It is called as `Cross` is.
 
     Example:
         >>> x0 = tf.ones((2, 8))

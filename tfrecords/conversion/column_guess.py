@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from tfrecords.conversion.table_description import CategoricalColumn, DenseColumn
-from tfrecords.kinds.date_part import ISO, UNIX
+from tfrecords.kinds.date_part import ISO, UNIX, DatePart
+from tfrecords.kinds.hexadecimal import Hexadecimal
+from tfrecords.kinds.integer import integers
+from tfrecords.kinds.kind import Report
+from tfrecords.kinds.number import numbers
 
 Feature = DenseColumn | CategoricalColumn
 
-WHOLE = re.compile(r"-?[0-9]+")
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SEPARATORS = ("|", ";", ",", "^", " ")
 # Whole numbers of few different values, or called like one of these, are names and not amounts.
 _FEW = 50
@@ -32,6 +37,9 @@ _ROW_NUMBERS = frozenset(
 _DATES = frozenset("date datetime day dt hour time timestamp".split())
 # From here on another value in every row says nothing, and numbers that count up are no amounts.
 _MANY = 100
+# Digits of a whole number that is hardly an amount if it comes again and again.
+_LONG = 6
+_YEAR_2101 = 4_133_980_800
 _FIRST_SECOND, _LAST_SECOND = 788_918_400, 2_145_916_800  # 1995 to 2038
 _DATE_FORMATS = tuple(
     f"{day}{time}"
@@ -51,14 +59,35 @@ class Sample:
     values: list[Any]
     is_list: bool = False
 
-    @property
+    @functools.cached_property
     def given(self) -> list[Any]:
         """The values that are not missing."""
         return [value for value in self.values if value is not None]
 
-    def all_match(self, pattern: re.Pattern[str]) -> bool:
-        """Whether there are values and each is of a pattern, but for blanks around it."""
-        return bool(self.given) and all(pattern.fullmatch(value.strip()) for value in self.given)
+    @functools.cached_property
+    def numbers(self) -> np.ndarray | None:
+        """The values that are given as numbers; None where one is none, or none is given."""
+        return None if self.is_list else _read_all(_numbers, self.given)
+
+    @functools.cached_property
+    def whole(self) -> np.ndarray | None:
+        """The same as whole numbers."""
+        return None if self.is_list else _read_all(integers, self.given)
+
+
+def _numbers(array: pa.Array, report: Report) -> np.ndarray:
+    return numbers(array, None, report)
+
+
+def _read_all(read: Callable[[pa.Array, Report], np.ndarray], values: list[str]) -> Any:
+    """What a kind reads of values; None if it refuses one, or there are none."""
+    wrong: list[int] = []
+    # The first ones tell nearly always.
+    for some in (values[:_FEW], values):
+        found = read(pa.array(some, pa.string()), lambda index, *_: wrong.append(index))
+        if wrong or not len(found):
+            return None
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +96,7 @@ class Guess:
 
     Attributes:
         features: The features; none where the column is to be ignored.
-        why: Why it is.
+        why: Why it is, or what they were taken for.
     """
 
     features: tuple[Feature, ...] = ()
@@ -88,14 +117,14 @@ def guess_column(sample: Sample, label: Sequence[bool | None]) -> Guess:
     if why:
         return Guess(why=why)
     if sample.is_list:
-        return Guess((_list(name, sample.name, sample.given),))
+        return Guess((_list(name, sample.name, sample.given),), "lists")
     how = _date_format(sample)
     if how is not None:
-        return Guess(_dates(name, sample.name, how, sample.given))
+        return _dates(name, sample.name, how, sample.given)
     why = _is_another_in_every_row(sample, different)
     if why:
         return Guess(why=why)
-    return Guess((_feature(name, sample, different),))
+    return _feature(name, sample, different)
 
 
 def _says_nothing(sample: Sample, different: int, label: Sequence[bool | None]) -> str:
@@ -113,15 +142,15 @@ def _says_nothing(sample: Sample, different: int, label: Sequence[bool | None]) 
 
 def _is_another_in_every_row(sample: Sample, different: int) -> str:
     words = " ".join(_words(sample.name))
-    whole = sample.all_match(WHOLE)
-    if different == len(sample.given) and (whole or not sample.all_match(NUMBER)):
+    whole = sample.whole
+    if different == len(sample.given) and (whole is not None or sample.numbers is None):
         many = different >= _MANY
-        counts = whole and _counts_up(sample.given)
-        if (many and counts) or (whole and words in _ROW_NUMBERS):
+        counts = whole is not None and bool((np.diff(whole) == 1).all())
+        if (many and counts) or (whole is not None and words in _ROW_NUMBERS):
             return "it numbers the rows"
-        if many and (not whole or _is_name(sample.name)):
+        if many and (whole is None or _is_name(sample.name)):
             return "every row has another value"
-    if whole and _within(sample.given, 1000 * _FIRST_SECOND, 1000 * _LAST_SECOND):
+    if whole is not None and _within(whole, 1000 * _FIRST_SECOND, 1000 * _LAST_SECOND):
         return "it holds milliseconds since 1970; seconds can be used as a date"
     return ""
 
@@ -146,26 +175,45 @@ def _leak(sample: Sample, different: int, label: Sequence[bool | None]) -> str:
     return ""
 
 
-def _feature(name: str, sample: Sample, different: int) -> Feature:
+def _feature(name: str, sample: Sample, different: int) -> Guess:
     column, given = sample.name, sample.given
-    whole = sample.all_match(WHOLE)
-    missing = 0.0 if len(given) < len(sample.values) else None
-    named = _is_name(column)
-    if (whole or sample.all_match(NUMBER)) and not (whole and (different <= _FEW or named)):
-        numbers = [float(value) for value in given]
-        log = min(numbers) >= 0 and max(numbers) > 100
-        return DenseColumn(name, column, "log1p" if log else "none", missing)
-    if whole:
-        kind = "integer" if max(map(len, given)) <= 18 else "text"
-        return CategoricalColumn(name, column, kind)
+    whole, found = sample.whole, sample.numbers
+    if whole is not None:
+        why = _name_not_amount(sample, different)
+        # Text of so many digits is no number of 64 bits, and 007 is not 7.
+        zeros = any(re.match(" *0[0-9]", value) for value in given)
+        if zeros:
+            why = "digits with zeros before them: a name, and no number"
+        if why:
+            return Guess((CategoricalColumn(name, column, "text" if zeros else "integer"),), why)
+    elif all(re.fullmatch(" *-?[0-9]+ *", value) for value in given):
+        return Guess((CategoricalColumn(name, column),), "digits that no number of 64 bits holds")
+    if found is not None:
+        missing = 0.0 if len(given) < len(sample.values) else None
+        log = found.min() >= 0 and found.max() > 100
+        why = f"amounts from {found.min():g} to {found.max():g}"
+        return Guess((DenseColumn(name, column, "log1p" if log else "none", missing),), why)
     if all(re.fullmatch("[0-9a-f]{8}", value) for value in given):
-        return CategoricalColumn(name, column, "hexadecimal")
+        return Guess((CategoricalColumn(name, column, "hexadecimal"),), Hexadecimal().needed)
     for separator in _SEPARATORS:
         parts = collections.Counter(p for value in given for p in value.split(separator))
         # Lists repeat their parts much more often than themselves.
         if len(parts) < different / 2 and not any(" " in p.strip() for p in parts):
-            return CategoricalColumn(name, column, "text", separator=separator, hotness=None)
-    return CategoricalColumn(name, column)
+            several = CategoricalColumn(name, column, "text", separator=separator, hotness=None)
+            return Guess((several,), f"several values with {separator!r} between them")
+    return Guess((CategoricalColumn(name, column),), "text")
+
+
+def _name_not_amount(sample: Sample, different: int) -> str:
+    """Why whole numbers are names; empty where they are amounts."""
+    if _is_name(sample.name):
+        return "whole numbers, called as names are"
+    if different <= _FEW:
+        return "whole numbers of few values: names"
+    lengths = {len(value.strip()) for value in sample.given}
+    if len(lengths) == 1 and min(lengths) >= _LONG and 2 * different <= len(sample.given):
+        return f"numbers of {min(lengths)} digits that come again and again: names"
+    return ""
 
 
 def _words(name: str) -> list[str]:
@@ -181,55 +229,46 @@ def _is_name(column: str) -> bool:
     return bool(words) and (words[-1] in _NAMES or re.fullmatch("[cC][0-9]+", column) is not None)
 
 
-def _counts_up(given: list[str]) -> bool:
-    first = int(given[0])
-    return all(int(value) == first + place for place, value in enumerate(given))
-
-
-def _within(given: list[str], low: int, high: int) -> bool:
-    return all(low <= int(value) < high for value in given)
+def _within(whole: np.ndarray, low: int, high: int) -> bool:
+    return bool((whole >= low).all() and (whole < high).all())
 
 
 def _date_format(sample: Sample) -> str | None:
     """How the dates of a column are written; None where they are none."""
-    given, whole = sample.given, sample.all_match(WHOLE)
-    if whole and _is_name(sample.name):
+    given, whole = sample.given, sample.whole
+    if whole is not None and _is_name(sample.name):
         return None
-    if all(map(_is_iso, given)):
-        return ISO
     words = _words(sample.name)
     digits = _DIGIT_FORMATS if words and words[-1] in _DATES else ()
-    for how in digits if whole else _DATE_FORMATS:
+    for how in digits if whole is not None else (ISO, *_DATE_FORMATS):
         if all(_is_date(value, how) for value in given):
             return how
-    return UNIX if whole and _within(given, _FIRST_SECOND, _LAST_SECOND) else None
+    return UNIX if is_unix(sample) else None
+
+
+def is_unix(sample: Sample) -> bool:
+    """Whether a column holds seconds since 1970, of the years in which data was logged."""
+    return sample.whole is not None and _within(sample.whole, _FIRST_SECOND, _LAST_SECOND)
 
 
 def _is_date(text: str, how: str) -> bool:
     try:
-        date = datetime.datetime.strptime(text, how)
+        seconds = DatePart(how, "weekday").seconds(text.encode())
     except ValueError:
         return False
     # Digits of another order are years that nobody logs.
-    return 1970 <= date.year <= 2100
+    return how == ISO or 0 <= seconds < _YEAR_2101
 
 
-def _is_iso(text: str) -> bool:
-    if WHOLE.fullmatch(text):
-        return False
-    try:
-        datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
-    except ValueError:
-        return False
-    return True
-
-
-def _dates(name: str, column: str, how: str, given: list[str]) -> tuple[Feature, ...]:
+def _dates(name: str, column: str, how: str, given: list[str]) -> Guess:
     hours = "%H" in how or how == UNIX or (how == ISO and any(len(text) > 10 for text in given))
-    return tuple(
+    features = tuple(
         CategoricalColumn(f"{name}_{part}", column, "datetime", datetime_format=how, part=part)
         for part in (("hour_of_day",) if hours else ()) + ("weekday",)
     )
+    zone = how == UNIX or (how == ISO and any(re.search("([zZ]|[+-][0-9:]{5})$", t) for t in given))
+    written = {UNIX: "seconds since 1970", ISO: "dates in ISO's form"}.get(how, "dates")
+    return Guess(features, f"{written}, as {'UTC shows them' if zone else 'they are written'}")
 
 
 def _list(name: str, column: str, given: list[Any]) -> CategoricalColumn:

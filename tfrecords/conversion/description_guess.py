@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrecords.conversion import description_file, text_input, text_table
-from tfrecords.conversion.column_guess import NUMBER, Guess, Sample, guess_column
+from tfrecords.conversion.column_guess import Guess, Sample, guess_column, is_unix
 from tfrecords.conversion.table_description import (
     CategoricalColumn,
     DenseColumn,
@@ -21,11 +21,16 @@ from tfrecords.conversion.table_description import (
     TableDescription,
 )
 from tfrecords.errors import DataError
+from tfrecords.input_files import COMPRESSIONS, compression
+from tfrecords.kinds.number import number_of
 
 _ROWS = 10_000
 _TEXT_BYTES = 4 << 20
 _TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat", ".test", ".train", ".log")
-_DELIMITERS = "\t,;|"
+_SPARSE = (".libsvm", ".libfm")
+# In this order: the others may stand within values.
+_DELIMITERS = ("\t", "::", ",", ";", "|", "^")
+_FEW = 100
 _NULLS = ("", "NA", "N/A", "NULL", "null", "None", "nan", "NaN", "\\N")
 _LABELS = (
     "label",
@@ -41,7 +46,8 @@ def guess(path: str, label_column: str | None = None) -> str:
     """A description in TOML, with what was seen of each column as comments.
 
     Args:
-        path: A table whose name ends in .parquet, or in one of `_TEXTS` (each also .gz).
+        path: A table whose name ends in .parquet, or in one of `_TEXTS` and `_SPARSE`
+            (each also compressed).
         label_column: The column that is the label; None to look for one.
 
     Raises:
@@ -49,21 +55,21 @@ def guess(path: str, label_column: str | None = None) -> str:
     """
     if not os.path.isfile(path):
         raise DataError(f"The file {path!r} does not exist or is no file.")
-    name = path.lower().removesuffix(".gz")
+    name = _plain_name(path)
     if name.endswith(".parquet"):
         form: dict[str, Any] = {"format": "parquet"}
-        samples = _parquet_samples(path)
-    elif name.endswith(_TEXTS):
-        form, samples = _text_samples(path)
+        samples, seen = _parquet_samples(path), ["the file names the columns"]
+    elif name.endswith((*_TEXTS, *_SPARSE)):
+        form, samples, seen = _text_samples(path)
     else:
         raise DataError(
-            f"The name of {path} must end in {', '.join(_TEXTS)} (each also .gz) or .parquet, so "
-            "that its format is known."
+            f"The name of {path} must end in {', '.join((*_TEXTS, *_SPARSE))} (each "
+            f"also with {', '.join(COMPRESSIONS)}) or .parquet, so that its format is known."
         )
     rows = max((len(sample.values) for sample in samples), default=0)
     if not rows:
         raise DataError(f"{path} holds no row.")
-    label = _label(path, samples, label_column)
+    label, because = _label(path, samples, label_column)
     of_rows = next(_positive(s, label) for s in samples if s.name == label.column)
     guesses = {s.name: guess_column(s, of_rows) for s in samples if s.name != label.column}
     features, comments = _named_once(label, samples, guesses)
@@ -74,14 +80,32 @@ def guess(path: str, label_column: str | None = None) -> str:
         categorical=tuple(f for f in features if isinstance(f, CategoricalColumn)),
         ignore=tuple(name for name, guessed in guesses.items() if not guessed.features),
     )
-    why = [f"# {name!r} is ignored: {g.why}." for name, g in guesses.items() if not g.features]
-    return (
-        f"# Guessed from the first {rows:,} rows of {os.path.basename(path)}. Look through it: is "
-        "each number an amount\n# (dense) or a name (categorical)? Is the label 1 where it should "
-        "be? Are the columns in ignore of no use?\n"
-        + "".join(f"{line}\n" for line in why)
-        + description_file.to_toml(description, comments)
+    taken = [
+        f"Guessed from the first {rows:,} rows of {os.path.basename(path)}: {'; '.join(seen)}.",
+        "Look through it: is each number an amount (dense) or a name (categorical)? Is the label 1",
+        "where it should be? Are the columns in ignore of no use?",
+        f"The label is {label.column!r}, {because}. {_label_values(label)}",
+        *(f"{name!r} is ignored: {g.why}." for name, g in guesses.items() if not g.features),
+    ]
+    return "".join(f"# {line}\n" for line in taken) + description_file.to_toml(
+        description, comments
     )
+
+
+def _label_values(label: LabelColumn) -> str:
+    if label.positive_values:
+        one, other = (
+            " or ".join(map(repr, v)) for v in (label.positive_values, label.negative_values)
+        )
+        return f"It is 1 where it holds {one}, and 0 where {other}."
+    if label.positive_from is not None:
+        return f"It is 1 from {label.positive_from:g} on."
+    return "It holds numbers from 0 to 1."
+
+
+def _plain_name(path: str) -> str:
+    """The name of a file in lower case, without the end that says how it is compressed."""
+    return path.lower().removesuffix(compression(path.lower()))
 
 
 def _named_once(
@@ -96,50 +120,122 @@ def _named_once(
             while name == label.column or name in comments:
                 name += "_2"
             features.append(dataclasses.replace(feature, name=name))
-            comments[name] = _comment(sample)
+            comments[name] = f"{guesses[sample.name].why}; {_comment(sample)}"
     return features, comments
 
 
-def _text_samples(path: str) -> tuple[dict[str, Any], list[Sample]]:
+def _text_samples(path: str) -> tuple[dict[str, Any], list[Sample], list[str]]:
+    """How the text is written, its columns, and what was taken for what."""
     text = next(text_input.text_pieces(path, 0, _TEXT_BYTES, "table")).data
     try:
         # Only line feeds end a row: a text may hold U+2028 and the like.
         lines = text.decode("utf-8-sig").split("\n")[: _ROWS + 1]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}.") from error
-    lines = [line.removesuffix("\r") for line in lines if line]
-    delimiter = max(_DELIMITERS, key=lines[0].count) if lines else ","
-    if not lines or not lines[0].count(delimiter):
-        raise DataError(f"The first line of {path} holds no comma, tab, semicolon or bar.")
+    lines = [line.removesuffix("\r") for line in lines if line.strip()]
+    if _plain_name(path).endswith(_SPARSE):
+        return _sparse_samples(path, lines)
+    delimiter = _delimiter(lines)
+    if not delimiter:
+        raise DataError(
+            f"The first line of {path} holds none of {', '.join(map(repr, _DELIMITERS))}, of which "
+            "one must stand between the columns."
+        )
     form: dict[str, Any] = {"format": "tsv" if delimiter == "\t" else "csv"}
     if delimiter not in "\t,":
         form["delimiter"] = delimiter
+    fields = [line.split(delimiter) for line in lines]
+    behind = [field for row in fields[1:] for field in row[1:]]
+    if behind and all(field[:1] == " " for field in behind):
+        form["strip"] = True
     as_described = TableDescription(
         **form, label=LabelColumn("label"), dense=(DenseColumn("feature", "feature"),)
     )
-    fields = [text_table.split_line(line, as_described) for line in lines]
-    if _is_header(fields[0], fields[1:]):
-        names = fields.pop(0)
+    head = [text_table.split_line(line, as_described) for line in lines[: _FEW + 1]]
+    why = [f"{delimiter!r} stands between the columns"]
+    if _is_header(head[0], head[1:]):
+        names, lines = head[0], lines[1:]
         text_table.check_names_differ(path, tuple(names))
+        why.append("the first line names them")
     else:
-        names = [f"column_{number + 1}" for number in range(len(fields[0]))]
+        names = _ratings(head) or [f"column_{number + 1}" for number in range(len(head[0]))]
         form["columns"] = tuple(names)
-    fields = [row for row in fields if len(row) == len(names)]
-    seen = {field for row in fields for field in row if field.strip() in _NULLS}
+        why.append("no line names them" + ", which are those of MovieLens" * (names[0] == "user"))
+    if form.get("strip"):
+        why.append("blanks stand around values")
+    values, bad = _columns(lines, len(names), as_described)
+    if bad:
+        why.append(f"{bad:,} lines are no rows of {len(names)} columns (--on_bad_row=skip)")
+    seen = {value for column in values for value in column if value.strip() in _NULLS}
     form["null_values"] = (
         *(value for value in _NULLS if value in seen or value == ""),
         *sorted(seen.difference(_NULLS)),
     )
+    nulls = set(form["null_values"])
     samples = [
-        Sample(name, [None if row[i] in form["null_values"] else row[i] for row in fields])
-        for i, name in enumerate(names)
+        Sample(name, [None if value in nulls else value for value in column])
+        for name, column in zip(names, values, strict=True)
     ]
-    return form, samples
+    return form, samples, why
+
+
+def _columns(
+    lines: list[str], columns: int, description: TableDescription
+) -> tuple[list[list[str]], int]:
+    """The values of each column as the conversion reads them; and the number of bad lines."""
+    names = tuple(map(str, range(columns)))
+    text = "".join(f"{line}\n" for line in lines).encode()
+    unknown = dataclasses.replace(description, null_values=())
+    table, _, bad = text_table.parse_texts(text_table.Lines(names, text), unknown, names)
+    if table is None:
+        return [[] for _ in names], len(bad)
+    return [column.cast(pa.string()).to_pylist() for column in table.columns], len(bad)
+
+
+def _delimiter(lines: list[str]) -> str:
+    """What stands between columns; "" where nothing does."""
+    some = lines[:_FEW]
+    for delimiter in _DELIMITERS:
+        if some and some[0].count(delimiter) and len({line.count(delimiter) for line in some}) == 1:
+            return delimiter
+    found = max(_DELIMITERS, key=some[0].count) if some else ","
+    return found if some and some[0].count(found) else ""
+
+
+def _ratings(rows: list[list[str]]) -> list[str] | None:
+    """The names of the columns of ratings as MovieLens publishes them, without a header."""
+    if any(len(row) != 4 for row in rows):
+        return None
+    user, item, rating, time = (Sample("", list(column)) for column in zip(*rows, strict=True))
+    if any(column.whole is None for column in (user, item)) or rating.numbers is None:
+        return None
+    few = len(set(rating.given)) <= 10 and 0 < rating.numbers.min() and rating.numbers.max() <= 10
+    return ["user", "item", "rating", "timestamp"] if few and is_unix(time) else None
+
+
+def _sparse_samples(path: str, lines: list[str]) -> tuple[dict[str, Any], list[Sample], list[str]]:
+    """The columns of LIBSVM's form: `label feature:value feature:value ...`."""
+    rows = [line.split(" ") for line in lines]
+    width = len(rows[0]) if rows else 0
+    if width < 2 or any(
+        len(row) != width or not all(field.endswith(":1") for field in row[1:]) for row in rows
+    ):
+        raise DataError(
+            f"{path} is of LIBSVM's form with another number of features in each row, or with "
+            "values other than 1. A table has one column for each feature: write it as one, with a "
+            "list of ids as text such as '3|17|4' where a row has any number of them."
+        )
+    names = ["label", *(f"field_{number}" for number in range(1, width))]
+    form = {"format": "csv", "delimiter": " ", "quoting": False, "columns": tuple(names)}
+    samples = [
+        Sample(name, list(c)) for name, c in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    return form, samples, ["LIBSVM's form: the label, and a feature of value 1 in each field"]
 
 
 def _is_header(first: list[str], rows: list[list[str]]) -> bool:
     """Whether the first line names the columns, and is no row like the others."""
-    odd = [name for name in first if not name.strip() or NUMBER.fullmatch(name.strip())]
+    odd = [name for name in first if not name.strip() or _is_number(name)]
     if not odd:
         return True
     if len(set(first)) < len(first) or len(odd) == len(first):
@@ -150,9 +246,13 @@ def _is_header(first: list[str], rows: list[list[str]]) -> bool:
         below = [value for value in below if value not in _NULLS]
         index = not name and below == [str(number) for number in range(len(below))]
         text = name not in odd and name.strip() not in _NULLS
-        if below and (index or (text and all(map(NUMBER.fullmatch, below)))):
+        if below and (index or (text and all(map(_is_number, below)))):
             return True
     return False
+
+
+def _is_number(text: str) -> bool:
+    return number_of(text) is not None
 
 
 def _parquet_samples(path: str) -> list[Sample]:
@@ -177,7 +277,8 @@ def _text(value: Any) -> str | None:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _label(path: str, samples: list[Sample], wanted: str | None) -> LabelColumn:
+def _label(path: str, samples: list[Sample], wanted: str | None) -> tuple[LabelColumn, str]:
+    """The label, and why it is."""
     by_name = {s.name.strip().lower(): s for s in reversed(samples) if not s.is_list}
     columns = ", ".join(sample.name[:60] for sample in samples[:30])
     columns += ", ..." * (len(samples) > 30)
@@ -192,15 +293,16 @@ def _label(path: str, samples: list[Sample], wanted: str | None) -> LabelColumn:
                 "where numbers from 0 to 1, numbers of which some are larger than others, or two "
                 "texts are needed."
             )
-        return label
+        return label, "as --label says"
     for name in (*_LABELS, *_RATINGS):
         if name in by_name:
             label = _as_label(by_name[name])
             if label is not None:
-                return label
+                return label, "by its name"
     for sample in (s for s in samples if not s.is_list):
-        if sample.all_match(NUMBER) and set(map(float, sample.given)) == {0.0, 1.0}:
-            return LabelColumn(sample.name)
+        few = 2 <= len(set(sample.given)) <= _FEW  # which costs less to see
+        if few and sample.numbers is not None and set(sample.numbers.tolist()) == {0.0, 1.0}:
+            return LabelColumn(sample.name), "the first column of 0 and 1"
     raise DataError(
         f"No column of {path} looks like a label, which is a column of 0 and 1 or one called "
         f"{', '.join(_LABELS)}, {', '.join(_RATINGS)}. --label=COLUMN says which one it is. Its "
@@ -209,8 +311,8 @@ def _label(path: str, samples: list[Sample], wanted: str | None) -> LabelColumn:
 
 
 def _as_label(sample: Sample) -> LabelColumn | None:
-    if sample.all_match(NUMBER):
-        numbers = [float(value) for value in sample.given]
+    if sample.numbers is not None:
+        numbers = sample.numbers.tolist()
         if 0 <= min(numbers) and max(numbers) <= 1:
             return LabelColumn(sample.name)
         different = sorted(set(numbers))

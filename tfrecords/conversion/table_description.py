@@ -332,9 +332,12 @@ class TableDescription:
         group: The column, such as a user or a request, of the rows that belong together, for
             `--split=group:`; None for none.
         columns: The names of all columns, in order, of a text file without a header line.
-        delimiter: The character between fields of text. Default: a comma; a tab for `tsv`.
+        delimiter: What stands between fields of text: an ASCII character, or several, as the "::"
+            of MovieLens, then without quoting. Default: a comma; a tab for `tsv`.
         quoting: Whether fields of text may stand in double quotes, a double quote within them
-            written twice. Line breaks within quotes are not supported. Default: yes for `csv`.
+            written twice. Line breaks within quotes are not supported. Default: yes for `csv` with
+            a delimiter of one character.
+        strip: Whether blanks around fields of text (outside quotes) are none of theirs.
         null_values: The texts that mean that a value is missing.
         ignore: Names of columns that are not used.
         other_columns: What to do with columns that are not named anywhere: `error` or `ignore`.
@@ -352,6 +355,7 @@ class TableDescription:
     columns: tuple[str, ...] = ()
     delimiter: str | None = None
     quoting: bool | None = None
+    strip: bool = False
     null_values: tuple[str, ...] = ("",)
     ignore: tuple[str, ...] = ()
     other_columns: str = "error"
@@ -411,8 +415,8 @@ class TableDescription:
 
     def _check_text(self) -> None:
         if not self.of_text:
-            for name in ("columns", "delimiter", "quoting"):
-                if getattr(self, name) not in (None, ()):
+            for name in ("columns", "delimiter", "quoting", "strip"):
+                if getattr(self, name) not in (None, (), False):
                     raise DataError(
                         f"{name} is for text; a file of {self.format!r} says itself what it is."
                     )
@@ -421,13 +425,19 @@ class TableDescription:
         if self.delimiter is None:
             object.__setattr__(self, "delimiter", default)
         if self.quoting is None:
-            object.__setattr__(self, "quoting", self.format == "csv")
+            one = len(str(self.delimiter)) == 1
+            object.__setattr__(self, "quoting", self.format == "csv" and one)
         _check_truth("quoting", self.quoting)
+        _check_truth("strip", self.strip)
         delimiter = self.delimiter
-        if not isinstance(delimiter, str) or len(delimiter) != 1 or not delimiter.isascii():
-            raise DataError(f"delimiter must be one ASCII character, not {delimiter!r}.")
-        if delimiter in '\r\n\0"':
+        if not isinstance(delimiter, str) or not delimiter or not delimiter.isascii():
+            raise DataError(f"delimiter must be one or more ASCII characters, not {delimiter!r}.")
+        if set(delimiter) & set('\r\n\0"'):
             raise DataError(f"delimiter cannot be {delimiter!r}.")
+        if len(delimiter) > 1 and self.quoting:
+            raise DataError(f"quoting needs a delimiter of one character, not {delimiter!r}.")
+        if self.strip and delimiter == " ":
+            raise DataError("strip takes blanks away, so delimiter cannot be one.")
         if self.format == "tsv" and delimiter != "\t":
             raise DataError(
                 f"format = 'tsv' means tabs, so delimiter = {delimiter!r} contradicts it; use "

@@ -6,6 +6,8 @@ import collections
 import csv as python_csv
 import dataclasses
 import io
+import re
+from collections.abc import Sequence
 
 import pyarrow as pa
 from pyarrow import csv
@@ -19,6 +21,8 @@ from tfrecords.kinds.kind import TEXT
 from tfrecords.kinds.whole import CSV_TYPE, NOT_STRICT
 
 _MARK = b"\xef\xbb\xbf"
+# Stands for a delimiter of several characters, since Arrow's parser wants one.
+_STAND_IN = b"\x1f"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +68,40 @@ def header(path: str, first: bytes, description: TableDescription) -> tuple[tupl
 
 def split_line(line: str, description: TableDescription) -> list[str]:
     """The fields of a line."""
+    line = _plain(line.encode(), description).decode()
+    delimiter = _delimiter(description).decode()
     if not description.quoting:
-        return line.split(str(description.delimiter))
+        return line.split(delimiter)
     # Python refuses fields of 131,073 characters, which Arrow reads.
     limit = python_csv.field_size_limit(len(line) + 1)
     try:
-        return next(python_csv.reader([line], delimiter=str(description.delimiter)), [])
+        return next(python_csv.reader([line], delimiter=delimiter), [])
     finally:
         python_csv.field_size_limit(limit)
+
+
+def _delimiter(description: TableDescription) -> bytes:
+    """What stands between the fields of plain lines."""
+    delimiter = str(description.delimiter).encode()
+    return delimiter if len(delimiter) == 1 else _STAND_IN
+
+
+def _plain(text: bytes, description: TableDescription) -> bytes:
+    """Lines as Arrow's parser takes them: no blanks to strip, a delimiter of one character."""
+    delimiter = str(description.delimiter).encode()
+    if description.strip:
+        blanks = rb"[ ]*" if delimiter == b"\t" else rb"[ \t]*"
+        end = rb"(\A|\Z|\r?\n|" + re.escape(delimiter) + rb")"
+        if description.quoting and b'"' in text:
+            pattern = rb'("(?:[^"\n]|"")*")|' + blanks + end + blanks
+            text = re.sub(pattern, lambda found: found[1] or found[2], text)
+        else:
+            text = re.sub(blanks + end + blanks, rb"\1", text)
+    return text if len(delimiter) == 1 else text.replace(delimiter, _STAND_IN)
+
+
+def _has_stand_in(text: bytes, description: TableDescription) -> bool:
+    return len(str(description.delimiter)) > 1 and _STAND_IN in text
 
 
 def check_columns(path: str, columns: tuple[str, ...], description: TableDescription) -> None:
@@ -132,6 +162,9 @@ def parse_lines(lines: Lines, description: TableDescription) -> pa.Table | None:
     if b"\r" in lines.text and lines.text.count(b"\r") != lines.text.count(b"\r\n"):
         # Arrow takes a carriage return for the end of a line.
         return None
+    if _has_stand_in(lines.text, description):
+        return None
+    lines = dataclasses.replace(lines, text=_plain(lines.text, description))
     types = column_types(description)
     if CSV_TYPE in types.values() and any(byte in lines.text for byte in NOT_STRICT):
         return None
@@ -145,12 +178,17 @@ def parse_lines(lines: Lines, description: TableDescription) -> pa.Table | None:
 
 
 def parse_texts(
-    lines: Lines, description: TableDescription
+    lines: Lines, description: TableDescription, wanted: Sequence[str] | None = None
 ) -> tuple[pa.Table | None, list[int], list[BadRow]]:
     """Parses lines of which some have another number of columns.
 
+    Args:
+        lines: The lines.
+        description: How they are written.
+        wanted: Names of columns; None for those that are used.
+
     Returns:
-        The columns that are used, as text, of the lines that have the right number of columns (None
+        These columns, as text, of the lines that have the right number of columns (None
         if there is none); the numbers of those lines, from 0; and the others.
 
     Raises:
@@ -160,9 +198,12 @@ def parse_texts(
     numbers: list[int] = []
     bad: list[BadRow] = []
     for number, line in enumerate(lines.text.split(b"\n")[:-1]):
-        fault = _fault(line.removesuffix(b"\r"), len(lines.columns), description)
+        plain = _plain(line.removesuffix(b"\r"), description)
+        fault = _fault(plain, len(lines.columns), description)
+        if _has_stand_in(line, description):
+            fault = "form", f"it holds the character {_STAND_IN!r}"
         if fault is None:
-            good.append(line)
+            good.append(plain)
             numbers.append(number)
         else:
             bad.append(BadRow(number, *fault))
@@ -170,7 +211,8 @@ def parse_texts(
         return None, numbers, bad
     rest = Lines(lines.columns, b"\n".join(good) + b"\n")
     try:
-        table = _read(rest, description, dict.fromkeys(description.used, pa.binary()))
+        columns = description.used if wanted is None else wanted
+        table = _read(rest, description, dict.fromkeys(columns, pa.binary()))
     except pa.ArrowInvalid as error:
         raise DataError(f"Lines of the table cannot be parsed: {error}.") from error
     if table.num_rows != len(good):
@@ -185,7 +227,7 @@ def _read(lines: Lines, description: TableDescription, types: dict[str, pa.DataT
             use_threads=False, block_size=len(lines.text) + 1, column_names=list(lines.columns)
         ),
         parse_options=csv.ParseOptions(
-            delimiter=description.delimiter,
+            delimiter=_delimiter(description).decode(),
             quote_char='"' if description.quoting else False,
             ignore_empty_lines=False,
         ),
@@ -201,7 +243,7 @@ def _read(lines: Lines, description: TableDescription, types: dict[str, pa.DataT
 
 def _fault(line: bytes, columns: int, description: TableDescription) -> tuple[str, str] | None:
     """Kind and clause of what is wrong with a line's number of columns, or None."""
-    count = _count_fields(line, str(description.delimiter).encode(), bool(description.quoting))
+    count = _count_fields(line, _delimiter(description), bool(description.quoting))
     if isinstance(count, str):
         return "form", count
     if count != columns:

@@ -98,7 +98,7 @@ class DatePart(Kind):
                 report(int(index), "date", f"is {seconds[index]}, where {needed} is needed")
                 seconds[index] = 0
         else:
-            seconds = parse_each(encoded(values), self._seconds, np.int64, needed, report)
+            seconds = parse_each(encoded(values), self.seconds, np.int64, needed, report)
         parts = _part(seconds, self._part)
         return fill_missing(values, parts, self._missing, needed, report).astype(np.uint64)
 
@@ -128,7 +128,12 @@ class DatePart(Kind):
             fits &= real
         return self._or_blank(_part(tf.where(fits, seconds, 0), self._part), fits, missing)
 
-    def _seconds(self, value: bytes) -> int:
+    def seconds(self, value: bytes) -> int:
+        """The seconds since 1970 of a date as text, but for those that are written as `unix`.
+
+        Raises:
+            ValueError: If it is not written so.
+        """
         text = value.decode()
         if self._written == ISO:
             # Python 3.10 does not know the letter Z.

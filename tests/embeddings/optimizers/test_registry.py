@@ -6,12 +6,8 @@ import pytest
 
 from tf_dlrm import embeddings
 from tf_dlrm.embeddings import Adagrad
-from tf_dlrm.embeddings.optimizers import (
-    OPTIMIZERS,
-    optimizer_from_dict,
-    optimizer_of_flag,
-    optimizer_to_dict,
-)
+from tf_dlrm.embeddings.described import to_dict
+from tf_dlrm.embeddings.optimizers import OPTIMIZERS, optimizer_from_dict, optimizer_of_flag
 from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
 
 # By the name on the command line, as they stand in models that were saved.
@@ -62,7 +58,7 @@ def test_json_stays_as_it_is(name):
     optimizer = optimizer_from_dict(written)
     kind = getattr(embeddings, written["kind"])
     assert type(optimizer) is kind is optimizer_of_flag(name)
-    assert optimizer_to_dict(optimizer) == written
+    assert to_dict(optimizer) == written
     numbers = {k: v for k, v in written.items() if k not in ("kind", "learning_rate")}
     assert optimizer.numbers() == numbers
 
@@ -75,4 +71,4 @@ def test_another_rule_has_no_native_form():
 
     assert Adagrad.native and not Backwards.native
     with pytest.raises(ValueError, match="kind of an optimizer must be one of"):
-        optimizer_from_dict(optimizer_to_dict(Backwards(0.1)))
+        optimizer_from_dict(to_dict(Backwards(0.1)))

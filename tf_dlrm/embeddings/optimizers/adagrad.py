@@ -5,6 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
+from tf_dlrm.errors import check_at_least_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Adagrad(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least_zero("initial_accumulator", "epsilon")
+        check_at_least_zero(self, "initial_accumulator", "epsilon")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:

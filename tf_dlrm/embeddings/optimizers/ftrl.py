@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
+from tf_dlrm.errors import check_at_least_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FTRL(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least_zero("l1", "l2", "initial_accumulator", "beta")
+        check_at_least_zero(self, "l1", "l2", "initial_accumulator", "beta")
         if not -float("inf") < self.learning_rate_power <= 0.0:
             raise ValueError(
                 f"learning_rate_power must be at most 0, but is {self.learning_rate_power}."

@@ -6,6 +6,7 @@ import math
 import tensorflow as tf
 
 from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
+from tf_dlrm.errors import check_at_least_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LazyAdam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least_zero("epsilon")
+        check_at_least_zero(self, "epsilon")
         for name in ("beta_1", "beta_2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), but is {getattr(self, name)}.")

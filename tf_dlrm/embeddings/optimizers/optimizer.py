@@ -8,6 +8,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.schedules import LearningRateSchedule, scale_of_rates
+from tf_dlrm.errors import check_at_least_zero
 
 Slots = dict[str, tf.Tensor]
 # Rows and slots.
@@ -59,16 +60,7 @@ class Optimizer(abc.ABC):
                 "learning_rate must be a float or a LearningRateSchedule, but is "
                 f"{self.learning_rate!r}."
             )
-        if not 0.0 <= self.learning_rate < float("inf"):
-            raise ValueError(
-                f"learning_rate must be a finite number of at least 0, but is {self.learning_rate}."
-            )
-
-    def _check_at_least_zero(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a finite number of at least 0, but is {value}.")
+        check_at_least_zero(self, "learning_rate")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:
@@ -116,10 +108,9 @@ class Optimizer(abc.ABC):
         step: tf.Tensor,
         shared: bool = False,
     ) -> None:
-        """Updates the rows `ids` of `table` and of `slots` once each.
+        """Updates the rows `ids` of `table` and of `slots` once each, which alone are read.
 
-        The variables are never read as a whole, because after a scatter TensorFlow's ReadVariableOp
-        copies them.
+        After a scatter, TensorFlow's ReadVariableOp would copy a whole variable.
 
         Args:
             table: Resource variable [rows, dim].

@@ -4,25 +4,15 @@ import dataclasses
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.optimizers.optimizer import Optimizer, Slots, SlotSpec, Updated
+from tf_dlrm.embeddings.optimizers.adagrad import Adagrad
+from tf_dlrm.embeddings.optimizers.optimizer import Slots, SlotSpec, Updated
 
 
 @dataclasses.dataclass(frozen=True)
-class RowWiseAdagrad(Optimizer):
-    """Adagrad with one accumulator per row: accumulator += mean over the columns of g^2.
+class RowWiseAdagrad(Adagrad):
+    """Adagrad with one accumulator per row: accumulator += mean over the columns of g^2."""
 
-    Attributes:
-        initial_accumulator: First value of the accumulator.
-        epsilon: Added outside the root.
-    """
-
-    initial_accumulator: float = 0.0
-    epsilon: float = 1e-10
     native = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_at_least_zero("initial_accumulator", "epsilon")
 
     @property
     def slots(self) -> tuple[SlotSpec, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import math
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,18 +20,25 @@ _DTYPES = (tf.int32, tf.int64, tf.float32, tf.bfloat16)
 _GROUP_KEYS = itertools.count(700_001, _SITES * len(_DTYPES))
 
 
-class AllToAll(Protocol):
-    """How tensors move between replicas.
+class AllToAll(abc.ABC):
+    """How tensors move between the replicas of a strategy.
 
     Attributes:
-        world: Number of replicas.
+        world: Number of replicas, those of all processes.
     """
 
-    world: int
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        """Prepares exchanges; call it outside of replica contexts, and in every process."""
+        self.world: int = strategy.num_replicas_in_sync
+        self._strategy = strategy
 
     def replica(self) -> int | None:
         """Returns the number of the replica in whose context this is called, or None."""
-        ...
+        context = tf.distribute.get_replica_context()
+        # Without a strategy there is a replica context too, that of the default strategy.
+        if context is None or context.strategy is not self._strategy:
+            return None
+        return int(tf.get_static_value(context.replica_id_in_sync_group))
 
     def exchange(self, pieces: tf.Tensor) -> tf.Tensor:
         """Hands out pieces and returns those received.
@@ -41,21 +49,29 @@ class AllToAll(Protocol):
 
         Returns:
             A tensor of that shape; piece `k` is from replica `k`.
+
+        Raises:
+            ValueError: Where TensorFlow runs eagerly: one replica would wait for the next for ever,
+                or be paired with another step.
         """
-        ...
+        if self.world == 1:
+            return pieces
+        if tf.executing_eagerly():
+            raise ValueError(
+                "Tables that are cut over replicas need a compiled step: call strategy.run within "
+                "a tf.function, and do not ask Keras to run eagerly."
+            )
+        return self._exchange(pieces)
+
+    @abc.abstractmethod
+    def _exchange(self, pieces: tf.Tensor) -> tf.Tensor: ...
 
 
-class InProcessAllToAll:
-    """All-to-all between the replicas of a `MirroredStrategy`.
-
-    Attributes:
-        world: Number of replicas.
-    """
+class InProcessAllToAll(AllToAll):
+    """All-to-all between the replicas of a `MirroredStrategy`."""
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        """Creates one communicator for each replica; call it outside of replica contexts."""
-        self.world: int = strategy.num_replicas_in_sync
-        self._strategy = strategy
+        super().__init__(strategy)
         # For each replica, the last exchange that was traced and, weakly, in which graph.
         self._last: dict[int | None, tuple[weakref.ref[Any], tf.Tensor]] = {}
         group = next(_GROUP_KEYS)
@@ -66,19 +82,7 @@ class InProcessAllToAll:
 
         self._communicators = strategy.experimental_local_results(initialize())
 
-    def replica(self) -> int | None:
-        """See `AllToAll.replica`."""
-        return _replica(self._strategy)
-
-    def exchange(self, pieces: tf.Tensor) -> tf.Tensor:
-        """See `AllToAll.exchange`.
-
-        Raises:
-            ValueError: Where TensorFlow runs eagerly: one replica would wait for the next for ever.
-        """
-        if self.world == 1:
-            return pieces
-        _refuse_eager()
+    def _exchange(self, pieces: tf.Tensor) -> tf.Tensor:
         replica = self.replica()
         graph = tf.compat.v1.get_default_graph()
         # TensorFlow pairs exchanges by their order in time on each replica. Data alone does not
@@ -96,38 +100,22 @@ class InProcessAllToAll:
         return received
 
 
-class CrossProcessAllToAll:
+class CrossProcessAllToAll(AllToAll):
     """All-to-all between the replicas of a `MultiWorkerMirroredStrategy`, over TensorFlow's gRPC.
 
     TensorFlow pairs exchanges by a group key and an instance key, and remembers the shape of each
     instance for ever. So the group key is the place of the exchange in its graph, and the
     instance key the number of elements, which is rounded up so that there are few of them.
-
-    Attributes:
-        world: Number of replicas of all processes.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        """Reserves keys; call it equally often, in the same order, in every process."""
-        self.world: int = strategy.num_replicas_in_sync
-        self._strategy = strategy
+        super().__init__(strategy)
+        # Processes make them equally often, in the same order.
         self._first_key = next(_GROUP_KEYS)
         # For each replica, how many exchanges its newest graph has and, weakly, that graph.
         self._sites: dict[int | None, tuple[weakref.ref[Any], int]] = {}
 
-    def replica(self) -> int | None:
-        """See `AllToAll.replica`."""
-        return _replica(self._strategy)
-
-    def exchange(self, pieces: tf.Tensor) -> tf.Tensor:
-        """See `AllToAll.exchange`.
-
-        Raises:
-            ValueError: Where TensorFlow runs eagerly, which would pair exchanges of other steps.
-        """
-        if self.world == 1:
-            return pieces
-        _refuse_eager()
+    def _exchange(self, pieces: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(pieces)
         flat = tf.reshape(pieces, [self.world, -1])
         if pieces.shape[1:].is_fully_defined():
@@ -162,20 +150,3 @@ def _rounded_up(size: tf.Tensor) -> tf.Tensor:
     bits = tf.cast(tf.math.log(tf.cast(at_least_one, tf.float32)) / math.log(2.0), tf.int32)
     step = tf.bitwise.left_shift(1, tf.maximum(bits - 3, 0))
     return (at_least_one + step - 1) // step * step
-
-
-def _replica(strategy: tf.distribute.Strategy) -> int | None:
-    """Returns the number of the replica of `strategy` in whose context this is called, or None."""
-    context = tf.distribute.get_replica_context()
-    # Without a strategy there is a replica context too, that of the default strategy.
-    if context is None or context.strategy is not strategy:
-        return None
-    return int(tf.get_static_value(context.replica_id_in_sync_group))
-
-
-def _refuse_eager() -> None:
-    if tf.executing_eagerly():
-        raise ValueError(
-            "Tables that are cut over replicas need a compiled step: call strategy.run within "
-            "a tf.function, and do not ask Keras to run eagerly."
-        )

@@ -31,9 +31,7 @@ _MAKERS: dict[type, MakePlacement] = {}
 def register(kind: type, make: MakePlacement) -> None:
     """Makes a placement known to `make_placement`.
 
-    Args:
-        kind: The type of strategy under which it is made; or a type of plan, which decides alone.
-        make: Makes it from the features, the plan or None, the seed and the communication dtype.
+    `kind` is the type of strategy under which it is made, or a type of plan, which decides alone.
     """
     _MAKERS[kind] = make
 
@@ -70,9 +68,8 @@ def make_placement(
 
 
 def _make_local(
-    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, communication_dtype: tf.DType
+    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, dtype: tf.DType
 ) -> Placement:
-    del communication_dtype
     strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if replicas != 1:
@@ -89,13 +86,10 @@ def _make_local(
 
 def _model_parallel(all_to_all: Callable[[tf.distribute.Strategy], AllToAll]) -> MakePlacement:
     def make(
-        features: Sequence[FeatureConfig],
-        plan: Plan | None,
-        seed: int,
-        communication_dtype: tf.DType,
+        features: Sequence[FeatureConfig], plan: Plan | None, seed: int, dtype: tf.DType
     ) -> Placement:
         if not tf.distribute.in_cross_replica_context():
-            return _make_local(features, plan, seed, communication_dtype)
+            return _make_local(features, plan, seed, dtype)
         strategy = tf.distribute.get_strategy()
         return ModelParallelPlacement(
             features,
@@ -103,16 +97,15 @@ def _model_parallel(all_to_all: Callable[[tf.distribute.Strategy], AllToAll]) ->
             all_to_all(strategy),
             dict(zip(replicas_here(strategy), strategy.extended.worker_devices, strict=True)),
             seed,
-            communication_dtype,
+            dtype,
         )
 
     return make
 
 
 def _make_on_servers(
-    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, communication_dtype: tf.DType
+    features: Sequence[FeatureConfig], plan: Plan | None, seed: int, dtype: tf.DType
 ) -> Placement:
-    del communication_dtype
     servers = server_devices()
     plan = plan or server_plan(features, len(servers))
     return ParameterServerPlacement(features, plan, servers, seed)
@@ -158,10 +151,11 @@ def server_plan(features: Sequence[FeatureConfig], servers: int) -> Plan:
 
 def default_plan(features: Sequence[FeatureConfig], devices: int) -> Plan:
     """Returns a plan that needs no knowledge of hardware: see `make_placement`."""
-    tables = {}
-    for table in tables_of(features):
-        if table.vocabulary_size < _SMALL_TABLE_ROWS:
-            tables[table.name] = TablePlan(DATA_PARALLEL)
-        else:
-            tables[table.name] = TablePlan(ROW_WISE, tuple(range(devices)))
-    return Plan(devices, tables)
+    everywhere, cut = TablePlan(DATA_PARALLEL), TablePlan(ROW_WISE, tuple(range(devices)))
+    return Plan(
+        devices,
+        {
+            table.name: everywhere if table.vocabulary_size < _SMALL_TABLE_ROWS else cut
+            for table in tables_of(features)
+        },
+    )

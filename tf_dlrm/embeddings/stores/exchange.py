@@ -39,10 +39,6 @@ class ModelParallelPlacement(Tables):
 
     References:
         Naumov et al., arXiv 1906.00091, section 3.1.
-
-    Attributes:
-        tables: The tables as logical [vocabulary_size, dim] tensors.
-        stacks: The parts of tables, by width and optimizer.
     """
 
     def __init__(
@@ -60,8 +56,7 @@ class ModelParallelPlacement(Tables):
             features: The features and their tables.
             plan: Where each table is; its devices are the replicas.
             all_to_all: How tensors move between the replicas.
-            devices: The device of each replica of this process, by number. Of the others' blocks
-                there is nothing here.
+            devices: The device of each replica of this process, by number.
             seed: Seed of the first values.
             dtype: In which type vectors and gradients travel: float32 or bfloat16.
 
@@ -102,12 +97,12 @@ class ModelParallelPlacement(Tables):
                 raise ValueError(
                     "Tables that are cut over processes can be looked up within strategy.run only."
                 )
-            return [(own.stack.gather(own.batch.ids), None) for own in asked]
+            return [(own.stack.gather(own.ids), None) for own in asked]
         world = self._all_to_all.world
         exchanges = [
             PooledExchange(own.stack, own.features, own.bags, world)
             if own.batch is None
-            else RowExchange(own.stack, own.batch.ids, world)
+            else RowExchange(own.stack, own.ids, world)
             for own in asked
         ]
         self._ask(exchanges, replica)
@@ -117,7 +112,7 @@ class ModelParallelPlacement(Tables):
         found = []
         for own, exchange in zip(asked, exchanges, strict=True):
             if own.stack.copied:
-                found.append((tf.gather(own.stack.on(replica).variable, own.batch.ids), exchange))
+                found.append((tf.gather(own.stack.on(replica).variable, own.ids), exchange))
             else:
                 found.append((exchange.found(next(received)), exchange))
         return found
@@ -157,8 +152,8 @@ class ModelParallelPlacement(Tables):
             rows = exchange.of_rows(of_all, gradients, replica)
             if rows is not None:
                 held.setdefault(exchange.stack, []).append(rows)
-        for stack, of_stack in held.items():
-            ids, gradients = none_unless(finite, *joined(of_stack))
+        for stack, found in held.items():
+            ids, gradients = none_unless(finite, *joined(found))
             stack.on(replica).update(ids, gradients, step, kernels)
         return finite
 

@@ -1,9 +1,12 @@
-"""What one replica asks of the others for one stack, they of it, and what they answer."""
+"""What one replica asks of the others for one stack, they of it, and what they answer.
+
+An exchange is one lookup of one replica into one stack, and its update. Tensors [world, size] are
+pieces for each replica, or from each. All sizes are int32 scalars, the largest of all replicas.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -14,72 +17,16 @@ from tf_dlrm.embeddings.range_check import check_pieces
 from tf_dlrm.embeddings.stack import Stack
 
 
-class Exchange(Protocol):
-    """One lookup of one replica into one stack, and its update.
-
-    Tensors [world, size] are pieces, for each replica or from each. All sizes are int32 scalars,
-    the largest of all replicas, known once they agreed.
+class RowExchange:
+    """Different rows of a stack, each by its number, and one gradient of each.
 
     Attributes:
         stack: The stack.
-        ids: int32 or int64, what the owners are told.
-        sizes: int32 [world] each: numbers of which all replicas must know the largest. The first
+        ids: int32 or int64 [u], the number of each different row on its device.
+        sizes: int32 [world] each: numbers of which all replicas must know the largest; the first
             is the number of ids for each owner.
-        asked_size: Size of a piece of what is asked.
+        asked_size: Size of a piece of what is asked, known once replicas agreed.
         served_size: Size of a piece of what is answered, and of gradients.
-    """
-
-    stack: Stack
-    ids: tf.Tensor
-    sizes: Sequence[tf.Tensor]
-    asked_size: tf.Tensor
-    served_size: tf.Tensor
-
-    def agree(self, largest: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-        """Takes the largest of each of `sizes`, and the numbers of ids for this replica [world]."""
-        ...
-
-    def asks(self, dtype: tf.DType) -> tf.Tensor:
-        """Returns what each owner is asked, [world, asked_size]."""
-        ...
-
-    def receive(self, asked: tf.Tensor, replica: int) -> None:
-        """Takes what all replicas ask of this one, [world, asked_size]."""
-        ...
-
-    def serve(self, replica: int, dtype: tf.DType) -> tf.Tensor:
-        """Returns the answers for each replica, [world, served_size]."""
-        ...
-
-    def found(self, served: tf.Tensor) -> Any:
-        """Returns what `Tables.read` wants from the answers of all owners."""
-        ...
-
-    def pulls(self, gradients: Any, dtype: tf.DType) -> tf.Tensor:
-        """Returns the gradients for each owner, [world, served_size]."""
-        ...
-
-    def of_rows(
-        self, pulled: tf.Tensor, gradients: Any, replica: int
-    ) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """Returns the rows of this replica that were used, [n], and their gradients [n, dim].
-
-        Args:
-            pulled: What `pulls` of all replicas were, [world, served_size].
-            gradients: What went into `pulls` here.
-            replica: Number of this replica.
-
-        Returns:
-            None where there can be none.
-        """
-        ...
-
-
-class RowExchange:
-    """Different rows of a stack, each by its number, and one gradient of each: an `Exchange`.
-
-    Attributes:
-        ids: The number [u] of each different row on its device.
     """
 
     def __init__(self, stack: Stack, ids: tf.Tensor, world: int) -> None:
@@ -103,20 +50,20 @@ class RowExchange:
         self._rank = tf.math.invert_permutation(order) - tf.gather(begin, route.device)
 
     def agree(self, largest: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-        """See `Exchange.agree`."""
+        """Takes the largest of each of `sizes`, and the numbers of ids for this replica [world]."""
         (self.asked_size,), self._counts = largest, counts
         self.served_size = self.asked_size * self.stack.dim
 
     def asks(self, dtype: tf.DType) -> tf.Tensor:
-        """See `Exchange.asks`."""
+        """Returns what each owner is asked, [world, asked_size]."""
         return self._to_owners(tf.cast(self.ids, dtype))
 
     def receive(self, asked: tf.Tensor, replica: int) -> None:
-        """See `Exchange.receive`."""
+        """Takes what all replicas ask of this one, [world, asked_size]."""
         self._asked = asked
 
     def serve(self, replica: int, dtype: tf.DType) -> tf.Tensor:
-        """See `Exchange.serve`."""
+        """Returns the answers for each replica, [world, served_size]."""
         shard = self.stack.shards[replica]
         size = [self._world, self.served_size]
         if shard is None:
@@ -124,19 +71,25 @@ class RowExchange:
         return tf.cast(tf.reshape(tf.gather(shard.variable, self._asked), size), dtype)
 
     def found(self, served: tf.Tensor) -> tf.Tensor:
-        """Returns the rows of all ids, [n, dim]."""
+        """Returns what `Tables.read` wants from the answers of all owners: rows [n, dim]."""
         flat = tf.reshape(served, [-1, self.stack.dim])
         return tf.cast(tf.gather(flat, tf.gather(self._place(), self._index)), tf.float32)
 
     def pulls(self, gradients: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """See `Exchange.pulls`; of gradients [n, dim]."""
+        """Returns the gradients for each owner, [world, served_size], of gradients [n, dim]."""
         summed = tf.math.unsorted_segment_sum(gradients, self._index, self._count)
         return self._to_owners(tf.cast(summed, dtype))
 
     def of_rows(
         self, pulled: tf.Tensor, gradients: tf.Tensor, replica: int
     ) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """See `Exchange.of_rows`."""
+        """Returns this replica's rows [n] that were used, and their gradients [n, dim], if any.
+
+        Args:
+            pulled: What `pulls` of all replicas were, [world, served_size].
+            gradients: What went into `pulls` here.
+            replica: Number of this replica.
+        """
         if self.stack.shards[replica] is None:
             return None
         there = tf.sequence_mask(self._counts, self.asked_size)
@@ -177,7 +130,9 @@ def pooled_by_owner(stack: Stack, bags: Mapping[str, Bags]) -> list[str]:
 
 
 class PooledExchange:
-    """Bags of features that their owner pools, and one vector of each: an `Exchange`.
+    """Bags of features that their owner pools, and one vector of each.
+
+    Attributes and methods are those of `RowExchange`.
 
     Owner `k` has `features[k]`. What a replica sends to it are the lengths of their bags
     [most, width] and the ids of all of them one after the other [size], where `most` is the
@@ -222,7 +177,7 @@ class PooledExchange:
         self._most = max(map(len, self._features))
 
     def agree(self, largest: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-        """See `Exchange.agree`."""
+        """See `RowExchange.agree`."""
         (self._size, self._width), self._counts = largest, counts
         self.asked_size = self._most * self._width + self._size
         self.served_size = self._most * self._width * self.stack.dim
@@ -244,7 +199,7 @@ class PooledExchange:
         return tf.fill([self._batch], entry.hotness)
 
     def receive(self, asked: tf.Tensor, replica: int) -> None:
-        """See `Exchange.receive`."""
+        """See `RowExchange.receive`."""
         self._own = self._features[replica]
         if not self._own:
             return
@@ -265,7 +220,7 @@ class PooledExchange:
             self._factors = factors[..., tf.newaxis]
 
     def serve(self, replica: int, dtype: tf.DType) -> tf.Tensor:
-        """See `Exchange.serve`."""
+        """See `RowExchange.serve`."""
         if not self._own:
             return tf.zeros([self._world, self.served_size], dtype)
         shape = [self._world, len(self._own), self._width, self.stack.dim]
@@ -293,7 +248,7 @@ class PooledExchange:
         return found
 
     def pulls(self, gradients: Mapping[str, tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-        """See `Exchange.pulls`; zeros for features that were not used."""
+        """See `RowExchange.pulls`; zeros for features that were not used."""
         none = tf.zeros([self._batch, self.stack.dim])
         of_owners = [[gradients.get(f.name, none) for f in own] for own in self._features]
         padded = [own + [none] * (self._most - len(own)) for own in of_owners]
@@ -306,7 +261,7 @@ class PooledExchange:
     def of_rows(
         self, pulled: tf.Tensor, gradients: Mapping[str, tf.Tensor], replica: int
     ) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """See `Exchange.of_rows`; the rows of features that were not used stay as they are."""
+        """See `RowExchange.of_rows`; the rows of features that were not used stay as they are."""
         are_used = [feature.name in gradients for feature in self._own]
         if not any(are_used):
             return None
@@ -320,3 +275,6 @@ class PooledExchange:
             kept = tf.gather(tf.constant(are_used), feature)
             ids, segments = tf.boolean_mask(ids, kept), tf.boolean_mask(segments, kept)
         return ids, tf.gather(tf.reshape(of_bags, [-1, self.stack.dim]), segments)
+
+
+Exchange = RowExchange | PooledExchange

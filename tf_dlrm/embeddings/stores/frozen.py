@@ -39,8 +39,6 @@ class EmptyShard(Shard):
     """Tables of equal dim, one after the other, in one variable that has no rows yet.
 
     Attributes:
-        blocks: The tables, by the row at which each of them starts.
-        rows: Number of rows of all tables.
         dim: Columns of the tables.
         variable: Resource variable [None, width of the format].
     """
@@ -70,11 +68,7 @@ class FrozenPlacement(Tables):
     """
 
     def __init__(self, features: Sequence[FeatureConfig], plan: FrozenTables) -> None:
-        """Creates the variables.
-
-        Args:
-            features: The features and their tables.
-            plan: How rows are kept.
+        """Creates the variables, as the plan says.
 
         Raises:
             ValueError: If the features contradict each other, or there is no such format.
@@ -102,7 +96,7 @@ class FrozenPlacement(Tables):
 
     def read(self, asked: Sequence[Asked]) -> list[tuple[Any, Any]]:
         """See `Tables.read`."""
-        encoded = [(own.stack, tf.gather(own.stack.on().variable, own.batch.ids)) for own in asked]
+        encoded = [(own.stack, tf.gather(own.stack.on().variable, own.ids)) for own in asked]
         return [(self.format.decode(rows, stack.dim), None) for stack, rows in encoded]
 
     def write(

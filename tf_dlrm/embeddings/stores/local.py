@@ -18,19 +18,10 @@ from tf_dlrm.kernels.use import are_allowed
 
 
 class LocalPlacement(Tables):
-    """Tables on one device, those of equal dim and optimizer in one variable.
-
-    Attributes:
-        tables: The tables as logical [vocabulary_size, dim] tensors.
-        stacks: The variables that hold them.
-    """
+    """Tables on one device, those of equal dim and optimizer in one variable."""
 
     def __init__(self, features: Sequence[FeatureConfig], seed: int = 0) -> None:
         """Creates the tables and draws their first values.
-
-        Args:
-            features: The features and their tables.
-            seed: Seed of the first values.
 
         Raises:
             ValueError: If the features contradict each other.

@@ -27,10 +27,6 @@ class ParameterServerPlacement(Tables):
 
     References:
         Li et al., Scaling Distributed Machine Learning with the Parameter Server, OSDI 2014.
-
-    Attributes:
-        tables: The tables as logical [vocabulary_size, dim] tensors.
-        stacks: The parts of tables, by width and optimizer.
     """
 
     def __init__(
@@ -42,11 +38,7 @@ class ParameterServerPlacement(Tables):
     ) -> None:
         """Creates the tables, each block on its server, and draws their first values.
 
-        Args:
-            features: The features and their tables.
-            plan: Where each table is; its devices are the servers.
-            servers: The device of each server.
-            seed: Seed of the first values.
+        The plan's devices are the servers; `servers` has the name of each one's device.
 
         Raises:
             ValueError: If the plan does not fit the features or the servers.
@@ -71,7 +63,7 @@ class ParameterServerPlacement(Tables):
         """See `Tables.read`; one gather for each stack and server."""
         found = []
         for own in asked:
-            unique = tf.unique(own.batch.ids)
+            unique = tf.unique(own.ids)
             found.append((tf.gather(own.stack.gather(unique.y), unique.idx), unique))
         return found
 

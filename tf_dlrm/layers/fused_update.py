@@ -13,6 +13,7 @@ its gradient later; for one that does not, that tensor is the anchor.
 
 from __future__ import annotations
 
+import collections
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +38,7 @@ class FusedUpdate:
     """Joins lookups to the backward passes that will update what they found."""
 
     def __init__(self, name: str) -> None:
-        """Joins nothing yet.
-
-        Args:
-            name: Whose tables they are, for messages.
-        """
+        """Joins nothing yet; `name` is that of the layer, for messages."""
         self._name = name
         # The newest anchor of each thread; tapes and graphs keep it alive. Each replica of a
         # MirroredStrategy is a thread.
@@ -104,16 +101,7 @@ class _Anchor:
         # eager ones are all in one that never has operations.
         self._passes: weakref.WeakKeyDictionary[Any, _BackwardPass] = weakref.WeakKeyDictionary()
 
-        @tf.custom_gradient
-        def anchored(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                if is_saving():
-                    return _refused(self._name, [value])[0]
-                return self._update(upstream)
-
-            return tf.identity(value), gradient
-
-        self._tensor = anchored(trap)
+        self._tensor = self._hung(self._update, trap)
 
     def serves(self) -> bool:
         """Returns whether a backward pass may still come by this anchor and by what is new."""
@@ -126,29 +114,18 @@ class _Anchor:
         return not tf.executing_eagerly() or tapes_that_record(self._tensor) > 0
 
     def meet(self, trap: tf.Tensor) -> None:
-        """Lets tapes that were opened since come by this anchor too.
-
-        Args:
-            trap: A fresh read of the scalar weight.
-        """
+        """Lets tapes that were opened since, and see this read, come by this anchor too."""
         before = self._tensor
         if tapes_that_record(before) == tapes_that_record(trap) < 2:
             return  # the same one, or none
 
-        @tf.custom_gradient
-        def anchored(before: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
-                if is_saving():
-                    refused = _refused(self._name, [before, value])
-                    return refused[0], refused[1]
-                asked = asked_gradients()
-                if not asked or knows(asked[0].tape, before):
-                    return upstream, None
-                return upstream, self._update(upstream)
+        def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor | None]:
+            asked = asked_gradients()
+            if not asked or knows(asked[0].tape, before):
+                return upstream, None
+            return upstream, self._update(upstream)
 
-            return tf.identity(before), gradient
-
-        self._tensor = anchored(before, trap)
+        self._tensor = self._hung(gradient, before, trap)
 
     def join(self, lookup: Lookup) -> dict[str, tf.Tensor]:
         """Returns the vectors of a lookup, hanging on the anchor."""
@@ -166,7 +143,7 @@ class _Anchor:
                     if is_saving():
                         return tf.zeros(()), None
                     current = self._pass()
-                    current.gradients(number)[name] = tf.convert_to_tensor(upstream)
+                    current.pulled[number][name] = tf.convert_to_tensor(upstream)
                     return current.zero, None
 
                 return tf.identity(vector), gradient
@@ -180,19 +157,41 @@ class _Anchor:
     ) -> tf.Tensor:
         """Returns an anchor of the lookup's own, whose gradient function is that of the weights."""
 
+        def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor | None]:
+            found = self._placement.weight_gradients(lookup, self._pass().pulled[number])
+            with tf.control_dependencies(list(found.values())):  # rows before the update
+                upstream = tf.identity(upstream)
+            return (upstream, *(found.get(name) for name in weighted))
+
+        return self._hung(gradient, self._tensor, *weighted.values())
+
+    def _hung(self, gradient: Callable[[tf.Tensor], Any], *tensors: tf.Tensor) -> tf.Tensor:
+        """Returns the first tensor, with a function of the gradients of all.
+
+        SavedModels hold the gradients of what they compute. The real ones would update the tables,
+        by variables that are not part of every export, so those fail.
+        """
+
         @tf.custom_gradient
-        def with_weights(anchor: tf.Tensor, *weights: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-                if is_saving():
-                    return tuple(_refused(self._name, [anchor, *weights]))
-                found = self._placement.weight_gradients(lookup, self._pass().gradients(number))
-                with tf.control_dependencies(list(found.values())):  # rows before the update
-                    upstream = tf.identity(upstream)
-                return (upstream, *(found.get(name) for name in weighted))
+        def hung(*tensors: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def pulled(upstream: tf.Tensor) -> Any:
+                return self._refused(tensors) if is_saving() else gradient(upstream)
 
-            return tf.identity(anchor), gradient
+            return tf.identity(tensors[0]), pulled
 
-        return with_weights(self._tensor, *weighted.values())
+        return hung(*tensors)
+
+    def _refused(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        refusal = tf.debugging.Assert(
+            False,
+            [
+                f"The tables of '{self._name}' cannot be trained in a SavedModel. Train the Keras "
+                "model, which .keras files hold whole, or take no gradient with respect to its "
+                "weights."
+            ],
+        )
+        with tf.control_dependencies([refusal]):
+            return [tf.zeros_like(tensor) for tensor in tensors]
 
     def _pass(self) -> _BackwardPass:
         """Returns the backward pass whose gradients are computed now."""
@@ -204,7 +203,7 @@ class _Anchor:
     def _update(self, upstream: tf.Tensor) -> tf.Tensor:
         """Makes the update, and returns the anchor's gradient, 0, once it is made."""
         current = self._pass()
-        pulled, current.pulled = current.pulled, {}
+        pulled, current.pulled = current.pulled, collections.defaultdict(dict)
         asked = asked_gradients()
         if not all(_is_among(self._variable, entry.sources) for entry in asked):
             return tf.zeros(())
@@ -270,13 +269,9 @@ class _BackwardPass:
     """
 
     def __init__(self) -> None:
-        self.pulled: dict[int, dict[str, tf.Tensor]] = {}
+        self.pulled: dict[int, dict[str, tf.Tensor]] = collections.defaultdict(dict)
         self.zero = tf.zeros(())
         self.done: set[int] = set()
-
-    def gradients(self, number: int) -> dict[str, tf.Tensor]:
-        """Returns the gradients of one lookup, to which others can be added."""
-        return self.pulled.setdefault(number, {})
 
 
 def _is_among(variable: Any, sources: Sequence[Any]) -> bool:
@@ -285,20 +280,3 @@ def _is_among(variable: Any, sources: Sequence[Any]) -> bool:
     return any(
         source is variable or getattr(source, "handle", source) is handle for source in sources
     )
-
-
-def _refused(layer: str, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns gradients whose computation fails: those that a SavedModel holds.
-
-    SavedModels hold the gradients of what they compute. The real ones would update the tables, by
-    variables that are not part of every export.
-    """
-    refusal = tf.debugging.Assert(
-        False,
-        [
-            f"The tables of '{layer}' cannot be trained in a SavedModel. Train the Keras model, "
-            "which .keras files hold whole, or take no gradient with respect to its weights."
-        ],
-    )
-    with tf.control_dependencies([refusal]):
-        return [tf.zeros_like(tensor) for tensor in inputs]
