@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfrecords.conversion import description_file
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.formats import Parsed, Piece
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
 
