@@ -89,12 +89,12 @@ def _shown(schema: Schema, columns: dict[str, np.ndarray], rows: int) -> Iterato
 
 def _draw(path: str, data_dir: str, info: DatasetInfo, lines: Sequence[str]) -> None:
     # Here, since matplotlib takes longer to import than a small data set to verify.
-    from tfrecords import report, report_statistics
+    from tfrecords.report import page, statistics
 
     progress = Progress()
-    statistics = report_statistics.gather(data_dir, info, progress, _HTML_ACCESSES.value)
+    found = statistics.gather(data_dir, info, progress, _HTML_ACCESSES.value)
     title = files.absolute(data_dir).rstrip("/").rsplit("/", 1)[-1]
-    write_whole(path, report.page(title, info, statistics, "\n".join(lines)))
+    write_whole(path, page.page(title, info, found, "\n".join(lines)))
     progress.say(f"Wrote {path}.")
 
 

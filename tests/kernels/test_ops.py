@@ -92,6 +92,35 @@ _WRONG = [
     ),
     ({"ids": [tf.zeros([2, 1], tf.int32)] * 2}, r"ids of feature a must be a vector, .* \[2,1\]"),
     ({"weights": [tf.ones(3)]}, "Feature b has 2 ids, but 3 weights"),
+    *(
+        (
+            {"structures": [tf.constant(splits, dtype)]},
+            "splits of feature b must ascend from 0 to 2",
+        )
+        for splits in ([0, 2, 1], [0, 3, 2], [0, -1, 2], [1, 1, 2], [0, 1, 2**31 - 1])
+        for dtype in (tf.int32, tf.int64)
+    ),
+    ({"structures": [tf.constant([0, -(2**63), 2], tf.int64)]}, "must ascend from 0 to 2"),
+    ({"structures": [tf.constant([0], tf.int64)]}, "Feature b has 0 bags, but the batch has 2"),
+    ({"structures": [tf.zeros([0], tf.int64)]}, "Feature b has -1 bags, but the batch has 2"),
+    *(
+        ({"hotness": [1, -1], "structures": [tf.constant(bags, tf.int64)]}, message)
+        for bags, message in (
+            ([0, 2], "Feature b has an id of row 2, but the batch has 2"),
+            ([-1, 0], "Feature b has an id of row -1, but the batch has 2"),
+            ([2**62, 0], "Feature b has an id of row 4611686018427387904"),
+            ([0, 1, 1], "Feature b has 2 ids, but 3 bags of ids"),
+            ([], "Feature b has 2 ids, but 0 bags of ids"),
+        )
+    ),
+    *(
+        ({"ids": [tf.constant([0, number], tf.int64), tf.constant([2, 0])]}, f"the id {number} at")
+        for number in (2, -1, 2**63 - 1, -(2**63))
+    ),
+    *(
+        ({"ids": [tf.constant([0, 1]), tf.constant([number, 0])]}, f"the id {number} at row 0")
+        for number in (3, -1, 2**31 - 1, -(2**31))
+    ),
 ]
 
 
@@ -194,6 +223,16 @@ def test_an_optimizer_that_is_none_or_has_not_its_numbers_is_refused(ops, wrong,
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ops.tf_dlrm_update(slots=[slot.handle], **_SLOT | wrong, **arguments)
     np.testing.assert_array_equal(table[:, 0], np.arange(5))
+
+
+@pytest.mark.parametrize("rate", [np.nan, -np.nan])
+def test_a_rate_that_is_no_number_updates_nothing(ops, rate):
+    arguments, table = _arguments()
+    slot = _variable(tf.ones([5, 1]))
+    numbers = tf.constant([rate, 1.0, 1.0], tf.float32)
+    ops.tf_dlrm_update(slots=[slot.handle], **_SLOT | {"numbers": numbers}, **arguments)
+    np.testing.assert_array_equal(table[:, 0], np.arange(5))
+    np.testing.assert_array_equal(slot, np.ones([5, 1]))
 
 
 def test_a_table_that_is_its_own_slot_is_refused_and_does_not_wait_for_itself(ops):

@@ -98,6 +98,8 @@ class Tables(abc.ABC):
     """
 
     checks_ids_on_host = False
+    # See `StackBatch`.
+    _axis_of_features = 0
 
     def __init__(
         self, features: Sequence[FeatureConfig], stacks: Sequence[Stack], tables: TableSet
@@ -152,7 +154,7 @@ class Tables(abc.ABC):
             by_store = [f for f in stack.features if f.name in names]
             by_rows = [f for f in stack.features if f.name not in names]
             if by_rows:
-                asked.append(Asked.by_rows(stack, by_rows, own))
+                asked.append(Asked.by_rows(stack, by_rows, own, self._axis_of_features))
             if by_store:
                 asked.append(Asked(stack, by_store, own, None))
         parts: dict[str, tf.Tensor] = {}

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings.bags import Bags
 from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.embeddings.range_check import check_matrix, check_pieces
+from tf_dlrm.embeddings.restack import restack
 
 
 class StackBatch:
@@ -29,8 +30,12 @@ class StackBatch:
         bags: Mapping[str, Bags],
         stack_rows: int,
         dim: int,
+        axis: int = 0,
     ) -> None:
         """Lays out and checks the ids, of features in any order with bags by name.
+
+        One-hot features of equal batch are a matrix: [features, batch], which updates want, or with
+        `axis` 1 [batch, features], which the interaction of a small batch wants.
 
         Raises:
             tf.errors.InvalidArgumentError: When it runs, if an id is outside its table and the
@@ -38,6 +43,7 @@ class StackBatch:
         """
         self.features = tuple(features)
         self._dim = dim
+        self._axis = axis
         self._bags = bags
         # By the tensor that is their batch.
         one_hot: dict[int, list[StackedFeature]] = {}
@@ -61,8 +67,8 @@ class StackBatch:
         for group in self._one_hot:
             # The sentence about unequal batches comes before what `stack` itself would say.
             with tf.control_dependencies([bags[group[0].name].batch]):
-                matrix = tf.stack([tf.cast(bags[f.name].ids, dtype) for f in group])
-            pieces.append(tf.reshape(check_matrix(group, matrix), [-1]))
+                matrix = restack([tf.cast(bags[f.name].ids, dtype) for f in group], axis)
+            pieces.append(tf.reshape(check_matrix(group, matrix, axis), [-1]))
         rest = self._fixed + self._general
         if rest:
             pieces.append(check_pieces(rest, [bags[f.name] for f in rest], dtype))
@@ -133,8 +139,10 @@ class StackBatch:
         parts = self._split(rows)
         vectors: dict[str, tf.Tensor] = {}
         for group in self._one_hot:
-            shape = [len(group), self._bags[group[0].name].batch, self._dim]
-            matrix = tf.unstack(tf.reshape(parts.pop(0), shape), num=len(group))
+            shape = [self._bags[group[0].name].batch, self._dim]
+            shape.insert(self._axis, len(group))
+            rows_of = tf.reshape(parts.pop(0), shape)
+            matrix = tf.unstack(rows_of, num=len(group), axis=self._axis)
             vectors.update(zip((f.name for f in group), matrix, strict=True))
         for feature in self._fixed:
             entry = self._bags[feature.name]

@@ -16,20 +16,25 @@ from tf_dlrm.embeddings.block import StackedFeature
 from tf_dlrm.internals import raised_unless
 
 
-def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor) -> tf.Tensor:
+def check_matrix(features: Sequence[StackedFeature], ids: tf.Tensor, axis: int = 0) -> tf.Tensor:
     """Returns the rows of the stack that the ids of one-hot features mean.
 
     Args:
-        features: One feature for each row of `ids`.
-        ids: int32 or int64 tensor [features, batch] of rows of the features' tables.
+        features: The features.
+        ids: int32 or int64 tensor [features, batch] of rows of the features' tables; or
+            [batch, features].
+        axis: Where the features are in `ids`, 0 or 1.
     """
 
     def column(values: Sequence[int]) -> tf.Tensor:
-        return tf.constant(np.asarray(values, ids.dtype.as_numpy_dtype)[:, np.newaxis])
+        array = np.asarray(values, ids.dtype.as_numpy_dtype)
+        return tf.constant(array if axis else array[:, np.newaxis])
 
     def place(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        batch = tf.shape(ids, tf.int64)[1]
-        return position // batch, position % batch, tf.constant(0, tf.int64)
+        width = tf.shape(ids, tf.int64)[1]
+        outer, inner = position // width, position % width
+        feature, bag = (inner, outer) if axis else (outer, inner)
+        return feature, bag, tf.constant(0, tf.int64)
 
     return _check(features, ids, column, place)
 

@@ -30,10 +30,14 @@ class Asked(NamedTuple):
 
     @classmethod
     def by_rows(
-        cls, stack: Stack, features: Sequence[StackedFeature], bags: Mapping[str, Bags]
+        cls,
+        stack: Stack,
+        features: Sequence[StackedFeature],
+        bags: Mapping[str, Bags],
+        axis: int = 0,
     ) -> Asked:
-        """Asks for rows, which `batch` pools."""
-        return cls(stack, features, bags, StackBatch(features, bags, stack.rows, stack.dim))
+        """Asks for rows, which `batch` pools; for `axis` see there."""
+        return cls(stack, features, bags, StackBatch(features, bags, stack.rows, stack.dim, axis))
 
     @property
     def ids(self) -> tf.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.restack import restack
 from tf_dlrm.internals import tapes_that_record
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels import pairs
@@ -56,7 +57,7 @@ class DotInteraction(keras.layers.Layer):
         self._check([vector.shape for vector in inputs])
         if _by_kernels(inputs, training):
             return pairs.dot_products(inputs, self.self_interaction)
-        vectors = tf.stack(inputs, 1)
+        vectors = restack(inputs, 1)
         if training is False:  # what is exported has no gradients
             return _lower_triangle_products(vectors, self.self_interaction)
         return _differentiable_products(vectors, self.self_interaction)

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.restack import side_by_side
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.mlp import MLP
@@ -64,7 +65,7 @@ class ProjectedInteraction(keras.layers.Layer):
     def call(self, vectors: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns [batch, F1 * F2]."""
         width = self._width([vector.shape for vector in vectors])
-        flat = tf.concat(list(vectors), 1)
+        flat = side_by_side(vectors)
         first, second = (
             tf.reshape(mlp(flat, training=training), [-1, mlp.units[-1] // width, width])
             for mlp in (self.first, self.second)

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.embeddings.restack import restack
 from tf_dlrm.keras_api import built
 from tf_dlrm.layers.dense_vectors import DenseVectors
 from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, layer_seed
@@ -73,7 +74,7 @@ class FieldModel(RankingModel):
     def _logits(
         self, dense: tf.Tensor | None, vectors: list[tf.Tensor], training: bool | None
     ) -> tf.Tensor:
-        fields = tf.stack(vectors, 1)
+        fields = restack(vectors, 1)
         if self.dense_vectors is not None:
             fields = tf.concat([self.dense_vectors(dense), fields], 1)
         first_order = tf.reduce_sum(fields[:, :, 0], 1, keepdims=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.restack import side_by_side
 from tf_dlrm.keras_api import built, keras, under_policy
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -314,4 +315,4 @@ def built_logit_layer(width: int, seed: int, name: str) -> Any:
 
 def flatten(dense: tf.Tensor | None, vectors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns the dense features, if any, and all vectors side by side, [batch, width]."""
-    return tf.concat([*([] if dense is None else [dense]), *vectors], 1)
+    return side_by_side([*([] if dense is None else [dense]), *vectors])

@@ -95,9 +95,8 @@ class Search:
         Of the many sets of so many devices only those that carry least, in time, in memory or in
         ids asked for.
         """
-        pin = self._pins.get(name)
-        if pin is not None and pin.devices:
-            yield TablePlan(pin.sharding, pin.devices)
+        if self._is_fixed(name):
+            yield self._pinned(name)
             return
         for sharding, count in self._counts[name]:
             if sharding == DATA_PARALLEL:
@@ -148,6 +147,9 @@ class Search:
     def _is_fixed(self, name: str) -> bool:
         return name in self._pins and bool(self._pins[name].devices)
 
+    def _pinned(self, name: str) -> TablePlan:
+        return TablePlan(self._pins[name].sharding, self._pins[name].devices)
+
     def _build(self, shardings: Container[str]) -> Placed:
         loads, placed = self._empty(), {}
         for name in self._order:
@@ -166,25 +168,21 @@ class Search:
         A table that is too large for a device is cut: by column into as few parts as fit, or by row
         where columns cannot be cut.
         """
-        return self._plan(self._table_wise())
-
-    def greedy(self) -> Plan:
-        """Returns the plan of one pass: the most expensive table first, each in its best way."""
-        return self._plan(self._build(SHARDINGS))
-
-    def _table_wise(self) -> Placed:
         loads, placed = self._empty(), {}
         limit = self._model.memory_limit - self._model.fixed_bytes
         for name in self._order:
             choice = self._first_that_fits(loads, name, limit)
             loads.add(name, choice)
             placed[name] = choice
-        return placed
+        return self._plan(placed)
+
+    def greedy(self) -> Plan:
+        """Returns the plan of one pass: the most expensive table first, each in its best way."""
+        return self._plan(self._build(SHARDINGS))
 
     def _first_that_fits(self, loads: Loads, name: str, limit: float) -> TablePlan:
-        pin = self._pins.get(name)
-        if pin is not None and pin.devices:
-            return TablePlan(pin.sharding, pin.devices)
+        if self._is_fixed(name):
+            return self._pinned(name)
         order = {TABLE_WISE: 0, COLUMN_WISE: 1, ROW_WISE: 2, DATA_PARALLEL: 3}
         shardings = sorted(self._counts[name], key=lambda entry: (order[entry[0]], entry[1]))
         choice = TablePlan(DATA_PARALLEL)
@@ -202,9 +200,6 @@ class Search:
 
     def row_wise(self) -> Plan:
         """Returns the plan that cuts every table by row over all devices, pins excepted."""
-        return self._plan(self._row_wise())
-
-    def _row_wise(self) -> Placed:
         placed = {}
         for name, table in self._model.tables.items():
             pin = self._pins.get(name)
@@ -213,28 +208,19 @@ class Search:
             if pin is not None and (pin.devices or pin.sharding != ROW_WISE):
                 whole = TablePlan(TABLE_WISE, (0,))
                 placed[name] = next(iter(self.candidates(self._empty(), name)), whole)
-        return placed
+        return self._plan(placed)
 
     def best(self) -> Plan:
         """Returns the simplest of the best plans found, which are as fast but for a trifle.
 
         Without the trifle, never worse than the three simple ones.
         """
-        best, best_score = None, float("inf")
-        starts = [
-            self._table_wise(),
-            self._row_wise(),
-            self._build(SHARDINGS),
-            self._build((DATA_PARALLEL, TABLE_WISE, COLUMN_WISE)),
-        ]
-        for start in starts:
-            placed, score = self._descend(start)
-            if score < best_score:
-                best, best_score = placed, score
-        assert best is not None  # there are starts
-        plans = [self._plan(self._shake(best, best_score)), *map(self._plan, starts[:3])]
+        plain = [self.table_wise(), self.row_wise(), self.greedy()]
+        starts = [plan.tables for plan in plain]
+        starts.append(self._build((DATA_PARALLEL, TABLE_WISE, COLUMN_WISE)))
+        best, score = min(map(self._descend, starts), key=lambda found: found[1])
         # What was minimised also counts evenness, so the plain ones may win by a hair.
-        return self._simplified(min(plans, key=self._rank))
+        return self._simplified(min([self._plan(self._shake(best, score)), *plain], key=self._rank))
 
     def _simplified(self, plan: Plan) -> Plan:
         """Places tables more simply, the cheapest first, as long as that costs only a trifle."""
@@ -291,7 +277,7 @@ class Search:
             loads.add(name, choice)
         return loads
 
-    def _descend(self, placed: Placed) -> tuple[Placed, float]:
+    def _descend(self, placed: Mapping[str, TablePlan]) -> tuple[Placed, float]:
         """Moves one table after the other to its best place, until none gains."""
         placed = dict(placed)
         score = self.loads_of(placed).score()

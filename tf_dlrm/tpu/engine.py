@@ -7,7 +7,7 @@ All of them take ids that `ready_ids` has checked and laid out. `enqueue` belong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -26,8 +26,8 @@ from tf_dlrm.tpu.tables import DealtBlock, DealtLayout, HostTable
 _SPARSE_CORES_OF_A_CHIP = 4
 
 
-class Engine(Protocol):
-    """Tables and what looks them up and updates them.
+class Engine:
+    """Tables and what looks them up and updates them; this one has none.
 
     Attributes:
         tables: The logical tables.
@@ -35,9 +35,11 @@ class Engine(Protocol):
         row_variables: Those of them that always hold the newest rows of the tables.
     """
 
-    tables: list[Table]
-    variables: list[tf.Variable]
-    row_variables: list[tf.Variable]
+    def __init__(self) -> None:
+        """Has no tables yet."""
+        self.tables: list[Table] = []
+        self.variables: list[tf.Variable] = []
+        self.row_variables: list[tf.Variable] = []
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """Hands over the ids of a batch, each a value of every replica.
@@ -45,19 +47,18 @@ class Engine(Protocol):
         Returns:
             What `receive` wants, as an argument of `strategy.run`.
         """
-        ...
+        return dict(ids)
 
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
         """Returns for each feature the vectors [batch, dim], and what `apply` wants."""
-        ...
+        del queued
+        return {}, None
 
     def apply(self, gradients: Mapping[str, tf.Tensor], kept: Any, step: tf.Tensor) -> None:
         """Updates the looked-up rows once with the gradients [batch, dim] of the vectors."""
-        ...
 
     def before_steps(self) -> None:
         """Says that training steps follow, which want what was written into the tables."""
-        ...
 
 
 def ready_ids(feature: FeatureConfig, bags: Bags) -> Any:
@@ -97,7 +98,7 @@ def in_range(feature: FeatureConfig, bags: Bags) -> tf.Tensor:
     return check_pieces([StackedFeature(feature.name, feature.table, 0)], [bags], bags.ids.dtype)
 
 
-class HostEngine:
+class HostEngine(Engine):
     """Does on the host what a TPU does: for tests, and for serving in the API of TensorFlow.
 
     Lookups are those of `tf.tpu.experimental.embedding.TPUEmbeddingForServing`; updates are made by
@@ -112,14 +113,12 @@ class HostEngine:
             seed: Seed of the first values.
             step: The variable that counts the updates.
         """
+        super().__init__()
         self._features = features
         self._embedding = tf.tpu.experimental.embedding.TPUEmbeddingForServing(
             feature_configs(features, seed, step), None
         )
         self._variables: dict[str, dict[str, tf.Variable]] = {}
-        self.tables: list[Table] = []
-        self.variables: list[tf.Variable] = []
-        self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
             made = self._embedding.variables[table.name]
             own = {key: made[name] for key, name in tpu_names(table).items()}
@@ -127,10 +126,6 @@ class HostEngine:
             self.variables += own.values()
             self.row_variables.append(own[ROWS])
             self.tables.append(Table(table, [Block.whole(table, variables=own)]))
-
-    def enqueue(self, ids: Mapping[str, Any]) -> Any:
-        """See `Engine.enqueue`; the host looks up where it receives."""
-        return dict(ids)
 
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
         """See `Engine.receive`."""
@@ -150,11 +145,8 @@ class HostEngine:
             rows = slots.pop("rows")
             table.optimizer.apply(rows, slots, batch.ids, batch.unpool(gradients), step)
 
-    def before_steps(self) -> None:
-        """See `Engine.before_steps`; there is nothing to carry to the host."""
 
-
-class EmbeddingUnitEngine:
+class EmbeddingUnitEngine(Engine):
     """The embedding hardware of TPU v2, v3 and v4, by `tf.tpu.experimental.embedding.TPUEmbedding`.
 
     The tables are on the TPU. Variables on the hosts take them over when they are read, and are
@@ -178,14 +170,12 @@ class EmbeddingUnitEngine:
             replica_batch_size: Rows of a replica's batch.
             pipelining: Whether lookups may run beside the step before, and miss its update.
         """
+        super().__init__()
         configs = feature_configs(features, seed, step, replica_batch_size)
         self._embedding = tf.tpu.experimental.embedding.TPUEmbedding(configs, None, pipelining)
         self._embedding.build()
         # "host" or "tpu" where only one of them has the newest values.
         self._ahead = ""
-        self.tables: list[Table] = []
-        self.variables: list[tf.Variable] = []
-        self.row_variables: list[tf.Variable] = []
         for table in tables_of(features):
             made = variables_on_hosts(self._embedding, table.name)
             of_hosts = {k: made[name].variables for k, name in tpu_names(table).items()}
@@ -240,10 +230,10 @@ def _host_blocks(table: TableConfig, of_hosts: Mapping[str, Sequence[tf.Variable
     return blocks
 
 
-class SparseCoreEngine:
+class SparseCoreEngine(Engine):
     """The SparseCores of TPU v5p and later, by `tf.tpu.experimental.embedding.TPUEmbeddingV2`.
 
-    Not verified on hardware.
+    TensorFlow takes the ids to the host from within the step. Not verified on hardware.
     """
 
     def __init__(
@@ -268,6 +258,7 @@ class SparseCoreEngine:
         Raises:
             ValueError: If a table has more rows than 32-bit numbers count.
         """
+        super().__init__()
         for table in tables_of(features):
             if table.vocabulary_size > tf.int32.max:
                 raise ValueError(
@@ -286,8 +277,6 @@ class SparseCoreEngine:
         )
         self._embedding.build()
         self.tables = [self._table(table) for table in tables_of(features)]
-        self.variables: list[tf.Variable] = []
-        self.row_variables: list[tf.Variable] = []
 
     def _table(self, table: TableConfig) -> Table:
         layout = self._embedding.embedding_layouts[table.name]
@@ -300,10 +289,6 @@ class SparseCoreEngine:
         own = {key: made[name].values for key, name in tpu_names(table).items()}
         return Table(table, [DealtBlock.whole(table, variables=own, layout=layout)])
 
-    def enqueue(self, ids: Mapping[str, Any]) -> Any:
-        """See `Engine.enqueue`; TensorFlow takes the ids to the host from within the step."""
-        return dict(ids)
-
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
         """See `Engine.receive`."""
         return self._embedding(queued)
@@ -312,6 +297,3 @@ class SparseCoreEngine:
         """See `Engine.apply`; the hardware has the step from `feature_configs`."""
         del step
         self._embedding.apply_gradients(dict(gradients), preserved_outputs=kept)
-
-    def before_steps(self) -> None:
-        """See `Engine.before_steps`; the tables are read and written where they are."""

@@ -16,7 +16,7 @@ from tf_dlrm.embeddings.schedules import scale_of_rates
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.embeddings.stores.choose import register
 from tf_dlrm.embeddings.stores.local import LocalPlacement
-from tf_dlrm.embeddings.tables import Table, TableSet, update_counter
+from tf_dlrm.embeddings.tables import TableSet, update_counter
 from tf_dlrm.tpu.engine import (
     EmbeddingUnitEngine,
     Engine,
@@ -122,18 +122,19 @@ class TpuPlacement:
         small = [f for f in features if f.table.vocabulary_size < plan.small_table_rows]
         large = [f for f in features if f not in small]
         self.hardware_features = tuple(feature.name for feature in large)
-        counter = _counter() if self._on_tpu else update_counter()
-        self._engine = _engine(large, plan, seed, counter, self._on_tpu) if large else None
-        self._small = ReplicatedTables(small, seed) if small else None
+        counter = update_counter()
+        if self._on_tpu:
+            aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            counter = tf.Variable(
+                0, trainable=False, name="updates", dtype=tf.int64, aggregation=aggregation
+            )
+        self._engine = _engine(large, plan, seed, counter, self._on_tpu)
+        self._small = ReplicatedTables(small, seed)
         self._received: Received | None = None
-        held: dict[str, Table] = {}
-        variables: list[tf.Variable] = []
-        row_variables: list[tf.Variable] = []
-        for part in (self._engine, self._small):
-            if part is not None:
-                held.update({table.config.name: table for table in part.tables})
-                variables += part.variables
-                row_variables += part.row_variables
+        parts = (self._engine, self._small)
+        held = {table.config.name: table for part in parts for table in part.tables}
+        variables = [variable for part in parts for variable in part.variables]
+        row_variables = [variable for part in parts for variable in part.row_variables]
         ordered = [held[table.name] for table in tables_of(features)]
         self.tables = TableSet(ordered, variables, [counter], row_variables)
 
@@ -163,8 +164,7 @@ class TpuPlacement:
 
     def before_steps(self) -> None:
         """Must be called before every stretch of training steps, outside of functions."""
-        if self._engine is not None:
-            self._engine.before_steps()
+        self._engine.before_steps()
 
     def enqueue(self, ids: Mapping[str, Any]) -> Any:
         """Hands the ids of a batch to the hardware, outside of `strategy.run`.
@@ -175,13 +175,11 @@ class TpuPlacement:
         Returns:
             What `receive` wants, as an argument of `strategy.run`.
         """
-        if self._engine is None:
-            return {}
         return self._engine.enqueue({name: ids[name] for name in self.hardware_features})
 
     def receive(self, queued: Any) -> tuple[dict[str, tf.Tensor], Any]:
         """Returns the vectors [batch, dim] of the hardware's features, and what `apply` wants."""
-        return ({}, None) if self._engine is None else self._engine.receive(queued)
+        return self._engine.receive(queued)
 
     @contextlib.contextmanager
     def receiving(self, vectors: Mapping[str, tf.Tensor]) -> Iterator[Received]:
@@ -204,14 +202,13 @@ class TpuPlacement:
             kept: The second result of `receive`.
         """
         step = self.tables.updates.read_value()
-        if self._engine is not None:
-            missing = [name for name in self.hardware_features if name not in gradients]
-            if missing:
-                raise ValueError(
-                    f"The embedding hardware waits for gradients of {missing}; without them it "
-                    "would wait for ever. Compute gradients within `receiving`."
-                )
-            self._engine.apply(gradients, kept, step)
+        missing = [name for name in self.hardware_features if name not in gradients]
+        if missing:
+            raise ValueError(
+                f"The embedding hardware waits for gradients of {missing}; without them it "
+                "would wait for ever. Compute gradients within `receiving`."
+            )
+        self._engine.apply(gradients, kept, step)
         self.tables.updates.assign_add(1)
 
     def lookup(self, bags: Mapping[str, Bags]) -> Lookup:
@@ -223,9 +220,7 @@ class TpuPlacement:
         """
         received = self._received
         if received is not None:
-            vectors = dict(received.vectors)
-            if self._small is not None:
-                vectors.update(self._small.lookup(bags))
+            vectors = {**received.vectors, **self._small.lookup(bags)}
             return Lookup(vectors, bags, (received, None))
         if self._on_tpu:
             raise ValueError(
@@ -233,18 +228,15 @@ class TpuPlacement:
                 "only; for anything else copy the model (`local_copy`, or copy_weights of "
                 "tf_dlrm.training.build)."
             )
-        vectors, kept = {}, None
-        if self._engine is not None:
-            ready = {n: ready_ids(self._features[n], bags[n]) for n in self.hardware_features}
-            vectors, kept = self._engine.receive(self._engine.enqueue(ready))
-        if self._small is not None:
-            bags = {
-                name: entry
-                if name in self.hardware_features
-                else dataclasses.replace(entry, ids=in_range(self._features[name], entry))
-                for name, entry in bags.items()
-            }
-            vectors.update(self._small.lookup(bags))
+        ready = {n: ready_ids(self._features[n], bags[n]) for n in self.hardware_features}
+        vectors, kept = self._engine.receive(self._engine.enqueue(ready))
+        bags = {
+            name: entry
+            if name in self.hardware_features
+            else dataclasses.replace(entry, ids=in_range(self._features[name], entry))
+            for name, entry in bags.items()
+        }
+        vectors.update(self._small.lookup(bags))
         return Lookup(vectors, bags, (None, kept))
 
     def weight_gradients(
@@ -283,9 +275,8 @@ class TpuPlacement:
             context = tf.distribute.get_replica_context()
             wrong = tf.cast(~finite, tf.float32)
             finite = context.all_reduce(tf.distribute.ReduceOp.SUM, wrong) < 0.5
-        if self._small is not None:
-            step = self.tables.updates.read_value()
-            self._small.update(lookup.bags, gradients, step, finite)
+        step = self.tables.updates.read_value()
+        self._small.update(lookup.bags, gradients, step, finite)
         of_hardware = {}
         for name in self.hardware_features:
             optimizer = self._features[name].table.optimizer
@@ -320,19 +311,11 @@ def local_copy(placement: TpuPlacement, features: Sequence[FeatureConfig]) -> Lo
     return local
 
 
-def _counter() -> tf.Variable:
-    return tf.Variable(
-        0,
-        dtype=tf.int64,
-        trainable=False,
-        name="updates",
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    )
-
-
 def _engine(
     features: Sequence[FeatureConfig], plan: TpuPlan, seed: int, step: tf.Variable, on_tpu: bool
 ) -> Engine:
+    if not features:
+        return Engine()
     if not on_tpu:
         return HostEngine(features, seed, step)
     if plan.replica_batch_size is None:
@@ -342,14 +325,8 @@ def _engine(
     if hardware == kinds.V1:
         return EmbeddingUnitEngine(features, seed, step, plan.replica_batch_size, plan.pipelining)
     if hardware == kinds.V2:
-        return SparseCoreEngine(
-            features,
-            seed,
-            step,
-            plan.replica_batch_size,
-            plan.pipelining,
-            plan.sparse_core_limits,
-        )
+        size, limits = plan.replica_batch_size, plan.sparse_core_limits
+        return SparseCoreEngine(features, seed, step, size, plan.pipelining, limits)
     names = [table.name for table in tables_of(features)]
     raise ValueError(
         f"This TPU has no embedding hardware for the tables {names}, which have "

@@ -61,7 +61,7 @@ class ReplicatedTables:
         """
         self._stacks = []
         self.tables: list[Table] = []
-        for k, group in enumerate(group_tables(tables_of(features))):
+        for k, group in enumerate(group_tables(tables_of(features)) if features else ()):
             offsets, total = {}, 0
             for table in group:
                 offsets[table.name] = total

@@ -67,6 +67,8 @@ class FrozenPlacement(Tables):
         tables: No tables: there are no rows to read or restore.
     """
 
+    _axis_of_features = 1
+
     def __init__(self, features: Sequence[FeatureConfig], plan: FrozenTables) -> None:
         """Creates the variables, as the plan says.
 
