@@ -93,6 +93,19 @@ def restore_for_serving(
     return ServedModel(model, _checkpoint_rows(model, checkpoint), position)
 
 
+def table_key(table: str, slot: str, member: int | None) -> str:
+    """Returns the key of a table in a checkpoint.
+
+    Args:
+        table: Its name.
+        slot: "rows" or the name of a slot.
+        member: Number of the member of an ensemble; None where the model is none.
+    """
+    owner = "model/" if member is None else f"model/member_{member}/"
+    name = escape_local_name(f"table:{table}")
+    return f"{owner}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{slot}"
+
+
 def _checkpoint_rows(model: RankingModel | Ensemble, path: str) -> TableRows:
     """Returns a reader of the tables of a checkpoint, of whatever placement.
 
@@ -101,14 +114,10 @@ def _checkpoint_rows(model: RankingModel | Ensemble, path: str) -> TableRows:
         path: Path prefix of the checkpoint.
     """
     reader = CheckpointRows(path)
-    owners, members = ["model/"], [model]
-    if isinstance(model, Ensemble):
-        owners = [f"model/member_{k}/" for k in range(model.size)]
-        members = model.members
+    members = model.members if isinstance(model, Ensemble) else [model]
 
     def key(collection: int, table: str) -> str:
-        name = escape_local_name(f"table:{table}")
-        return f"{owners[collection]}embeddings/_checkpoint_tables/{name}/.ATTRIBUTES/{ROWS}"
+        return table_key(table, ROWS, collection if isinstance(model, Ensemble) else None)
 
     for collection, member in enumerate(members):
         for table in tables_of(stored_features(member.config.features)):

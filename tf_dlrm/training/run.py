@@ -38,6 +38,11 @@ from tf_dlrm.training.distribution.distribution import Distribution
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
+from tf_dlrm.training.init_from import (
+    check_same_options,
+    flag_text,
+    write_first_checkpoint,
+)
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
@@ -137,6 +142,11 @@ def _train(
         )
         optimizer = build_dense_optimizer(config.optimizer, model)
     checkpoints, position = None, Position()
+    if options.init_from and not newest_checkpoint(options.model_dir):
+        if processes.is_first:
+            write_run(options.model_dir, run)
+            write_first_checkpoint(config, source, model)
+        processes.least(0)  # the others wait until it is there
     if options.model_dir:
         checkpoints = Checkpoints(
             options.model_dir,
@@ -205,7 +215,7 @@ def _train(
 def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
     """Returns what all processes of a run have to agree on, by what a message calls it."""
     flags = {
-        f"--{field.name}": _flag(getattr(part, field.name))
+        f"--{field.name}": flag_text(getattr(part, field.name))
         for part in (config.data, config.model, config.optimizer, config.run, config.distribution)
         for field in dataclasses.fields(part)
     }
@@ -321,21 +331,14 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
             "whether they are of this model; choose another --model_dir."
         )
-    configs = [TrainingConfig.from_json(r["config"]) for r in (before, run)]
     fixed = {
-        "model": [field.name for field in dataclasses.fields(TrainingConfig().model)],
+        "model": None,
         "optimizer": ["embedding_optimizer", "dense_optimizer"],
         "run": ["seed"],
         "data": ["shuffle", "shuffle_window_rows"],
     }
-    for part, names in fixed.items():
-        for name in names:
-            was, now = (getattr(getattr(config, part), name) for config in configs)
-            if was != now:
-                raise UserError(
-                    f"--model_dir={model_dir} holds a run with --{name}={_flag(was)}, but this one "
-                    f"has --{name}={_flag(now)}; use the same value or another --model_dir."
-                )
+    config = TrainingConfig.from_json(run["config"])
+    check_same_options(f"--model_dir={model_dir}", before, config, fixed)
     if before["data_fingerprint"] != run["data_fingerprint"]:
         raise UserError(
             f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
@@ -347,7 +350,3 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"{files.join(model_dir, 'run.json')} describes other columns than its own data has; "
             "restore it, or use another --model_dir."
         )
-
-
-def _flag(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -12,6 +12,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.options.config import DataOptions
 from tfrecords.conversion import description_file
 from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
+from tfrecords.dataset_info import VocabularyInfo
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema, table_sizes
@@ -109,10 +110,28 @@ def vocabulary_checksums(source: Source) -> dict[str, str]:
         found = source.info.vocabularies
     elif isinstance(source, TableSource):
         found = source.vocabularies
-    return {
-        name: f"{vocabulary.crc32c} from id {vocabulary.reserved}"
-        for name, vocabulary in found.items()
-    }
+    return {name: _checksum(vocabulary) for name, vocabulary in found.items()}
+
+
+def first_values_checksum(source: Source, column: str, size: int) -> str:
+    """Returns what `vocabulary_checksums` says of data that knows the first `size` ids alone.
+
+    Raises:
+        UserError: If the vocabulary of the column is not at hand.
+    """
+    if not isinstance(source, RecordSource):
+        raise UserError(
+            f"The vocabulary of {column!r} has grown, which can be told of data set folders only; "
+            "convert the table."
+        )
+    try:
+        return _checksum(source.first_values(column, size))
+    except DataError as error:
+        raise UserError(str(error)) from error
+
+
+def _checksum(vocabulary: VocabularyInfo) -> str:
+    return f"{vocabulary.crc32c} from id {vocabulary.reserved}"
 
 
 def meanings(source: Source) -> dict[str, Meaning]:

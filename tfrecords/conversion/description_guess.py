@@ -13,13 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrecords.conversion import description_file, text_input, text_table
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn, LabelColumn
 from tfrecords.conversion.column_guess import Guess, Sample, guess_column, is_unix
-from tfrecords.conversion.table_description import (
-    CategoricalColumn,
-    DenseColumn,
-    LabelColumn,
-    TableDescription,
-)
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.input_files import COMPRESSIONS, compression
 from tfrecords.kinds.number import number_of

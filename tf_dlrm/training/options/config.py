@@ -113,6 +113,12 @@ class RunOptions:
     model_dir: str = option(
         "", "Folder of checkpoints, metrics.jsonl and TensorBoard logs; empty for none."
     )
+    init_from: str = option(
+        "",
+        "Folder of a run whose newest checkpoint a new --model_dir begins with. The data may be "
+        "others, with larger vocabularies that begin with that run's (tfrecords.convert "
+        "--vocabulary_of --extend_vocabulary).",
+    )
     export_dir: str = option("", "Folder of the exported SavedModel; empty for none.")
     batch_size: int = option(128, "Training examples in a batch.", least=1, most=INT32)
     epochs: int = option(1, "Passes over the training rows.", least=1)
@@ -162,7 +168,7 @@ class RunOptions:
                 "with 1 <= FIRST <= LAST."
             )
         if not self.model_dir:
-            for name in ("checkpoint_every_steps", "profile_steps"):
+            for name in ("checkpoint_every_steps", "profile_steps", "init_from"):
                 if getattr(self, name):
                     raise UserError(f"--{name} needs --model_dir.")
         if self.model_dir and files.exists(self.model_dir) and not files.isdir(self.model_dir):
