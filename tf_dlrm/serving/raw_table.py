@@ -13,9 +13,10 @@ from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.internals import ResourceVariable, raised_unless
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
 from tfrecords.conversion.raw_fields import text_table_of
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.kinds import Text
 from tfrecords.kinds.kind import as_int64
