@@ -93,7 +93,9 @@ class Signatures(tf.Module):
             self.functions["serve_raw"] = self._of_raw(raw)
         default = self.functions["serving_default"].get_concrete_function()
         known = {id(variable) for variable in self.tables}
-        self.weights = [v for v in default.variables if id(v) not in known]
+        # A graph has them in any order; equal models are to be saved alike.
+        weights = [v for v in default.variables if id(v) not in known]
+        self.weights = sorted(weights, key=lambda variable: variable.name)
 
     def _of_features(self) -> Any:
         rows = row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
@@ -211,15 +213,11 @@ def _dense_part(model: RankingModel | Ensemble, dense_columns: int) -> Any:
     As constants they are laid out for the processor once and not in every request, and all
     signatures share one copy.
 
-    Args:
-        model: The model.
-        dense_columns: Number of dense columns.
-
     Returns:
         A function of the dense features, if any, and the vectors of each collection, feature by
         feature, to logits [batch].
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
+    members = model.members
     names = [feature.name for feature in model.config.features]
     vectors = [
         tf.TensorSpec([None, feature.table.dim], members[0].compute_dtype)

@@ -120,9 +120,6 @@ class CheckpointRows:
     def __init__(self, prefix: str) -> None:
         """Opens it.
 
-        Args:
-            prefix: The checkpoint's path prefix.
-
         Raises:
             tf.errors.OpError, ValueError: If there is none.
         """

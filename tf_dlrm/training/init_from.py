@@ -14,11 +14,11 @@ from tf_dlrm.embeddings import TableConfig, stored_features, tables_of
 from tf_dlrm.embeddings.block import ROWS
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.options import in_flag
 from tf_dlrm.serving.variable_files import CheckpointRows, Rows, write_tensors
 from tf_dlrm.training.checkpoints import checkpoint_folder, newest_checkpoint, read_run
 from tf_dlrm.training.evaluation.same_columns import check_grown_columns
 from tf_dlrm.training.options.config import TrainingConfig
-from tf_dlrm.training.restore import table_key
 from tf_dlrm.training.sources import Source
 from tfrecords import files
 
@@ -55,12 +55,11 @@ def write_first_checkpoint(
     check_grown_columns(before, source)
     reader = CheckpointRows(newest)
     tensors: dict[str, Rows] = {}
-    members = model.members if isinstance(model, Ensemble) else None
-    for number, member in enumerate(members or [model]):
+    for number, member in enumerate(model.members):
         for table in tables_of(stored_features(member.config.features)):
             slots = {slot.name: slot.initial_value for slot in table.optimizer.slots}
             for slot in (ROWS, *slots):
-                key = table_key(table.name, slot, number if members else None)
+                key = f"model/{model.checkpoint_key(number, table.name, slot)}"
                 shape = reader.shapes.get(key, ())
                 fits = shape[1:] in ((), (table.dim,)) and shape[:1] <= (table.vocabulary_size,)
                 if not shape or not fits:
@@ -129,11 +128,6 @@ def check_same_options(
             if old != new:
                 flag = where.partition("=")[0]
                 raise UserError(
-                    f"{where} holds a run with --{name}={flag_text(old)}, but this one has "
-                    f"--{name}={flag_text(new)}; use the same value or another {flag}."
+                    f"{where} holds a run with --{name}={in_flag(old)}, but this one has "
+                    f"--{name}={in_flag(new)}; use the same value or another {flag}."
                 )
-
-
-def flag_text(value: Any) -> str:
-    """Returns the value of a flag, as the command line has it."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.training.options.config import DataOptions
 from tfrecords.conversion import description_file
 from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
@@ -70,16 +70,25 @@ def open_source(options: DataOptions) -> Source:
     Raises:
         UserError: if the folder is not a whole data set.
     """
-    try:
+    with as_user_error():
         if options.data == "folder":
             return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
         if options.data in ("table", "parquet"):
-            return _table_source(options)
+            description = description_file.load(options.data_schema)
+            window, vocabulary = options.shuffle_window_rows, options.data_vocabulary
+            return TableSource(options.data_dir, description, window, vocabulary)
         if options.data == "synthetic":
-            return _synthetic_source(options)
+            rows = {
+                "train": options.synthetic_train_rows,
+                "evaluation": options.synthetic_evaluation_rows,
+            }
+            wanted = {split: count for split, count in rows.items() if count}
+            original = SyntheticSource(options.synthetic_dir, seed=options.synthetic_seed)
+            if not wanted:
+                return original
+            wanted = {split: original.rows(split) for split in original.splits} | wanted
+            return SyntheticSource(options.synthetic_dir, wanted, options.synthetic_seed)
         return _random_source(options)
-    except DataError as error:
-        raise UserError(str(error)) from error
 
 
 def mean_hotness(source: Source) -> dict[str, float]:
@@ -184,28 +193,6 @@ def _random_source(options: DataOptions) -> RandomSource:
         indices_per_lookup=lookup,
         dense=options.random_dense,
     )
-
-
-def _table_source(options: DataOptions) -> TableSource:
-    return TableSource(
-        options.data_dir,
-        description_file.load(options.data_schema),
-        options.shuffle_window_rows,
-        options.data_vocabulary,
-    )
-
-
-def _synthetic_source(options: DataOptions) -> SyntheticSource:
-    original = SyntheticSource(options.synthetic_dir, seed=options.synthetic_seed)
-    rows = {split: original.rows(split) for split in original.splits}
-    wanted = {
-        "train": options.synthetic_train_rows,
-        "evaluation": options.synthetic_evaluation_rows,
-    }
-    wanted = {split: count for split, count in wanted.items() if count}
-    if not wanted:
-        return original
-    return SyntheticSource(options.synthetic_dir, rows | wanted, options.synthetic_seed)
 
 
 @contextlib.contextmanager

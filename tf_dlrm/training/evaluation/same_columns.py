@@ -40,10 +40,6 @@ class _Side(NamedTuple):
 def check_columns(run: dict[str, Any], source: Source) -> None:
     """Refuses data whose columns are not those that a model was trained on.
 
-    Args:
-        run: The description of the model's run (run.json).
-        source: The data.
-
     Raises:
         UserError: If a column has another name or size, ids that stand for other values, or values
             that were made in another way.
