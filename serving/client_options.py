@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.option import INT32, check_values, option
+from tf_dlrm.options import INT32, Options, option
 from tfrecords import files
 
 # The inputs of one request by name: arrays, or nested lists of numbers, texts and bytes.
@@ -19,7 +19,7 @@ _OF_ROWS = ("serving_default", "serve_examples")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClientOptions:
+class ClientOptions(Options):
     """Which model of which server to ask, and for what; each field is a flag."""
 
     server: str = option("", "HOST:PORT of the server.")
@@ -44,7 +44,7 @@ class ClientOptions:
 
     def validate(self) -> None:
         """Raises UserError on values that can't be, or that contradict each other."""
-        check_values(self)
+        super().validate()
         if not 0 < self.timeout_seconds <= 86400:
             raise UserError(
                 f"--timeout_seconds={self.timeout_seconds} must be above 0, and at most 86400."

@@ -16,7 +16,7 @@ from typing import Any
 from serving.client_options import ClientOptions, Inputs, score
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.options.option import option
+from tf_dlrm.options import define_flags, option, options_from_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +147,12 @@ class Connection:
 
 def main() -> dict[str, Any]:
     """Checks the flags, then asks for the predictions that they want, and returns them."""
-    options = entry_point.options_from_flags(GrpcOptions)
+    options = options_from_flags(GrpcOptions)
     options.validate()
     with Connection(options) as connection:
         return score(options, connection.ask)
 
 
 if __name__ == "__main__":
-    entry_point.define_flags(GrpcOptions)
+    define_flags(GrpcOptions)
     entry_point.run(main)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from serving.client_options import ClientOptions, Inputs, score
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.training.options.option import option
+from tf_dlrm.options import define_flags, option, options_from_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +93,11 @@ def _plain(value: Any) -> Any:
 
 def main() -> dict[str, Any]:
     """Checks the flags, then asks for the predictions that they want, and returns them."""
-    options = entry_point.options_from_flags(RestOptions)
+    options = options_from_flags(RestOptions)
     options.validate()
     return score(options, functools.partial(ask, options))
 
 
 if __name__ == "__main__":
-    entry_point.define_flags(RestOptions)
+    define_flags(RestOptions)
     entry_point.run(main)

@@ -20,12 +20,12 @@ _ROOMS = [
     ["embeddings"],
     ["kernels"],
     ["keras_internals"],
-    ["keras_api", "entry_point"],
+    ["keras_api", "entry_point", "options"],
     ["internals"],
     ["errors"],
 ]
 # Files beside the rooms that are not of the top floor.
-_BELOW = {"keras_api", "keras_internals", "entry_point", "internals", "errors"}
+_BELOW = {"keras_api", "keras_internals", "entry_point", "options", "internals", "errors"}
 
 
 def _modules(package):

@@ -165,9 +165,9 @@ def test_what_does_not_fit_is_an_error_with_ways_out(fail):
     [
         ([], "Give one of --data_dir, --model and --tables"),
         (["--model=mlperf", "--tables=10"], "Give one .* given are --model, --tables."),
-        (["--tables=10,0"], "--tables=10,0 must be positive."),
+        (["--tables=10,0"], "--tables=10,0 must be 1 or more."),
         (["--devices=2,2"], "--devices=2,2 must name different numbers."),
-        (["--devices=0"], "--devices=0 must be positive."),
+        (["--devices=0"], "--devices=0 must be 1 or more."),
         (["--batch_size=0"], "--batch_size=0 must be 1 or more."),
         (["--devices=1,2", "--output=x"], "--output=x needs a single number"),
         (["--picture_file=x"], "--picture_file=x needs several numbers"),

@@ -18,23 +18,23 @@ from typing import Any
 
 from absl import flags
 
-from tf_dlrm import entry_point, training_flags
+from tf_dlrm import entry_point
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.config import TrainingConfig
+from tf_dlrm.options import define_flags, options_from_flags
+from tf_dlrm.training.options.config import TRAINING_OPTIONS, TrainingConfig
 from tfrecords import files
 
-entry_point.define_flags(CompareOptions)
-training_flags.define()
+define_flags(CompareOptions, *TRAINING_OPTIONS)
 
 
 def main() -> dict[str, Any]:
     """Checks the flags, trains what is missing, and writes the comparison."""
-    options = entry_point.options_from_flags(CompareOptions)
+    options = options_from_flags(CompareOptions)
     options.validate()
     if flags.FLAGS["model"].present:
         raise UserError("--model has no use here: --models names the models to compare.")
-    return compare(options, training_flags.config())
+    return compare(options, TrainingConfig.from_flags())
 
 
 def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
@@ -60,27 +60,21 @@ def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
     configs = {run.model: run.config for run in runs}
     # Of all models, so that one that cannot read the data is known before any is trained.
     counts = {model: dense_parameters(config, schema)[0] for model, config in configs.items()}
-    if options.match_parameters and len(options.models) > 1:
+    if options.match_parameters:
         first, *others = options.models
         sizes = {model: matched(configs[model], schema, counts[first]) for model in others}
-        runs = [
-            dataclasses.replace(
-                run,
-                config=dataclasses.replace(
-                    run.config, model=sizes.get(run.model, run.config.model)
-                ),
-            )
-            for run in runs
-        ]
+        for k, run in enumerate(runs):
+            config = dataclasses.replace(run.config, model=sizes.get(run.model, run.config.model))
+            runs[k] = dataclasses.replace(run, config=config)
     results = train_all(runs, options.keep_models, source.fingerprint)
     from tf_dlrm.comparing.curves import draw_curves
     from tf_dlrm.comparing.table import comparison_table
 
-    by_kind: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_kind: dict[tuple[str, str], list[dict[str, Any]]] = {
+        (model, optimizer): [] for optimizer in options.optimizers for model in options.models
+    }
     for run, result in zip(runs, results, strict=True):
-        by_kind.setdefault((run.model, run.optimizer), []).append(result | {"seed": run.seed})
-    order = [(model, optimizer) for optimizer in options.optimizers for model in options.models]
-    by_kind = {kind: by_kind[kind] for kind in order}
+        by_kind[run.model, run.optimizer].append(result | {"seed": run.seed})
     folder = pathlib.Path(options.output_dir)
     table = comparison_table(by_kind)
     sys.stderr.write("\n" + table)
@@ -92,8 +86,7 @@ def compare(options: CompareOptions, common: TrainingConfig) -> dict[str, Any]:
         | {"top_mlp": list(run.config.model.top_mlp)}
         for run, result in zip(runs, results, strict=True)
     ]
-    text = json.dumps(entries, indent=1)
-    files.write_bytes(str(folder / "comparison.json"), text.encode())
+    files.write_bytes(str(folder / "comparison.json"), json.dumps(entries, indent=1).encode())
     draw_curves(runs, folder / "curves.svg")
     return {"runs": len(runs), "table": str(folder / "comparison.md")}
 

@@ -1,5 +1,9 @@
 """The one kind of error that an entry point reports without a traceback; checks of numbers."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from tfrecords.errors import first_line as first_line
@@ -10,6 +14,21 @@ class UserError(ValueError):
 
     The message is a whole sentence: which flag or file, what came, and what is allowed.
     """
+
+
+@contextlib.contextmanager
+def as_user_error(where: str = "") -> Iterator[None]:
+    """Turns a ValueError into a UserError.
+
+    Args:
+        where: What stands before its message, such as "--plan=FILE: ".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from error
 
 
 def check_whole(what: str, value: Any, least: int) -> None:

@@ -8,8 +8,9 @@ from absl import flags
 
 from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import define_flags, options_from_flags
+from tf_dlrm.serving.options import ExportOptions
 from tf_dlrm.training.options.config import check_export_dir, check_model_dir
-from tf_dlrm.training.options.export import ExportOptions
 
 _MODEL_DIR = flags.DEFINE_string("model_dir", "", "Folder of a training run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Path prefix of a checkpoint; empty: newest.")
@@ -19,7 +20,7 @@ _INCREMENTAL_FROM = flags.DEFINE_string(
     "",
     "An earlier export: writes only what changed since, for tf_dlrm.fold to make a whole model of.",
 )
-entry_point.define_flags(ExportOptions)
+define_flags(ExportOptions)
 
 
 def main() -> dict[str, Any]:
@@ -33,17 +34,13 @@ def main() -> dict[str, Any]:
         marker = "increment.json"
         check_export_dir(_EXPORT_DIR.value, _INCREMENTAL_FROM.value, "incremental_from", marker)
     check_export_dir(_EXPORT_DIR.value, _MODEL_DIR.value, marker=marker)
-    from tf_dlrm.training.exporting import export_checkpoint
-
-    options = entry_point.options_from_flags(ExportOptions)
+    options = options_from_flags(ExportOptions)
     options.validate()
-    return export_checkpoint(
-        _MODEL_DIR.value,
-        _CHECKPOINT.value,
-        _EXPORT_DIR.value,
-        options,
-        _INCREMENTAL_FROM.value,
-    )
+    from tf_dlrm.serving.exporting import export_checkpoint
+    from tf_dlrm.training.restore import CheckpointedRun
+
+    trained = CheckpointedRun(_MODEL_DIR.value, _CHECKPOINT.value)
+    return export_checkpoint(trained, _EXPORT_DIR.value, options, _INCREMENTAL_FROM.value)
 
 
 if __name__ == "__main__":

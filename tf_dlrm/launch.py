@@ -21,14 +21,12 @@ from typing import NoReturn
 
 from absl import app
 
-from tf_dlrm import entry_point
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.cluster import Task, reserved_ports, roles, tf_config
 from tf_dlrm.launching.job import Job
-from tf_dlrm.launching.multi_worker_job import MultiWorkerJob
 from tf_dlrm.launching.parameter_server_job import ParameterServerJob
 from tf_dlrm.launching.screen import Screen
-from tf_dlrm.training.options.option import check_values, option
+from tf_dlrm.options import Options, define_flags, option, options_from_flags
 from tfrecords.entry_point import parse_flags
 
 # One machine; a slip of the finger must not fill it with processes.
@@ -38,7 +36,7 @@ _MOST_SECONDS = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
-class LaunchOptions:
+class LaunchOptions(Options):
     """What to start; every field is a flag."""
 
     workers: int = option(2, "Worker processes.", least=1)
@@ -50,6 +48,8 @@ class LaunchOptions:
         20.0,
         "Seconds that processes have to end by themselves: after another has died, and again "
         "after a signal, before SIGKILL.",
+        least=0,
+        most=_MOST_SECONDS,
     )
     restart_workers: bool = option(
         True, "With parameter servers: whether a worker that dies is restarted."
@@ -65,11 +65,7 @@ class LaunchOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers, flags without effect and unknown modules."""
-        check_values(self)
-        if not 0 <= self.grace_seconds <= _MOST_SECONDS:
-            raise UserError(
-                f"--grace_seconds={self.grace_seconds} must be between 0 and {_MOST_SECONDS}."
-            )
+        super().validate()
         if self.workers + self.parameter_servers > _MOST_PROCESSES:
             raise UserError(
                 f"--workers={self.workers} and --parameter_servers={self.parameter_servers} are "
@@ -77,7 +73,7 @@ class LaunchOptions:
             )
         if not self.parameter_servers:
             for name in ("restart_workers", "max_restarts"):
-                if getattr(self, name) != LaunchOptions.__dataclass_fields__[name].default:
+                if name in self.given():
                     raise UserError(
                         f"--{name} needs --parameter_servers: without them every worker needs "
                         "every other, so none can be restarted alone."
@@ -88,7 +84,7 @@ class LaunchOptions:
             )
 
 
-entry_point.define_flags(LaunchOptions)
+define_flags(LaunchOptions)
 
 
 def _can_run(module: str) -> bool:
@@ -128,23 +124,15 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
                 values["TF_NUM_INTRAOP_THREADS"] = str(options.threads_per_process)
             return values
 
-        job: Job
-        if options.parameter_servers:
-            restarts = options.max_restarts if options.restart_workers else 0
-            job = ParameterServerJob(
-                tasks, command, environment, options.grace_seconds, Screen(), restarts=restarts
-            )
-        else:
-            job = MultiWorkerJob(tasks, command, environment, options.grace_seconds, Screen())
-        return job.run()
+        described = (tasks, command, environment, options.grace_seconds, Screen())
+        if not options.parameter_servers:
+            return Job(*described).run()
+        restarts = options.max_restarts if options.restart_workers else 0
+        return ParameterServerJob(*described, restarts=restarts).run()
 
 
 def main(argv: Sequence[str]) -> None:
-    """Divides the command line at its first --, and runs; does not return.
-
-    Args:
-        argv: the whole command line, with the program's name.
-    """
+    """Divides the command line at its first --, and runs; does not return."""
     place = argv.index("--") if "--" in argv else len(argv)
     own, arguments = list(argv[:place]), argv[place + 1 :]
     asks_for_help = any(argument.lstrip("-")[:4] in ("help", "?") for argument in own[1:])
@@ -161,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
                 raise UserError(f"Unexpected argument {rest[1]!r}: options look like --name=value.")
             if sys.platform != "linux":
                 raise UserError(f"The launcher needs Linux; this is {sys.platform}.")
-            options = entry_point.options_from_flags(LaunchOptions)
+            options = options_from_flags(LaunchOptions)
             options.validate()
             return launch(options, arguments)
         except UserError as error:

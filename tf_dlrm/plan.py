@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tf_dlrm import entry_point
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
+from tf_dlrm.options import Options, commas, define_flags, option, options_from_flags
 from tf_dlrm.training.options.config import EMBEDDING_OPTIMIZERS
-from tf_dlrm.training.options.option import check_values, commas, option
 from tfrecords import files
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ _MODELS = ("", "mlperf", "mlperf_multi_hot", "criteo_kaggle", "paper_sample", "t
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanOptions:
+class PlanOptions(Options):
     """What to plan for; every field is a flag."""
 
     data_dir: str = option("", "Data set folder: tables and ids per example are its columns'.")
     model: str = option("", "A known model instead of a data set.", _MODELS)
-    tables: tuple[int, ...] = option((), "Vocabulary sizes of the tables instead of a data set.")
+    tables: tuple[int, ...] = option(
+        (), "Vocabulary sizes of the tables instead of a data set.", least=1
+    )
     hotness: tuple[str, ...] = option(
         (),
         "Ids per example: one number for all tables, or one for each. Default: the model's or the "
@@ -54,10 +56,12 @@ class PlanOptions:
         13, "With --tables: dense features of an example.", least=0, most=_MOST_COLUMNS
     )
     bottom_mlp: tuple[int, ...] = option(
-        (), "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim."
+        (),
+        "Units of the bottom MLP; default: the --model's own, or 512,256,64,--embedding_dim.",
+        least=1,
     )
     top_mlp: tuple[int, ...] = option(
-        (), "Units of the top MLP; default: the --model's own, or 512,256,1."
+        (), "Units of the top MLP; default: the --model's own, or 512,256,1.", least=1
     )
     interaction: str = option("dot", "How the vectors interact.", ("dot", "concat"))
     batch_size: int = option(65536, "Examples of a step on all devices together.", least=1)
@@ -68,7 +72,10 @@ class PlanOptions:
         ("strong", "weak"),
     )
     alpha: float = option(
-        0.0, "Exponent of the power law of ids; 0: all ids of a table are equally likely."
+        0.0,
+        "Exponent of the power law of ids; 0: all ids of a table are equally likely.",
+        least=0,
+        most=20,
     )
     popular_first: bool = option(
         False,
@@ -79,7 +86,7 @@ class PlanOptions:
         "float32", "Type in which vectors and gradients travel.", ("float32", "bfloat16")
     )
     devices: tuple[int, ...] = option(
-        (8,), "Number of devices; several to see how it scales.", most=_MOST_DEVICES
+        (8,), "Number of devices; several to see how it scales.", least=1, most=_MOST_DEVICES
     )
     hardware: str = option(
         "cpu", "What the devices can do: cpu, a100_node, h100_node, or a TOML file."
@@ -92,18 +99,13 @@ class PlanOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible values and on those that contradict each other."""
-        check_values(self)
+        super().validate()
         sources = [name for name in ("data_dir", "model", "tables") if getattr(self, name)]
         if len(sources) > 1 or not (sources or self.calibrate):
             raise UserError(
                 "Give one of --data_dir, --model and --tables, so that there are tables to plan "
                 f"for; given are {', '.join(f'--{name}' for name in sources) or 'none'}."
             )
-        if not 0 <= self.alpha <= 20:
-            raise UserError(f"--alpha={self.alpha} must be between 0 and 20.")
-        for name in ("tables", "bottom_mlp", "top_mlp", "devices"):
-            if any(value < 1 for value in getattr(self, name)):
-                raise UserError(f"--{name}={commas(getattr(self, name))} must be positive.")
         if not self.devices or len(set(self.devices)) < len(self.devices):
             raise UserError(f"--devices={commas(self.devices)} must name different numbers.")
         if self.output and len(self.devices) > 1:
@@ -123,7 +125,7 @@ class PlanOptions:
                 raise UserError(f"--{name}={getattr(self, name)}: there is no folder {folder}.")
 
 
-entry_point.define_flags(PlanOptions)
+define_flags(PlanOptions)
 _PINS = flags.DEFINE_multi_string(
     "pin",
     [],
@@ -136,35 +138,26 @@ _PINS = flags.DEFINE_multi_string(
 class _Problem:
     features: Sequence[FeatureConfig]
     dense: planner.Dense
-    hotness: dict[str, float]
+    workload: planner.Workload
+    hardware: planner.Hardware
+    pins: dict[str, planner.Pin]
 
 
 def main() -> dict[str, Any]:
     """Checks the flags, then plans; returns what was predicted."""
-    options = entry_point.options_from_flags(PlanOptions)
+    options = options_from_flags(PlanOptions)
     options.validate()
     from tf_dlrm import planner  # only now: TensorFlow takes seconds to start
 
-    try:
+    with as_user_error():
         pins = dict(planner.parse_pin(text) for text in _PINS.value)
         if len(pins) < len(_PINS.value):
             raise UserError("--pin names a table twice.")
         hardware = _hardware(options)
         if not (options.data_dir or options.model or options.tables):
             return {"hardware": options.calibrate}
-        problem = _problem(options)
-        workload = planner.Workload(
-            options.batch_size,
-            problem.hotness,
-            options.alpha,
-            options.popular_first,
-            2 if options.communication_dtype == "bfloat16" else 4,
-        )
-        if len(options.devices) > 1:
-            return _simulate(options, problem, workload, hardware, pins)
-        return _plan(options, problem, workload, hardware, pins)
-    except ValueError as error:
-        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+        problem = _problem(options, hardware, pins)
+        return (_simulate if len(options.devices) > 1 else _plan)(options, problem)
 
 
 def _hardware(options: PlanOptions) -> planner.Hardware:
@@ -181,19 +174,14 @@ def _hardware(options: PlanOptions) -> planner.Hardware:
     return hardware
 
 
-def _plan(
-    options: PlanOptions,
-    problem: _Problem,
-    workload: planner.Workload,
-    hardware: planner.Hardware,
-    pins: dict[str, planner.Pin],
-) -> dict[str, Any]:
+def _plan(options: PlanOptions, problem: _Problem) -> dict[str, Any]:
     from tf_dlrm import planner
 
+    workload = problem.workload
     model = planner.CostModel(
-        problem.features, workload, hardware, options.devices[0], problem.dense
+        *(problem.features, workload, problem.hardware, options.devices[0], problem.dense)
     )
-    plan = planner.plan_for(model, pins)
+    plan = planner.plan_for(model, problem.pins)
     sys.stderr.write(planner.report(model, plan))
     if options.output:
         files.write_bytes(options.output, plan.to_json().encode())
@@ -210,22 +198,12 @@ def _plan(
     }
 
 
-def _simulate(
-    options: PlanOptions,
-    problem: _Problem,
-    workload: planner.Workload,
-    hardware: planner.Hardware,
-    pins: dict[str, planner.Pin],
-) -> dict[str, Any]:
+def _simulate(options: PlanOptions, problem: _Problem) -> dict[str, Any]:
     from tf_dlrm.planner.simulate import scaling_table, simulate
 
     scales = simulate(
-        problem.features,
-        workload,
-        hardware,
-        options.devices,
-        problem.dense,
-        pins,
+        *(problem.features, problem.workload, problem.hardware, options.devices),
+        *(problem.dense, problem.pins),
         batch_per_device=options.scaling == "weak",
     )
     sys.stderr.write(scaling_table(scales))
@@ -234,7 +212,7 @@ def _simulate(
         from tf_dlrm.planner.picture import draw_scaling
 
         what = options.model or options.data_dir or f"{len(options.tables)} tables"
-        title = f"{what} on {hardware.name}: predicted, {options.scaling} scaling"
+        title = f"{what} on {problem.hardware.name}: predicted, {options.scaling} scaling"
         draw_scaling(scales, title, options.picture_file)
     return {
         "scales": [
@@ -254,11 +232,14 @@ def _simulate(
     }
 
 
-def _problem(options: PlanOptions) -> _Problem:
+def _problem(
+    options: PlanOptions, hardware: planner.Hardware, pins: dict[str, planner.Pin]
+) -> _Problem:
     from tf_dlrm import planner
+    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
     from tf_dlrm.planner.models import KNOWN_MODELS, features_of
 
-    optimizer = _optimizer(options.embedding_optimizer)
+    optimizer = optimizer_of_flag(options.embedding_optimizer)(learning_rate=0.01)
     if options.model:
         known = KNOWN_MODELS[options.model]
         dim = options.embedding_dim or known.dim
@@ -282,15 +263,12 @@ def _problem(options: PlanOptions) -> _Problem:
             "--interaction=dot."
         )
     hotness.update(_given_hotness(options.hotness, [feature.name for feature in features]))
-    return _Problem(
-        features, planner.Dense(dense_features, bottom, top, options.interaction), hotness
+    workload = planner.Workload(
+        *(options.batch_size, hotness, options.alpha, options.popular_first),
+        2 if options.communication_dtype == "bfloat16" else 4,
     )
-
-
-def _optimizer(name: str) -> Optimizer:
-    from tf_dlrm.embeddings.optimizers import optimizer_of_flag
-
-    return optimizer_of_flag(name)(learning_rate=0.01)
+    dense = planner.Dense(dense_features, bottom, top, options.interaction)
+    return _Problem(features, dense, workload, hardware, pins)
 
 
 def _given_hotness(entries: Sequence[str], features: Sequence[str]) -> dict[str, float]:
@@ -312,7 +290,7 @@ def _from_data(
     data_dir: str, dim: int, optimizer: Optimizer
 ) -> tuple[tuple[FeatureConfig, ...], dict[str, float], int]:
     """Returns the features of a data set, their ids per example, and its dense features."""
-    from tf_dlrm.embeddings import FeatureConfig, TableConfig
+    from tf_dlrm.models.ranking_model import features_of
     from tf_dlrm.training.sources import mean_hotness
     from tfrecords.reader import RecordSource
 
@@ -320,10 +298,7 @@ def _from_data(
     columns = source.schema.categorical
     if not columns:
         raise UserError(f"--data_dir={data_dir} has no categorical column, so there is no table.")
-    features = tuple(
-        FeatureConfig(c.name, TableConfig(c.name, c.vocabulary_size, dim, optimizer=optimizer))
-        for c in columns
-    )
+    features = features_of(columns, dim, optimizer)
     return features, mean_hotness(source), len(source.schema.dense)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_dlrm import entry_point, training_flags
+from tf_dlrm import entry_point
+from tf_dlrm.options import define_flags
+from tf_dlrm.training.options.config import TRAINING_OPTIONS, TrainingConfig
 
-training_flags.define()
+define_flags(*TRAINING_OPTIONS)
 
 
 def main() -> dict[str, Any]:
     """Checks the flags, then trains; returns the final metrics."""
-    config = training_flags.config()
+    config = TrainingConfig.from_flags()
     config.validate()
     from tf_dlrm.training import run  # only now: TensorFlow takes seconds to start
 

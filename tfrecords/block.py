@@ -8,6 +8,7 @@ ragged one its values, and its row lengths as int32 under the name with `/length
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,19 @@ from tfrecords.schema import CategoricalColumn, Schema
 
 DENSE = "dense"
 LENGTHS = "/lengths"
+
+
+def features(
+    schema: Schema, columns: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Features and label as `DatasetWriter.write` takes them, from the columns of a record."""
+    found: dict[str, Any] = {name: columns[name] for name in schema.categorical_names}
+    for column in schema.categorical:
+        if column.hotness is None:
+            found[column.name] = (columns[column.name], columns[column.name + LENGTHS])
+    if schema.dense:
+        found[DENSE] = columns[DENSE]
+    return found, columns[schema.label]
 
 
 def encode(schema: Schema, columns: Mapping[str, np.ndarray]) -> bytes:

@@ -7,8 +7,8 @@ python -m tfrecords.convert --schema=clicks.toml --input=clicks.csv --output_dir
 ```
 
 A description (TOML) says what the columns of the table are; `tfrecords.conversion.description_file`
-says how it is written, `tfrecords.conversion.table_description` what it may hold. A run that was
-stopped goes on where it was when the same command is given again.
+says how it is written, `table_description` and `column_description` beside it what it may hold. A
+run that was stopped goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations

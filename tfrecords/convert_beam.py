@@ -23,7 +23,7 @@ from typing import Any
 from absl import flags
 
 from tfrecords import entry_point
-from tfrecords.conversion import command_line, criteo_flags, learnt_numbers, options, table_flags
+from tfrecords.conversion import command_line, criteo_flags, options, table_flags
 from tfrecords.conversion.criteo import day_files
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.errors import DataError
@@ -103,15 +103,6 @@ def _convert(beam_arguments: list[str]) -> dict[str, int]:
         )
     for files in command_line.held_out():
         inputs = [*inputs, *files]
-    if learnt_numbers.to_learn(source.description):
-        raise DataError(
-            "Transforms that are learnt are for tfrecords.convert only; take the constants from "
-            "the dataset.json of a conversion of some of the rows."
-        )
-    if how.by_row:
-        raise DataError(
-            f"--split={how.split} is for tfrecords.convert and tfrecords.convert_criteo only."
-        )
     _refuse(_NOT_READ, "is for the conversion on one machine; the runner decides it here")
     _refuse(_HERE_ONLY, "is for tfrecords.convert and tfrecords.convert_criteo only")
     return pipeline.convert(

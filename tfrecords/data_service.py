@@ -20,13 +20,14 @@ more throughput give each trainer (`shard_index`) a service of its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -41,7 +42,7 @@ _GRPC_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 
 # For a connection, and for the answer after it.
 _SECONDS = 10.0
 # Until somebody who waits is told what for.
-_SECONDS_OF_PATIENCE = 4.0
+SECONDS_OF_PATIENCE = 4.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -100,24 +101,40 @@ def check_address(address: str) -> None:
         raise DataError(
             f"The address of a tf.data service has the form grpc://HOST:PORT, not {address!r}."
         )
-    waiting = threading.Timer(
-        _SECONDS_OF_PATIENCE,
-        _LOG.warning,
-        ("waiting for the tf.data service at %s, which has not answered yet", address),
-    )
-    waiting.daemon = True
-    waiting.start()
     try:
-        with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS) as connection:
+        with (
+            said_while_waiting(f"for the tf.data service at {address}, which has not answered yet"),
+            socket.create_connection((match[1], int(match[2])), timeout=_SECONDS) as connection,
+        ):
             connection.settimeout(_SECONDS)
             connection.sendall(_GRPC_HELLO)
             answer = connection.recv(1)
     except (OSError, OverflowError, UnicodeError) as error:
         raise DataError(f"No tf.data service answers at {address}: {error}.") from error
-    finally:
-        waiting.cancel()
     if not answer:
         raise DataError(f"What listens at {address} is no tf.data service: it ends the connection.")
+
+
+@contextlib.contextmanager
+def said_while_waiting(what: str) -> Iterator[None]:
+    """Warns every few seconds of what is waited for: TensorFlow waits without a word.
+
+    Args:
+        what: The rest of a sentence that begins with "waiting".
+    """
+    done = threading.Event()
+
+    def say() -> None:
+        while not done.wait(SECONDS_OF_PATIENCE):
+            _LOG.warning("waiting %s", what)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:

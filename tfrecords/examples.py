@@ -236,14 +236,7 @@ def _columns(
         raise DataError(f"{path} holds a value that is not allowed (row = record): {error}") from (
             error
         )
-    features: dict[str, Any] = {}
-    if schema.dense:
-        features[block.DENSE] = columns[block.DENSE]
-    for column in schema.categorical:
-        features[column.name] = columns[column.name]
-        if column.hotness is None:
-            features[column.name] = (columns[column.name], columns[column.name + block.LENGTHS])
-    return features, columns[schema.label]
+    return block.features(schema, columns)
 
 
 def _parsed(schema: Schema, rows: list[bytes]) -> dict[str, np.ndarray]:

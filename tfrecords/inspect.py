@@ -22,9 +22,16 @@ from tfrecords.progress import Progress
 from tfrecords.record_format import read_records
 from tfrecords.schema import Schema
 from tfrecords.traces.whole_file import write_whole
+from tfrecords.values import values
 
 _ROWS = flags.DEFINE_integer(
     "rows", 3, "How many rows of each split to show.", lower_bound=0, upper_bound=2**62
+)
+_VALUES = flags.DEFINE_string(
+    "values",
+    None,
+    "Instead of the rows, show the value of each id of this column, and its count in the rows "
+    "for training.",
 )
 _HTML = flags.DEFINE_string("html", None, "Draw the data set to this page.")
 _HTML_ACCESSES = flags.DEFINE_integer(
@@ -89,12 +96,12 @@ def _shown(schema: Schema, columns: dict[str, np.ndarray], rows: int) -> Iterato
 
 def _draw(path: str, data_dir: str, info: DatasetInfo, lines: Sequence[str]) -> None:
     # Here, since matplotlib takes longer to import than a small data set to verify.
-    from tfrecords import report, report_statistics
+    from tfrecords.report import page, statistics
 
     progress = Progress()
-    statistics = report_statistics.gather(data_dir, info, progress, _HTML_ACCESSES.value)
+    found = statistics.gather(data_dir, info, progress, _HTML_ACCESSES.value)
     title = files.absolute(data_dir).rstrip("/").rsplit("/", 1)[-1]
-    write_whole(path, report.page(title, info, statistics, "\n".join(lines)))
+    write_whole(path, page.page(title, info, found, "\n".join(lines)))
     progress.say(f"Wrote {path}.")
 
 
@@ -107,6 +114,10 @@ def main(argv: Sequence[str]) -> None:
     problems = list(verify.problems(data_dir, info))
     if problems:
         sys.exit("\n".join(f"error: {problem}" for problem in problems))
+    if _VALUES.value:
+        for line in values(data_dir, info, _VALUES.value):
+            sys.stdout.write(line + "\n")
+        return
     lines = list(describe(data_dir, info, _ROWS.value))
     sys.stdout.write("\n".join(lines) + "\n")
     entry_point.flush_output()  # before seconds of drawing

@@ -5,7 +5,8 @@ python -m tfrecords.leave_one_out --input=ratings.csv --output_dir=movielens
 ```
 
 The data of the paper on neural collaborative filtering (He et al., arXiv 1708.05031, section 4.1),
-from a file in MovieLens's layout: userId, movieId, timestamp, whatever the rating. Training rows
+from a file in one of MovieLens's layouts: CSV with the columns userId, movieId and timestamp,
+`u.data` or `ratings.dat`; whatever the rating. Training rows
 are all interactions but each user's last, as label 1, each with sampled items that the user never
 had, as label 0. Evaluation rows come in groups of one size, one group a user: the held-out item
 first, then items that the user never had; `tf_dlrm.evaluate --ranking_group_size` ranks them.
@@ -14,6 +15,7 @@ first, then items that the user never had; `tf_dlrm.evaluate --ranking_group_siz
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -60,8 +62,28 @@ class Interactions:
         return np.flatnonzero(last & ~first)
 
 
+# A line of `u.data`, with tabs, and of `ratings.dat`: user, item, rating, time.
+_WITHOUT_HEADER = re.compile(rb"[0-9]+(\t|::)[0-9]+\1[0-9.]+\1[0-9]+\r?\n?")
+
+
+def _layout(path: str, user: str, item: str, time: str) -> dict[str, Any]:
+    """The options of Arrow's parser that a file needs, as its first line says."""
+    with pa.input_stream(path) as file:
+        found = _WITHOUT_HEADER.fullmatch(file.read(1 << 12).partition(b"\n")[0])
+    if found is None:
+        return {}
+    columns = [user, item, "rating", time]
+    if found[1] == b"::":
+        # Of one colon, as Arrow wants it, with nothing between two.
+        columns = [user, "1", item, "2", "rating", "3", time]
+    return {
+        "read_options": pa.csv.ReadOptions(column_names=columns),
+        "parse_options": pa.csv.ParseOptions(delimiter=chr(found[1][0])),
+    }
+
+
 def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
-    """Reads a CSV file with a header.
+    """Reads a CSV file with a header, or MovieLens's `u.data` or `ratings.dat`, which have none.
 
     Of a pair that comes more than once, the latest counts; at one time, that further down the file.
 
@@ -75,6 +97,7 @@ def read_ratings(path: str, user: str, item: str, time: str) -> Interactions:
     try:
         table = pa.csv.read_csv(
             path,
+            **_layout(path, user, item, time),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=[user, item, time],
                 column_types=dict.fromkeys((user, item, time), pa.int64()),
@@ -220,7 +243,12 @@ def write(
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("input", None, "CSV file of ratings with a header.", required=True)
+    flags.DEFINE_string(
+        "input",
+        None,
+        "CSV file of ratings with a header, or MovieLens's u.data or ratings.dat.",
+        required=True,
+    )
     flags.DEFINE_string("output_dir", None, "Folder of the data set.", required=True)
     flags.DEFINE_string("user_column", "userId", "Column of users, whole numbers.")
     flags.DEFINE_string("item_column", "movieId", "Column of items, whole numbers.")

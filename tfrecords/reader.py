@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import tensorflow as tf
 
 from tfrecords import block, files, verify
-from tfrecords.dataset_info import DatasetInfo, SplitInfo
+from tfrecords.conversion.known_vocabularies import known_vocabulary
+from tfrecords.conversion.vocabulary_files import write_vocabulary
+from tfrecords.dataset_info import DatasetInfo, SplitInfo, VocabularyInfo
 from tfrecords.epoch import SHUFFLE_WINDOW_ROWS, Shard, epoch_order
 from tfrecords.errors import DataError, first_line
 from tfrecords.order import Features, ordered_batches
@@ -52,6 +56,17 @@ class RecordSource:
             DataError: If there is no such split.
         """
         return self._split(split).rows
+
+    def first_values(self, column: str, size: int) -> VocabularyInfo:
+        """What `dataset.json` would say of a vocabulary of the first `size` ids of a column.
+
+        Raises:
+            DataError: If the column has no vocabulary, or a damaged one.
+        """
+        known = known_vocabulary(self._data_dir, self.info, column)
+        with tempfile.TemporaryDirectory() as folder:
+            keys = known.keys[: size - known.info.reserved]
+            return write_vocabulary(folder, column, keys, known.info.reserved)
 
     def batches(
         self,

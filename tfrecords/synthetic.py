@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -281,16 +280,7 @@ def _write(progress: Progress) -> None:
             progress.begin(f"Writing {split}", count)
             done = 0
             for columns in source.blocks(split):
-                features: dict[str, Any] = {
-                    name: columns[name] for name in source.schema.categorical_names
-                }
-                for column in source.schema.categorical:
-                    if column.hotness is None:
-                        lengths = columns[column.name + block.LENGTHS]
-                        features[column.name] = (columns[column.name], lengths)
-                if source.schema.dense:
-                    features[block.DENSE] = columns[block.DENSE]
-                label = columns[source.schema.label]
+                features, label = block.features(source.schema, columns)
                 writer.write(split, features, label)
                 done += len(label)
                 progress.update(done, done)

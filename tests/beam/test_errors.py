@@ -107,6 +107,15 @@ def test_rows_that_the_splits_cannot_share_are_refused(tmp_path, criteo_lines, c
         )
 
 
+def test_what_needs_all_rows_on_one_machine_is_refused(tmp_path, criteo_file, convert_with_beam):
+    given = [criteo_file], tmp_path / "out"
+    with pytest.raises(DataError, match="--split=random:0.2 is for tfrecords.convert and"):
+        convert_with_beam(*given, CriteoFormat(), Options(split="random:0.2"))
+    toml = 'format = "csv"\n[label]\ncolumn = "y"\n[dense]\nx = "standardise"\n'
+    with pytest.raises(DataError, match="Transforms that are learnt are for tfrecords.convert"):
+        convert_with_beam(*given, TabularFormat(from_toml(toml, "t.toml")), Options())
+
+
 def test_two_that_write_one_folder(tmp_path, criteo_file, convert_with_beam):
     lock = lock_folder(str(tmp_path / "out"))
     with pytest.raises(DataError, match=f"Another process is writing the data set {tmp_path}/out"):

@@ -16,9 +16,10 @@ from tf_dlrm.embeddings.plan import (
     Plan,
     TablePlan,
 )
+from tf_dlrm.serving.exporting import export_checkpoint
 from tf_dlrm.serving.increment import open_variables
-from tf_dlrm.training.exporting import export_checkpoint
-from tf_dlrm.training.options.export import ExportOptions
+from tf_dlrm.serving.options import ExportOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import train
 
 pytestmark = pytest.mark.process
@@ -128,7 +129,7 @@ def _answers(model_dir):
 def _exported_rows(model_dir):
     """The rows of the three tables in an export of a run's newest checkpoint, as bytes."""
     path = f"{model_dir}_from_checkpoint"
-    export_checkpoint(str(model_dir), "", path, ExportOptions())
+    export_checkpoint(CheckpointedRun(str(model_dir)), path, ExportOptions())
     variables = open_variables(path)
     (key,) = (key for key in variables.shapes if key.startswith("tables/"))
     return variables.read(key, 0, 50 + 60 + 70).tobytes()

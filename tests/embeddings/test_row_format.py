@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tf_dlrm.embeddings.row_format import TABLE_DTYPES, row_format
-from tf_dlrm.training.options.export import ExportOptions
+from tf_dlrm.serving.options import ExportOptions
 
 
 def decoded(name, rows):

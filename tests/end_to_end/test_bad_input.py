@@ -29,7 +29,7 @@ def test_flag_errors_end_before_tensorflow_starts(command_line, flags, sentence)
         ("evaluate", [], "Give one of --model_dir (a checkpoint) and --saved_model (an export)."),
         ("export", ["--model_dir=x"], "--export_dir is missing."),
         ("fold", ["--base=x", "--increment=y"], "--export_dir is missing."),
-        ("plan", ["--tables=0"], "--tables=0 must be positive."),
+        ("plan", ["--tables=0"], "--tables=0 must be 1 or more."),
         ("compare", ["--models=svm", "--output_dir=x"], "--models has 'svm', but knows dlrm,"),
         ("compare", ["--output_dir=x", "--model=dcn"], "--model has no use here"),
         ("launch", ["--workers=0", "--"], "--workers=0"),

@@ -116,9 +116,9 @@ def test_the_export_equals_the_trained_model_in_a_process_without_this_package(
     )
     assert served.returncode == 0, served.stderr
     answer = json.loads(served.stdout.splitlines()[-1])
-    from tf_dlrm.training.restore import restore_model
+    from tf_dlrm.training.restore import CheckpointedRun
 
-    model, _, _ = restore_model(str(model_dir))
+    model, _ = CheckpointedRun(str(model_dir)).restore()
     expected = 1 / (1 + np.exp(-model(features).numpy().ravel().astype(np.float64)))
     assert answer["outputs"] == ["probability"]
     assert answer["dtypes"] == {

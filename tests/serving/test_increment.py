@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_dlrm.embeddings import stack
+from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig, stack
+from tf_dlrm.embeddings.storage import MixedDimension
 from tf_dlrm.errors import UserError
-from tf_dlrm.models import DLRM
-from tf_dlrm.serving import variable_files
+from tf_dlrm.models import DLRM, DLRMConfig
+from tf_dlrm.serving import export, variable_files
 from tf_dlrm.serving.export import export_model
 from tf_dlrm.serving.increment import fold, open_variables
-from tf_dlrm.serving.signatures import named_inputs
+from tf_dlrm.serving.signatures import Signatures, named_inputs
 from tf_dlrm.serving.variable_files import CheckpointRows, Rows, key_of
+from tfrecords.schema import CategoricalColumn, Schema
 
 # Rows of the tables of 50 and of 30 rows, which follow each other in one variable. Some are the
 # first or the last of a table or of a piece, two pieces have none, and one has both tables.
@@ -51,6 +53,45 @@ def test_an_increment_in_pieces_is_folded_to_the_new_tables(exported, rows, smal
     )
     with pytest.raises(UserError, match="was made from another SavedModel than --base="):
         fold(exported["1"].folder, increment, str(tmp_path / "other"))
+
+
+class Reversed(Signatures):
+    """With all dense weights that lookups read in the other order, as older exports have them."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.weights = list(self.weights)[::-1]
+
+
+@pytest.mark.parametrize("order_of_base", [Signatures, Reversed])
+def test_dense_weights_come_from_the_increment_in_whatever_order(
+    tmp_path, rows, monkeypatch, order_of_base
+):
+    storage, names = MixedDimension(2), ("user", "words")
+    schema = Schema(("a", "b"), tuple(CategoricalColumn(name, 20) for name in names))
+    features = tuple(
+        FeatureConfig(name, TableConfig(name, 20, 4, optimizer=SGD(0.1), storage=storage))
+        for name in names
+    )
+    old, new = (DLRM(DLRMConfig(2, features, (8, 4), (8, 1), seed=seed)) for seed in (1, 2))
+    base, increment, folded = (str(tmp_path / name) for name in ("base", "increment", "folded"))
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "Signatures", order_of_base)
+        export_model(old, schema, base, {"step": 1})
+    export_model(new, schema, increment, {"step": 2}, incremental_from=base)
+    fold(base, increment, folded)
+    # Two matrices of one shape, which would be mixed up unnoticed.
+    matrices = [CheckpointRows(f"{folder}/variables/variables") for folder in (base, folded)]
+    shapes = [{k: s for k, s in each.shapes.items() if "weights" in k} for each in matrices]
+    assert shapes[0] == shapes[1] and list(shapes[0].values()) == [(2, 4), (2, 4)]
+    inputs = rows.tensors(rows.features(schema, 20))
+    probabilities = [
+        tf.saved_model.load(folder).signatures["serving_default"](**named_inputs(inputs))
+        for folder in (base, folded)
+    ]
+    for model, found in zip((old, new), probabilities, strict=True):
+        wanted = tf.sigmoid(model(inputs, training=False))[:, 0]
+        np.testing.assert_allclose(found["probability"], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(("count", "pieces"), [(13, [(0, 7), (7, 6)]), (14, [(0, 7), (7, 7)])])

@@ -102,20 +102,20 @@ def test_something_else_answers():
 
 
 def test_something_that_never_answers_is_named_while_it_is_waited_for(monkeypatch, caplog):
-    monkeypatch.setattr(data_service, "_SECONDS_OF_PATIENCE", 0.1)
+    monkeypatch.setattr(data_service, "SECONDS_OF_PATIENCE", 0.1)
     monkeypatch.setattr(data_service, "_SECONDS", 1.0)
     # The system accepts connections to it; nobody reads what they say.
     with socket.create_server(("localhost", 0)) as silent:
         address = f"grpc://localhost:{silent.getsockname()[1]}"
         with pytest.raises(DataError, match=f"No tf.data service answers at {address}: timed out"):
             through_service(tf.data.Dataset.range(3), address)
-    assert caplog.messages == [
+    assert set(caplog.messages) == {
         f"waiting for the tf.data service at {address}, which has not answered yet"
-    ]
+    }
 
 
 def test_a_service_that_answers_is_not_waited_for(monkeypatch, caplog):
-    monkeypatch.setattr(data_service, "_SECONDS_OF_PATIENCE", 1.0)
+    monkeypatch.setattr(data_service, "SECONDS_OF_PATIENCE", 1.0)
     dispatcher = start_dispatcher(0)
     data_service.check_address(dispatcher.target)
     time.sleep(1.1)
@@ -123,7 +123,7 @@ def test_a_service_that_answers_is_not_waited_for(monkeypatch, caplog):
 
 
 def test_the_word_comes_before_five_seconds_and_the_end():
-    assert data_service._SECONDS_OF_PATIENCE < min(5, data_service._SECONDS)
+    assert data_service.SECONDS_OF_PATIENCE < min(5, data_service._SECONDS)
 
 
 @pytest.mark.parametrize(

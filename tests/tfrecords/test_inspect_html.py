@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from tfrecords import report
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.progress import Progress
-from tfrecords.report_statistics import LabelRate, gather
+from tfrecords.report import page as report
+from tfrecords.report.statistics import LabelRate, gather
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.traces.stack_distance import stack_distances
 from tfrecords.writer import DatasetWriter

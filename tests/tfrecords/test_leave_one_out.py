@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import gzip
 import subprocess
 import sys
 
@@ -96,6 +97,21 @@ def test_rows_depend_on_the_seed_alone(tmp_path):
 
     np.testing.assert_array_equal(all_rows(1), all_rows(1))
     assert (all_rows(1) != all_rows(2)).mean() > 0.1
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("u.data", "\t"), ("ratings.dat", "::")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_movielens_without_a_header(tmp_path, name, delimiter, packed):
+    rows = random_ratings()
+    text = "".join(f"{delimiter.join(map(str, row))}\n" for row in rows).encode()
+    path = tmp_path / (name + ".gz" * packed)
+    path.write_bytes(gzip.compress(text) if packed else text)
+    found = read_ratings(str(path), "userId", "movieId", "timestamp")
+    expected = plain(rows)
+    assert found.user_keys.tolist() == sorted(expected)
+    items = found.item_keys[found.items]
+    for number, user in enumerate(found.user_keys.tolist()):
+        assert items[found.users == number].tolist() == expected[user]
 
 
 def test_the_command_writes_a_data_set(tmp_path, run_command, read_blocks):

@@ -12,15 +12,15 @@ import tensorflow as tf
 
 from tf_dlrm.embeddings.row_format import row_format
 from tf_dlrm.errors import UserError
+from tf_dlrm.serving.exporting import export_checkpoint
 from tf_dlrm.serving.increment import fold, open_variables
+from tf_dlrm.serving.options import ExportOptions
 from tf_dlrm.serving.saved_model import load_saved_model
 from tf_dlrm.serving.variable_files import CheckpointRows
-from tf_dlrm.training import exporting
 from tf_dlrm.training.checkpoints import checkpoint_folder
 from tf_dlrm.training.evaluation.assessment import assess
-from tf_dlrm.training.exporting import export_checkpoint
-from tf_dlrm.training.options.export import ExportOptions
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.options.evaluation import EvaluationOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import train
 
 TABLES = (50, 60, 70)
@@ -53,13 +53,16 @@ def at(run, step):
 
 def export(run, step, folder, incremental_from="", **options):
     return export_checkpoint(
-        run, at(run, step), str(folder), ExportOptions(**options), str(incremental_from)
+        CheckpointedRun(run, at(run, step)),
+        str(folder),
+        ExportOptions(**options),
+        str(incremental_from),
     )
 
 
 def rows_of(run, step):
     """All tables of a checkpoint, one after the other."""
-    model, _, _ = restore_model(run, at(run, step))
+    model, _ = CheckpointedRun(run, at(run, step)).restore()
     tables = [model.embeddings.tables[f.table.name] for f in model.config.features]
     return np.concatenate([table.read_rows().numpy() for table in tables])
 
@@ -71,10 +74,7 @@ def saved_rows(folder):
 
 
 def auc_of(folder):
-    return assess(
-        model_dir="", checkpoint="", saved_model=str(folder), data_dir="", split="evaluation",
-        batch_size=256, steps=0, predictions=0,
-    )["auc"]  # fmt: skip
+    return assess(EvaluationOptions(saved_model=str(folder), eval_batch_size=256))["auc"]
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,8 @@ def test_nothing_is_exported_that_loses_too_much(run, exports, tmp_path, monkeyp
     monkeypatch.setattr(type(row_format("int8")), "encode", lambda self, r: encode(self, 0 * r))
     with pytest.raises(UserError, match="more than --max_auc_loss=0.01 is lost, so nothing"):
         export(run, 60, target, table_dtype="int8", max_auc_loss=0.01)
-    lost = {"auc": 0.7, "checkpoint_auc": 0.72, "auc_loss": 0.02}
     with monkeypatch.context() as patched:
-        patched.setattr(exporting, "_auc_loss", lambda *arguments: lost)
+        patched.setattr(CheckpointedRun, "aucs", lambda *arguments: (0.72, 0.7))
         with pytest.raises(UserError, match="is 0.70000, where the checkpoint's is 0.72000: more"):
             export(run, 60, tmp_path / "new", table_dtype="int8", max_auc_loss=0.01)
     assert os.listdir(tmp_path) == ["export"]
@@ -156,10 +155,10 @@ def test_a_type_that_computes_less_exactly(run, tmp_path):
 
 def compare(saved_model, against, **options):
     return assess(
-        model_dir="", checkpoint="", saved_model=str(saved_model), data_dir="", split="evaluation",
-        batch_size=256, steps=0, predictions=0, against=str(against),
-        **{"max_difference": 1e-5, **options},
-    )  # fmt: skip
+        EvaluationOptions(
+            saved_model=str(saved_model), against=str(against), eval_batch_size=256, **options
+        )
+    )
 
 
 def test_an_export_predicts_what_its_checkpoint_does(run, exports):
@@ -198,7 +197,7 @@ def test_a_run_whose_description_says_other_sizes(run, tmp_path):
     (edited / "run.json").write_text(json.dumps(text))
     said = r"has table 'C2' with the shape \(60, \d+\), where run.json says \(59, \d+\)"
     with pytest.raises(UserError, match=said):
-        export_checkpoint(str(edited), "", str(tmp_path / "out"), ExportOptions())
+        export_checkpoint(CheckpointedRun(str(edited)), str(tmp_path / "out"), ExportOptions())
     assert not (tmp_path / "out").exists()
 
 
@@ -294,7 +293,7 @@ def test_an_export_does_not_replace_a_link(run, tmp_path):
 def test_ranking_from_a_checkpoint(run, tmp_path):
     export(run, 60, tmp_path / "export", candidate_features=("C2", "I1"))
     rank = tf.saved_model.load(str(tmp_path / "export")).signatures["rank"]
-    model, _, _ = restore_model(run, at(run, 60))
+    model, _ = CheckpointedRun(run, at(run, 60)).restore()
     dense = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     dense[:, 1:] = dense[0, 1:]
     ids = {"C1": [7] * 5, "C2": [0, 1, 2, 3, 59], "C3": [69] * 5}
@@ -317,5 +316,5 @@ def test_options_that_can_not_be(run, tmp_path):
     with pytest.raises(UserError, match="--max_auc_loss=nan must be a finite number"):
         export(run, 60, tmp_path / "x", max_auc_loss=float("nan"))
     with pytest.raises(UserError, match="holds no training run"):
-        export_checkpoint(str(tmp_path), "", str(tmp_path / "x"), ExportOptions())
+        CheckpointedRun(str(tmp_path))
     assert not os.path.exists(tmp_path / "x")

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
+from tf_dlrm.serving.exporting import export_checkpoint
+from tf_dlrm.serving.options import ExportOptions
 from tf_dlrm.training import loop as training_loop
-from tf_dlrm.training.exporting import export_checkpoint
-from tf_dlrm.training.options.export import ExportOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import train
 
 
@@ -46,6 +47,8 @@ def test_exports_keep_nothing(tiny, tmp_path):
     train(tiny(train_steps=1))
     model_dir, found = tiny().run.model_dir, []
     for number in range(500):
-        export_checkpoint(model_dir, "", str(tmp_path / f"export{number % 2}"), ExportOptions())
+        export_checkpoint(
+            CheckpointedRun(model_dir), str(tmp_path / f"export{number % 2}"), ExportOptions()
+        )
         found.append(_megabytes())
     assert _growth(found) < 15

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training import loop as loop_module
 from tf_dlrm.training.checkpoints import Position
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.history import History
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.options.config import RunOptions
+from tfrecords import data_service
 from tfrecords.data_service import start_dispatcher, start_worker
 from tfrecords.fault import VARIABLE
 
@@ -112,7 +112,7 @@ def test_skipped_updates_are_logged_once(loop, caplog):
 
 
 def test_a_service_without_workers_is_named_until_one_comes(loop, events, monkeypatch):
-    monkeypatch.setattr(loop_module, "_SECONDS_OF_PATIENCE", 1)
+    monkeypatch.setattr(data_service, "SECONDS_OF_PATIENCE", 1)
     dispatcher = start_dispatcher(0)
     said, workers, begun = [], [], threading.Event()
 
@@ -136,11 +136,11 @@ def test_a_service_without_workers_is_named_until_one_comes(loop, events, monkey
     served = dataclasses.replace(loop(), data_service=dispatcher.target, training_steps=take)
     served.source.batches = lambda *_, **__: tf.data.Dataset.range(47).batch(10)
     at_last.start()
-    loop_module._LOG.addHandler(handler)
+    data_service._LOG.addHandler(handler)
     try:
         assert served.run(Position())[0] == Position(5, 1, 0)
     finally:
-        loop_module._LOG.removeHandler(handler)
+        data_service._LOG.removeHandler(handler)
         at_last.cancel()
     assert said[0] == (
         f"waiting for the tf.data service at {dispatcher.target}: no batch has come for 1 seconds; "

@@ -8,7 +8,7 @@ from tf_dlrm.embeddings import SGD, FeatureConfig, TableConfig
 from tf_dlrm.keras_api import keras
 from tf_dlrm.models import DLRM, DLRMConfig, Ensemble
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import open_source, train
 from tf_dlrm.training.steps import make_training_steps
 
@@ -125,7 +125,7 @@ def test_a_run_and_what_it_exports_are_clamped_as_its_flags_say(tiny, tmp_path):
     config = tiny(prediction_clamp=0.45, export_dir=str(tmp_path / "export"))
     train(config)
     features, _ = next(iter(open_source(config.data).batches("evaluation", 700)))
-    restored, _, _ = restore_model(config.run.model_dir)
+    restored, _ = CheckpointedRun(config.run.model_dir).restore()
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
     served = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"](**ids)
     for found in (tf.sigmoid(restored(features))[:, 0], served["probability"]):

@@ -12,7 +12,8 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.build import build_model
 from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions, TrainingConfig
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.options.evaluation import EvaluationOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import count_parameters, open_source, train
 from tfrecords.schema import CategoricalColumn, Schema
 
@@ -58,7 +59,7 @@ def test_training_evaluation_and_export(tiny, tmp_path, name):
     result = train(tiny(**common, export_dir=str(tmp_path / "export")))
     assert result["parameters"] == parameters
     assert result["step"] == 20
-    model, _, _ = restore_model(str(tmp_path / "run"))
+    model, _ = CheckpointedRun(str(tmp_path / "run")).restore()
     assert type(model) is make
     features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
@@ -72,8 +73,7 @@ def test_training_evaluation_and_export(tiny, tmp_path, name):
         {"model_dir": str(tmp_path / "run")},
         {"saved_model": str(tmp_path / "export")},
     ):
-        asked = {"model_dir": "", "checkpoint": "", "saved_model": "", "data_dir": ""} | finished
-        found = assess(**asked, split="evaluation", batch_size=256, steps=0, predictions=0)
+        found = assess(EvaluationOptions(**finished, eval_batch_size=256))
         assert found["log_loss"] == pytest.approx(result["log_loss"], rel=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_an_ensemble_of_another_model(tiny):
     common = {"bottom_mlp": BOTTOM, "model": "dcn", "train_steps": 2}
     result = train(tiny(**common, ensemble_size=2))
     assert result["parameters"] == 2 * MODELS["dcn"][2]
-    model, _, _ = restore_model(tiny(**common).run.model_dir)
+    model, _ = CheckpointedRun(tiny(**common).run.model_dir).restore()
     assert [type(member) for member in model.members] == [models.DCN, models.DCN]
 
 

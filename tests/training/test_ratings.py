@@ -10,7 +10,7 @@ import pytest
 from tf_dlrm import models
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.options.config import DataOptions
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import open_source, train
 
 
@@ -75,7 +75,7 @@ def test_models_learn_whose_films_are_whose(tiny, converted, model):
     _, labels = next(iter(source.batches("evaluation", 857)))
     assert 0.4 < np.mean(labels) < 0.6
     assert result["auc"] > 0.98 and result["accuracy"] > 0.93
-    restored, _, _ = restore_model(config.run.model_dir)
+    restored, _ = CheckpointedRun(config.run.model_dir).restore()
     kind = models.MatrixFactorization if model == "matrix_factorization" else models.FM
     assert type(restored) is kind
 

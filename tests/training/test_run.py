@@ -10,7 +10,7 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.kernels import use
 from tf_dlrm.training import run as training_run
 from tf_dlrm.training.checkpoints import checkpoint_folder
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import train
 from tfrecords.errors import DataError
 
@@ -27,7 +27,7 @@ def newest(config):
 
 
 def table_values(config):
-    model, _, _ = restore_model(config.run.model_dir)
+    model, _ = CheckpointedRun(config.run.model_dir).restore()
     return {name: table.read_rows().numpy() for name, table in _tables(model)}
 
 
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_checkpo
         train(tiny(dense_learning_rate=1e30, checkpoint_every_steps=15))
     assert "loss became" in str(error.value)
     assert newest(begun) == before
-    assert restore_model(begun.run.model_dir)[2].step == 3
+    assert CheckpointedRun(begun.run.model_dir).restore()[1].step == 3
 
 
 def test_weights_that_are_not_finite_are_not_written(tiny, monkeypatch):
@@ -236,8 +236,8 @@ def test_an_ensemble_trains_and_exports_the_mean_of_its_members(tiny, tmp_path, 
     config = tiny(ensemble_size=2, model_dir=folder, export_dir=str(tmp_path / "export"))
     result = train(config)
     assert result["parameters"] == 2 * finished[1]["parameters"]
-    model, _, _ = restore_model(folder)
-    first, _, _ = restore_model(tiny().run.model_dir)
+    model, _ = CheckpointedRun(folder).restore()
+    first, _ = CheckpointedRun(tiny().run.model_dir).restore()
     features, _ = next(iter(training_run.open_source(config.data).batches("evaluation", 50)))
     # Each member learns as it would alone, whatever the others do.
     np.testing.assert_allclose(model.members[0](features), first(features), atol=1e-6)
@@ -359,7 +359,7 @@ def test_a_model_that_computes_in_bfloat16_trains_and_exports_what_it_learned(
     result = train(tiny(compute_dtype="bfloat16", model_dir=folder, export_dir=export))
     # bfloat16 has eight bits; how the products round their sums depends on the processor.
     assert result["log_loss"] == pytest.approx(finished[1]["log_loss"], rel=2**-8)
-    model, _, _ = restore_model(folder)
+    model, _ = CheckpointedRun(folder).restore()
     assert model.top_mlp.compute_dtype == model.bottom_mlp.compute_dtype == "bfloat16"
     features, _ = next(iter(training_run.open_source(tiny().data).batches("evaluation", 50)))
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}

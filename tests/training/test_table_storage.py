@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_dlrm.embeddings import MixedDimension, MultipleHashing, QuotientRemainder, WeightedRows
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.options.config import ModelOptions
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import open_source, train
 from tf_dlrm.training.table_storage import storages
 
@@ -70,7 +70,7 @@ def test_a_run_has_the_parameters_it_should_and_exports_what_it_learned(tiny, tm
     folders = [str(tmp_path / name) for name in ("run", "export")]
     trained = train(tiny(**common, model_dir=folders[0], export_dir=folders[1]))
     assert trained["parameters"] == CASES[storage][1] + DENSE
-    model, _, _ = restore_model(folders[0])
+    model, _ = CheckpointedRun(folders[0]).restore()
     features, _ = next(iter(open_source(tiny(**common).data).batches("evaluation", 50)))
     ids = {k: v if k == "dense" else tf.cast(v, tf.int64) for k, v in features.items()}
     served = tf.saved_model.load(folders[1]).signatures["serving_default"](**ids)

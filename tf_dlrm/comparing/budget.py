@@ -38,12 +38,8 @@ def dense_parameters(config: TrainingConfig, schema: Schema) -> tuple[int, int]:
 def matched(config: TrainingConfig, schema: Schema, budget: int) -> ModelOptions:
     """Returns the model's options with the top MLP that comes nearest to a budget.
 
-    All hidden layers are scaled by one factor. A model without hidden layers stays as it is.
-
-    Args:
-        config: The options of the run.
-        schema: The columns of the data.
-        budget: Parameters beside the tables.
+    The budget is of parameters beside the tables. All hidden layers are scaled by one factor. A
+    model without hidden layers stays as it is.
     """
     options = config.model
     hidden = options.top_mlp[:-1]

@@ -6,15 +6,15 @@ import dataclasses
 import math
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import INT32, Options, commas, option
 from tf_dlrm.training.options.config import DENSE_OPTIMIZERS, EMBEDDING_OPTIMIZERS
 from tf_dlrm.training.options.model import MODELS
-from tf_dlrm.training.options.option import INT32, check_values, commas, option
 
 OPTIMIZERS = tuple(name for name in DENSE_OPTIMIZERS if name in EMBEDDING_OPTIMIZERS)
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Options):
     """The runs; every field is a flag."""
 
     models: tuple[str, ...] = option(("dlrm", "dcn"), f"Models: some of {', '.join(MODELS)}.")
@@ -44,7 +44,7 @@ class CompareOptions:
 
     def validate(self) -> None:
         """Raises UserError on unknown, repeated or missing names and on impossible rates."""
-        check_values(self)
+        super().validate()
         if not self.output_dir:
             raise UserError("--output_dir= must be the folder that the comparison goes into.")
         if "://" in self.output_dir:

@@ -19,21 +19,13 @@ _EVALUATIONS = "metrics.jsonl"
 def check_result(result: Any, path: pathlib.Path) -> dict[str, Any]:
     """Returns the result of a run, if it is one.
 
-    Args:
-        result: What was read.
-        path: Its file.
-
     Raises:
         UserError: If something that is compared is missing, of a wrong type or out of its range,
             or a number is not finite.
     """
     try:
-        _check_metrics("The result", result, list(_METRICS))
-        for name in ("parameters", "examples_per_second", "step"):
-            _check_there("The result", result, name)
-        json_values.a_count("parameters", result["parameters"], 1)
-        json_values.a_count("step", result["step"])
-        rate = result["examples_per_second"]
+        _check("The result", result, list(_METRICS), {"parameters": 1, "step": 0})
+        rate = result.get("examples_per_second")
         json_values.a_number("examples_per_second", rate, 0, json_values.LARGEST)
         for name, value in result.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -64,9 +56,7 @@ def read_evaluations(folder: pathlib.Path) -> list[dict[str, Any]]:
         where = f"{path}, line {number},"
         try:
             entry = json_values.parse(line, "It", "")
-            _check_metrics("It", entry, ["auc", "accuracy"])
-            _check_there("It", entry, "step")
-            json_values.a_count("step", entry["step"])
+            _check("It", entry, ["auc", "accuracy"], {"step": 0})
         except DataError as error:
             raise UserError(
                 f"{where} is no evaluation: {str(error).strip()} Remove the folder to train the "
@@ -90,16 +80,16 @@ def read_json(path: pathlib.Path) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def _check_metrics(what: str, values: Any, names: list[str]) -> None:
+def _check(what: str, values: Any, metrics: list[str], counts: dict[str, int]) -> None:
+    """Checks metrics, and whole numbers with the least that each may be."""
     if not isinstance(values, dict):
         raise DataError(f"{what} must be a JSON object, not {json_values.shown(values)}.")
-    for name in names:
-        _check_there(what, values, name)
+    for name in (*metrics, *counts):
+        if name not in values:
+            raise DataError(f"{what} has no {name!r}.")
+    for name in metrics:
         if values[name] is not None:
             most = min(_METRICS[name], json_values.LARGEST)
             json_values.a_number(name, values[name], 0, most)
-
-
-def _check_there(what: str, values: dict[str, Any], name: str) -> None:
-    if name not in values:
-        raise DataError(f"{what} has no {name!r}.")
+    for name, least in counts.items():
+        json_values.a_count(name, values[name], least)

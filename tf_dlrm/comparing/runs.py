@@ -19,8 +19,8 @@ from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.comparing.results import check_result, read_evaluations, read_json
 from tf_dlrm.errors import UserError
 from tf_dlrm.launching.child import tied_to_this_process
+from tf_dlrm.options import commas
 from tf_dlrm.training.options.config import OptimizerOptions, TrainingConfig
-from tf_dlrm.training.options.option import commas
 from tfrecords import files
 
 _BEGUN, _RESULT, _LOG = "begun.json", "result.json", "log.txt"

@@ -18,6 +18,7 @@ from tf_dlrm.internals import (
     SaveSpec,
     SaveType,
     Trackable,
+    escape_local_name,
 )
 from tf_dlrm.kernels.use import is_saving
 
@@ -362,17 +363,26 @@ class TableSet(Trackable):
         self, save_type: str = SaveType.CHECKPOINT, **kwargs: Any
     ) -> dict[str, Any]:
         del kwargs
-        tables = {f"table:{name}": table for name, table in self._tables.items()}
+        tables = {_child(name): table for name, table in self._tables.items()}
         if save_type == SaveType.SAVEDMODEL:
             variables = (*self.counters, *self._variables)
             return tables | {f"variable_{k}": variable for k, variable in enumerate(variables)}
         return {"updates": self._saved_counter, **tables}
+
+    @staticmethod
+    def checkpoint_key(table: str, slot: str) -> str:
+        """Returns the key of a table's rows or slot in a checkpoint, after that of the set."""
+        return f"{escape_local_name(_child(table))}/.ATTRIBUTES/{slot}"
 
     def _lookup_dependency(self, name: str, cached_dependencies: Any = None) -> Any:
         del cached_dependencies
         # Keras 2 also reads SavedModels into models.
         of_saved_model = self._trackable_children(SaveType.SAVEDMODEL)
         return (of_saved_model | self._trackable_children()).get(name)
+
+
+def _child(table: str) -> str:
+    return f"table:{table}"
 
 
 class _Counters(Trackable):

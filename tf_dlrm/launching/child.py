@@ -67,13 +67,6 @@ class Child:
     It runs in a session of its own, so that a terminal's Ctrl-C reaches it through the
     launcher alone, and gets SIGKILL from the kernel when the launcher dies (Linux only).
 
-    Args:
-        task: its place in the cluster.
-        command: program and arguments.
-        environment: all its environment variables.
-        stdout: takes each line of its standard output.
-        stderr: takes each line of its standard error.
-
     Raises:
         OSError: if the process cannot be started.
     """

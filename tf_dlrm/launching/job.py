@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import functools
 import selectors
 import signal
@@ -17,8 +16,10 @@ from tf_dlrm.launching.screen import Screen
 from tf_dlrm.launching.signals import Signals
 
 
-class Job(abc.ABC):
+class Job:
     """Starts a process for each task, shows what they print, and ends when all have ended.
+
+    Here every process needs every other: all have to finish, and the first that dies ends the job.
 
     Standard output of the first task is the job's; all else goes to standard error, each line
     after the label of its process.
@@ -77,17 +78,22 @@ class Job(abc.ABC):
         code = self._exit_code()
         return 1 if not code and self._screen.result_was_lost else code
 
-    @abc.abstractmethod
     def _ended(self, child: Child) -> None:
         """Decides what the end of a child means for the others."""
+        if child.exit_code and self._first_death is None and self._interruption is None:
+            self._fail(child)
 
-    @abc.abstractmethod
     def _interrupted(self, number: int) -> None:
         """Passes on a signal that asks the job to stop; called once at most."""
+        self._stop(self._running(), signal.SIGTERM if number == signal.SIGHUP else number)
 
-    @abc.abstractmethod
     def _exit_code(self) -> int:
         """The exit code, when all have ended."""
+        if self._first_death:
+            return self._first_death.exit_code
+        if self._interruption and any(child.exit_code for child in self._children.values()):
+            return 128 + self._interruption
+        return 0
 
     def _start(self, task: Task) -> None:
         label, screen = task.label, self._screen

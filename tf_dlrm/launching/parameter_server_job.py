@@ -16,11 +16,6 @@ class ParameterServerJob(Job):
 
     A worker that dies is started anew while training goes on. A parameter server that dies takes
     its rows with it, and so ends the job.
-
-    Args:
-        args: those of `Job`.
-        restarts: how often each worker is started anew at most.
-        kwargs: those of `Job`.
     """
 
     def __init__(self, *args: Any, restarts: int, **kwargs: Any) -> None:

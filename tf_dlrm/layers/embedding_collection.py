@@ -233,6 +233,11 @@ class EmbeddingCollection(keras.layers.Layer):
         self._checkpoint_tables = self.tables
         self.built = True
 
+    @staticmethod
+    def checkpoint_key(table: str, slot: str) -> str:
+        """Returns the key of a table's "rows" or slot in a checkpoint, after that of the layer."""
+        return f"_checkpoint_tables/{TableSet.checkpoint_key(table, slot)}"
+
     @property
     def reference_rate(self) -> float | None:
         """The followed optimizer's learning rate at which the tables' own hold; None for none."""

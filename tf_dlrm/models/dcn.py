@@ -20,23 +20,16 @@ from tf_dlrm.models.ranking_model import (
 class DCNConfig(RankingConfig):
     """What a deep and cross network is made of.
 
-    Attributes:
-        dense_features: Number of dense features; 0 for none.
+    Attributes, beside those of `RankingConfig`:
         features: The categorical features and their tables, of any dims.
         cross_layers: Number of cross layers.
         top_mlp: Outputs of the deep part's layers; the last is 1.
         dropout: Rate of dropout on the deep part's hidden layers while training.
-        seed: Seed of all first values.
     """
 
     cross_layers: int = 6
     top_mlp: tuple[int, ...] = (512, 256, 1)
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_whole("cross_layers", 1)
-        self._check_top_mlp(self.top_mlp)
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")

@@ -15,20 +15,13 @@ from tf_dlrm.models.ranking_model import built_top_mlp
 class DeepFMConfig(FieldConfig):
     """What a DeepFM is made of.
 
-    Attributes:
-        dense_features: Number of dense features; 0 for none.
-        features: The categorical features and their tables, see `FieldConfig`.
+    Attributes, beside those of `FieldConfig`:
         top_mlp: Outputs of the deep part's layers; the last is 1.
         dropout: Rate of dropout on the deep part's hidden layers while training.
-        seed: Seed of all first values.
     """
 
     top_mlp: tuple[int, ...]
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_top_mlp(self.top_mlp)
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")

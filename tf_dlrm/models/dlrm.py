@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings import FeatureConfig, Optimizer, TableConfig
+from tf_dlrm.embeddings import Optimizer
 from tf_dlrm.keras_api import built, keras
 from tf_dlrm.layers.columns import Columns, have_shared_rows, repeated
 from tf_dlrm.layers.dot_interaction import DotInteraction
@@ -18,6 +18,7 @@ from tf_dlrm.models.ranking_model import (
     RankingModel,
     built_bottom_mlp,
     built_top_mlp,
+    features_of,
     flatten,
     layer_seed,
 )
@@ -29,9 +30,8 @@ INTERACTIONS = ("dot", "concat", "projection")
 class DLRMConfig(RankingConfig):
     """What a DLRM is made of.
 
-    Attributes:
+    Attributes, beside those of `RankingConfig`:
         dense_features: Number of dense features; 0 for none, and then no bottom MLP.
-        features: The categorical features and their tables.
         bottom_mlp: Outputs of the bottom MLP's layers, the input not included.
         top_mlp: Outputs of the top MLP's layers, the input not included; the last is 1.
         interaction: "dot" (products of all pairs, after the bottom MLP's output), "concat", or
@@ -40,7 +40,6 @@ class DLRMConfig(RankingConfig):
         dropout: Rate of dropout on the top MLP's hidden layers while training; the paper has none.
         first_projection: Units of the first MLP of "projection", see `ProjectedInteraction`.
         second_projection: Units of the second.
-        seed: Seed of all first values.
     """
 
     bottom_mlp: tuple[int, ...]
@@ -53,8 +52,6 @@ class DLRMConfig(RankingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_bottom_mlp(self.bottom_mlp)
-        self._check_top_mlp(self.top_mlp)
         if self.interaction not in INTERACTIONS:
             raise ValueError(
                 f"interaction must be one of {INTERACTIONS}, but is {self.interaction!r}."
@@ -100,22 +97,9 @@ class DLRMConfig(RankingConfig):
             **options: All else, see the class.
         """
         schema = dataset.schema
-        features = tuple(
-            FeatureConfig(
-                column.name,
-                TableConfig(
-                    column.name,
-                    column.vocabulary_size,
-                    dim,
-                    optimizer=optimizer,
-                    out_of_vocabulary=column.out_of_vocabulary,
-                ),
-            )
-            for column in schema.categorical
-        )
         return cls(
             dense_features=len(schema.dense),
-            features=features,
+            features=features_of(schema.categorical, dim, optimizer),
             bottom_mlp=(*bottom_mlp, dim) if schema.dense else (),
             top_mlp=(*top_mlp, 1),
             **options,
@@ -161,11 +145,8 @@ class DLRM(RankingModel):
     _shares_rows = True
 
     def _build_layers(self, config: DLRMConfig) -> None:
-        widths = config.dims
-        self.bottom_mlp = None
-        if config.bottom_mlp:
-            self.bottom_mlp = built_bottom_mlp(config)
-            widths = [config.bottom_mlp[-1], *widths]
+        self.bottom_mlp = built_bottom_mlp(config)
+        widths = [*config.bottom_mlp[-1:], *config.dims]
         self.interaction = None
         width = sum(widths)
         if config.interaction != "concat":

@@ -20,7 +20,7 @@ from tf_dlrm.models.ranking_model import (
 class DLRMDCNv2Config(RankingConfig):
     """What a DLRM-DCNv2 is made of.
 
-    Attributes:
+    Attributes, beside those of `RankingConfig`:
         dense_features: Number of dense features; 0 for none, and then no bottom MLP.
         features: The categorical features and their tables, of any dims.
         bottom_mlp: Outputs of the bottom MLP's layers, the input not included.
@@ -28,7 +28,6 @@ class DLRMDCNv2Config(RankingConfig):
         cross_layers: Number of cross layers.
         cross_rank: Rank of their matrices.
         dropout: Rate of dropout on the top MLP's hidden layers while training.
-        seed: Seed of all first values.
     """
 
     bottom_mlp: tuple[int, ...]
@@ -36,13 +35,6 @@ class DLRMDCNv2Config(RankingConfig):
     cross_layers: int = 3
     cross_rank: int = 512
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_bottom_mlp(self.bottom_mlp)
-        self._check_top_mlp(self.top_mlp)
-        self._check_whole("cross_layers", 1)
-        self._check_whole("cross_rank", 1)
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")
@@ -66,11 +58,8 @@ class DLRMDCNv2(RankingModel):
     config_class = DLRMDCNv2Config
 
     def _build_layers(self, config: DLRMDCNv2Config) -> None:
-        width = sum(config.dims)
-        self.bottom_mlp = None
-        if config.bottom_mlp:
-            self.bottom_mlp = built_bottom_mlp(config)
-            width += config.bottom_mlp[-1]
+        self.bottom_mlp = built_bottom_mlp(config)
+        width = sum((*config.bottom_mlp[-1:], *config.dims))
         self._cross_layers = config.cross_layers
         for k in range(config.cross_layers):
             seed = layer_seed(config, 2 + k)

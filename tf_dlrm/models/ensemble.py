@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import keras
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.embedding_collection import EmbeddingCollection
@@ -61,8 +62,7 @@ class Ensemble(TableModel):
         # A name comes from get_config.
         make: Any = keras.saving.get_registered_object(model) if isinstance(model, str) else model
         first = make.config_class.from_dict(config) if isinstance(config, Mapping) else config
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"size must be a whole number of at least 1, but is {size!r}.")
+        check_whole("size", size, 1)
         self.size = size
         # One attribute each: tf.train.Checkpoint does not look into lists of Keras 3.
         for k in range(size):
@@ -94,10 +94,9 @@ class Ensemble(TableModel):
         """The tables of all members."""
         return [member.embeddings for member in self.members]
 
-    def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the constructor knows every shape."""
-        del input_shape
-        self.built = True
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
+        """See `TableModel.checkpoint_key`."""
+        return f"member_{collection}/{self.members[collection].checkpoint_key(0, table, slot)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
@@ -105,10 +104,6 @@ class Ensemble(TableModel):
         self._remember(inputs)
         logits = tf.concat([member(inputs, training=training) for member in self.members], 1)
         return logits if training else tf.reduce_mean(logits, 1, keepdims=True)
-
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
-        """Returns (batch, 1), the shape outside training."""
-        return self.members[0].compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""

@@ -15,11 +15,9 @@ from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, layer_seed
 class FieldConfig(RankingConfig):
     """What a `FieldModel` is made of.
 
-    Attributes:
-        dense_features: Number of dense features; 0 for none.
+    Attributes, beside those of `RankingConfig`:
         features: The categorical features and their tables, all of one dim: the first column is
             the weight of the first-order term, the others are the vector.
-        seed: Seed of all first values.
     """
 
     def __post_init__(self) -> None:

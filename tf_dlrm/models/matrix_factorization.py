@@ -11,11 +11,10 @@ from tf_dlrm.models.field_model import FieldConfig
 class MatrixFactorizationConfig(FieldConfig):
     """What a matrix factorization is made of.
 
-    Attributes:
+    Attributes, beside those of `FieldConfig`:
         dense_features: 0.
         features: The user and the item, whose tables have one dim: the first column is the bias,
             the others are the vector.
-        seed: Seed of all first values.
     """
 
     def __post_init__(self) -> None:

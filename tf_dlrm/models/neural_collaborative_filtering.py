@@ -19,35 +19,32 @@ from tf_dlrm.models.ranking_model import (
 class NeuMFConfig(RankingConfig):
     """What a neural collaborative filtering model is made of.
 
-    Attributes:
+    Attributes, beside those of `RankingConfig`:
         dense_features: 0.
         features: The user and the item. The first `gmf_dim` columns of their tables are the vectors
             of the generalised matrix factorization, the others those of the MLP.
         gmf_dim: Columns for the GMF: all of them for GMF alone, 0 for the MLP alone.
         top_mlp: Outputs of the MLP's layers; the last is 1. Empty for GMF alone.
         dropout: Rate of dropout on the MLP's hidden layers while training; the paper has none.
-        seed: Seed of all first values.
     """
 
     gmf_dim: int
     top_mlp: tuple[int, ...]
     dropout: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_mlps(self, bottom: tuple[int, ...] | None, top: tuple[int, ...] | None) -> None:
         self._check_pair()
-        self._check_whole("gmf_dim", 0)
         if self.gmf_dim > min(self.dims):
             raise ValueError(
                 f"gmf_dim must be no more than the tables' dims, {self.dims}, but is "
                 f"{self.gmf_dim}."
             )
         if self.mlp_width:
-            self._check_top_mlp(self.top_mlp)
-        elif self.top_mlp:
+            super()._check_mlps(bottom, top)
+        elif top:
             raise ValueError(
                 f"top_mlp must be empty where gmf_dim, {self.gmf_dim}, leaves no columns for it, "
-                f"but is {self.top_mlp}."
+                f"but is {top}."
             )
 
     @property

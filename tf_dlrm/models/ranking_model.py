@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from tf_dlrm.embeddings.config import FeatureConfig, tables_of
+from tf_dlrm.embeddings.config import FeatureConfig, TableConfig, tables_of
+from tf_dlrm.embeddings.optimizers import Optimizer
 from tf_dlrm.embeddings.restack import side_by_side
+from tf_dlrm.errors import check_whole
 from tf_dlrm.keras_api import built, keras, under_policy
 from tf_dlrm.keras_internals import policy_of
 from tf_dlrm.layers.columns import repeated
@@ -49,7 +51,10 @@ class RankingConfig:
         tables_of(self.features)
         if any(feature.name == DENSE for feature in self.features):
             raise ValueError(f"No feature may be named '{DENSE}', the key of the dense features.")
-        self._check_whole("dense_features", 0)
+        least = {"dense_features": 0, "cross_layers": 1, "cross_rank": 1, "gmf_dim": 0}
+        for name in least.keys() & vars(self):
+            check_whole(name, getattr(self, name), least[name])
+        self._check_mlps(getattr(self, "bottom_mlp", None), getattr(self, "top_mlp", None))
         if not 0.0 <= self.prediction_clamp < 0.5:
             raise ValueError(
                 f"prediction_clamp must be at least 0 and less than 0.5, but is "
@@ -61,13 +66,6 @@ class RankingConfig:
         """The width of each feature's vector."""
         return [feature.table.dim for feature in self.features]
 
-    def _check_whole(self, field: str, least: int) -> None:
-        value = getattr(self, field)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"{field} must be a whole number of at least {least}, but is {value!r}."
-            )
-
     def _check_pair(self) -> None:
         names = [feature.name for feature in self.features]
         if len(names) != 2 or self.dense_features:
@@ -77,16 +75,15 @@ class RankingConfig:
                 f"{self.dense_features} dense ones."
             )
 
-    def _check_bottom_mlp(self, bottom_mlp: tuple[int, ...]) -> None:
-        if bool(self.dense_features) != bool(bottom_mlp):
+    def _check_mlps(self, bottom: tuple[int, ...] | None, top: tuple[int, ...] | None) -> None:
+        """Checks the MLPs, of a model that has them."""
+        if bottom is not None and bool(self.dense_features) != bool(bottom):
             raise ValueError(
                 "bottom_mlp must have layers if and only if there are dense features, but "
-                f"dense_features is {self.dense_features} and bottom_mlp is {bottom_mlp}."
+                f"dense_features is {self.dense_features} and bottom_mlp is {bottom}."
             )
-
-    def _check_top_mlp(self, top_mlp: tuple[int, ...]) -> None:
-        if not top_mlp or top_mlp[-1] != 1:
-            raise ValueError(f"top_mlp must end in 1, the logit, but is {top_mlp}.")
+        if top is not None and (not top or top[-1] != 1):
+            raise ValueError(f"top_mlp must end in 1, the logit, but is {top}.")
 
     def to_json(self) -> str:
         """Returns JSON that `from_json` takes back."""
@@ -192,14 +189,19 @@ class RankingModel(TableModel):
         return self.config_class.from_json(self._config_json)
 
     @property
+    def members(self) -> list[Any]:
+        """The model itself, as an ensemble has its members."""
+        return [self]
+
+    @property
     def collections(self) -> list[EmbeddingCollection]:
         """The tables, in a list, as every model of this package has them."""
         return [self.embeddings]
 
-    def build(self, input_shape: Any = None) -> None:
-        """Does nothing: the constructor knows every shape."""
-        del input_shape
-        self.built = True
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
+        """See `TableModel.checkpoint_key`."""
+        del collection
+        return f"embeddings/{self.embeddings.checkpoint_key(table, slot)}"
 
     @traced_as_written
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> tf.Tensor:
@@ -217,17 +219,14 @@ class RankingModel(TableModel):
         weights = {}
         for name, value in ids.items():
             if isinstance(value, tuple):
-                ids[name], weights[name] = self._checked_pair(name, value)
+                if len(value) != 2:
+                    raise ValueError(
+                        f"Feature '{name}' of {self.name} must be ids, or a tuple of ids and their "
+                        f"weights, but is a tuple of {len(value)}."
+                    )
+                ids[name], weights[name] = value
         vectors = self.embeddings(ids, weights or None, training=training)
         return self.logits_of(dense, vectors, training)
-
-    def _checked_pair(self, feature: str, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(value) != 2:
-            raise ValueError(
-                f"Feature '{feature}' of {self.name} must be ids, or a tuple of ids and their "
-                f"weights, but is a tuple of {len(value)}."
-            )
-        return value
 
     def logits_of(
         self,
@@ -262,25 +261,39 @@ class RankingModel(TableModel):
             logits = tf.clip_by_value(logits, -self._most, self._most)
         return logits
 
-    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
-        """Returns (batch, 1)."""
-        batch = next(iter(input_shape.values()))
-        while isinstance(batch, (tuple, list, tf.TensorShape)):  # of a tensor, or of a tuple of two
-            batch = batch[0]
-        return (batch, 1)
-
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal model."""
         return {**super().get_config(), "config": json.loads(self._config_json)}
 
 
-def copy_dense_weights(source: Any, target: Any) -> None:
-    """Copies all weights but the tables to a model of equal layers, whatever tables it has.
+def features_of(
+    columns: Iterable[Any], dim: int, optimizer: Optimizer, **options: Any
+) -> tuple[FeatureConfig, ...]:
+    """Returns a feature with a table of its own for each categorical column of a data set.
 
     Args:
-        source: A `RankingModel` or an `Ensemble`.
-        target: Another one.
+        columns: The columns, each with a name, a vocabulary_size and an out_of_vocabulary row.
+        dim: Columns of all tables.
+        optimizer: The optimizer of all tables.
+        **options: More fields of `TableConfig`: one value for all, or a list of one for each.
     """
+    features = []
+    for k, column in enumerate(columns):
+        own = {name: v[k] if isinstance(v, list) else v for name, v in options.items()}
+        table = TableConfig(
+            column.name,
+            column.vocabulary_size,
+            dim,
+            optimizer=optimizer,
+            out_of_vocabulary=column.out_of_vocabulary,
+            **own,
+        )
+        features.append(FeatureConfig(column.name, table))
+    return tuple(features)
+
+
+def copy_dense_weights(source: Any, target: Any) -> None:
+    """Copies all weights but the tables to a model of equal layers, whatever tables it has."""
     both = zip(_dense_weights(source), _dense_weights(target), strict=True)
     for giver, taker in both:
         taker.assign(giver.numpy())
@@ -296,8 +309,10 @@ def layer_seed(config: RankingConfig, layer: int) -> int:
     return 2 * config.seed + 1000 * layer
 
 
-def built_bottom_mlp(config: Any) -> MLP:
-    """Returns the MLP on the dense features, ReLU throughout."""
+def built_bottom_mlp(config: Any) -> MLP | None:
+    """Returns the MLP on the dense features, ReLU throughout; None where there are none."""
+    if not config.bottom_mlp:
+        return None
     mlp = MLP(
         config.bottom_mlp, final_activation="relu", seed=layer_seed(config, 0), name="bottom_mlp"
     )

@@ -29,6 +29,28 @@ class TableModel(keras.Model):
         """The layers that have the model's tables."""
         raise NotImplementedError
 
+    def checkpoint_key(self, collection: int, table: str, slot: str = "rows") -> str:
+        """Returns the key of a table in a checkpoint, after that of the model.
+
+        Args:
+            collection: Number of the layer among `collections`.
+            table: Name of the table.
+            slot: "rows", or a slot of its optimizer.
+        """
+        raise NotImplementedError
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: the constructor knows every shape."""
+        del input_shape
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Mapping[str, Any]) -> tuple[int | None, int]:
+        """Returns (batch, 1), the shape outside training."""
+        batch = next(iter(input_shape.values()))
+        while isinstance(batch, (tuple, list, tf.TensorShape)):  # of a tensor, or of a tuple of two
+            batch = batch[0]
+        return (batch, 1)
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As Keras's.
 

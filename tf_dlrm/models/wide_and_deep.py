@@ -12,14 +12,12 @@ from tf_dlrm.models.ranking_model import RankingConfig, RankingModel, built_top_
 class WideAndDeepConfig(RankingConfig):
     """What a wide and deep model is made of.
 
-    Attributes:
-        dense_features: Number of dense features; 0 for none.
+    Attributes, beside those of `RankingConfig`:
         features: The categorical features and their tables. The first column is the weight of the
             wide part, the others are the vector for the deep part; a table of dim 1, such as that
             of crossed features, is for the wide part alone.
         top_mlp: Outputs of the deep part's layers; the last is 1.
         dropout: Rate of dropout on the deep part's hidden layers while training.
-        seed: Seed of all first values.
     """
 
     top_mlp: tuple[int, ...]
@@ -27,7 +25,6 @@ class WideAndDeepConfig(RankingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_top_mlp(self.top_mlp)
         if not self.deep_width:
             raise ValueError(
                 "The deep part has no input: there are no dense features, and all tables have the "

@@ -15,22 +15,15 @@ from tf_dlrm.models.ranking_model import built_logit_layer, built_top_mlp, layer
 class XDeepFMConfig(FieldConfig):
     """What an xDeepFM is made of.
 
-    Attributes:
-        dense_features: Number of dense features; 0 for none.
-        features: The categorical features and their tables, see `FieldConfig`.
+    Attributes, beside those of `FieldConfig`:
         top_mlp: Outputs of the deep part's layers; the last is 1.
         interaction_units: Number of vectors of each layer of the compressed interaction.
         dropout: Rate of dropout on the deep part's hidden layers while training.
-        seed: Seed of all first values.
     """
 
     top_mlp: tuple[int, ...]
     interaction_units: tuple[int, ...] = (200, 200, 200)
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_top_mlp(self.top_mlp)
 
 
 @keras.saving.register_keras_serializable(package="tf_dlrm")

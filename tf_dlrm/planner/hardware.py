@@ -11,6 +11,8 @@ from typing import Any
 
 import tomli_w
 
+from tf_dlrm.errors import check_whole
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -146,10 +148,7 @@ def _check_entry(path: pathlib.Path, name: str, kind: str, value: Any) -> None:
             raise ValueError(f"{path}: '{name}' must be true or false, but is {value!r}.")
         return
     if kind == "int":
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{path}: '{name}' must be a whole number of at least 1, but is {value!r}."
-            )
+        check_whole(f"{path}: '{name}'", value, 1)
         return
     number = not isinstance(value, bool) and isinstance(value, int | float)
     # A latency may be none at all; a rate that others are divided by may not.

@@ -20,6 +20,7 @@ from tf_dlrm.embeddings.plan import (
     dealt_rows,
     even_cut,
 )
+from tf_dlrm.errors import check_whole
 from tf_dlrm.planner import cost
 from tf_dlrm.planner.hardware import Hardware
 from tf_dlrm.planner.workload import Dense, Workload, expected_unique
@@ -143,8 +144,7 @@ class CostModel:
             ValueError: If the features contradict each other, `workload` names others, or there is
                 no device.
         """
-        if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-            raise ValueError(f"devices must be a whole number of at least 1, but is {devices!r}.")
+        check_whole("devices", devices, 1)
         self.features = tuple(features)
         self.tables = {table.name: table for table in tables_of(features)}
         workload.check(features)

@@ -11,6 +11,7 @@ import numpy as np
 
 from tf_dlrm.embeddings.config import FeatureConfig
 from tf_dlrm.embeddings.plan import MANY_IDS
+from tf_dlrm.errors import check_whole
 
 # The popularity curve is exact up to this rank and sampled beyond it.
 _EXACT_RANKS = 1024
@@ -38,11 +39,7 @@ class Workload:
     communication_bytes: int = 4
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool)
-        if not whole or self.batch_size < 1:
-            raise ValueError(
-                f"batch_size must be a whole number of at least 1, but is {self.batch_size!r}."
-            )
+        check_whole("batch_size", self.batch_size, 1)
         for feature, ids in self.hotness.items():
             if not 0 < ids < math.inf:
                 raise ValueError(f"hotness of '{feature}' must be a number above 0, but is {ids}.")

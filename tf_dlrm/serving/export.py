@@ -16,18 +16,15 @@ from tf_dlrm import __version__
 from tf_dlrm.embeddings.row_format import RowFormat
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.embeddings.stores.frozen import EmptyShard, FrozenTables
-from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.keras_api import computing_in
+from tf_dlrm.errors import UserError, as_user_error, first_line
 from tf_dlrm.models import Ensemble, RankingModel
 from tf_dlrm.models.ranking_model import copy_dense_weights
 from tf_dlrm.serving.foreign_files import files_of, read_description
-from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment
+from tf_dlrm.serving.increment import GRAPH, INCREMENT, fold_into, write_increment, written_whole
 from tf_dlrm.serving.raw_table import RawTable
 from tf_dlrm.serving.signatures import Signatures, example_of_zeros, placements
 from tf_dlrm.serving.variable_files import Rows, key_of, replace_variables
 from tf_dlrm.serving.warmup import write_warmup
-from tfrecords.errors import DataError
-from tfrecords.folder import WholeFolder
 from tfrecords.schema import Schema
 
 # TensorFlow Serving leaves this folder of a SavedModel alone; its warm-up requests lie here too.
@@ -92,41 +89,32 @@ def export_model(
     if rows is None:
         rows = _rows_of(model)
         model = _without_tables(model, table_dtype)
-    try:
-        run = run | {
-            "export": {
-                "table_dtype": placements(model)[0].format.name,
-                "compute_dtype": model.compute_dtype,
-                "candidate_features": list(candidate_features),
-                "serve_raw": raw is not None,
-                "tensorflow": tf.__version__,
-                "tf_dlrm": __version__,
-            }
+    run = run | {
+        "export": {
+            "table_dtype": placements(model)[0].format.name,
+            "compute_dtype": model.compute_dtype,
+            "candidate_features": list(candidate_features),
+            "serve_raw": raw is not None,
+            "tensorflow": tf.__version__,
+            "tf_dlrm": __version__,
         }
-        write = functools.partial(_write_graph, model, schema, run, candidate_features, raw, rows)
-        if incremental_from:
-            _check_same_offer(incremental_from, run["export"])
-            with WholeFolder(export_dir, INCREMENT, "increment") as folder:
-                content = write(os.path.join(folder.work, GRAPH))
-                write_increment(folder.work, incremental_from, content, run["step"])
-                if check is not None:
-                    with tempfile.TemporaryDirectory(dir=folder.work) as whole:
-                        fold_into(whole, incremental_from, folder.work)
-                        check(whole)
-                folder.commit()
-        else:
-            with WholeFolder(export_dir, SAVED_MODEL, "SavedModel") as folder:
-                replace_variables(folder.work, write(folder.work))
-                if check is not None:
-                    check(folder.work)
-                folder.commit()
-    except (tf.errors.OpError, OSError) as error:
-        raise UserError(
-            f"The model can't be exported to {export_dir} ({first_line(error)}); what was there "
-            "before is unchanged."
-        ) from error
-    except DataError as error:
-        raise UserError(f"--export_dir={export_dir}: {error}") from error
+    }
+    write = functools.partial(_write_graph, model, schema, run, candidate_features, raw, rows)
+    what = "The model can't be exported to"
+    if incremental_from:
+        _check_same_offer(incremental_from, run["export"])
+        with written_whole(export_dir, INCREMENT, "increment", what) as folder:
+            content = write(os.path.join(folder.work, GRAPH))
+            write_increment(folder.work, incremental_from, content, run["step"])
+            if check is not None:
+                with tempfile.TemporaryDirectory(dir=folder.work) as whole:
+                    fold_into(whole, incremental_from, folder.work)
+                    check(whole)
+    else:
+        with written_whole(export_dir, SAVED_MODEL, "SavedModel", what) as folder:
+            replace_variables(folder.work, write(folder.work))
+            if check is not None:
+                check(folder.work)
 
 
 def _check_same_offer(base: str, export: dict[str, Any]) -> None:
@@ -220,12 +208,8 @@ def _shard_rows(
                     f"Table {table.name} can't be exported: it holds numbers that are not finite, "
                     "which would become probabilities; export an earlier checkpoint."
                 )
-            try:
+            with as_user_error(f"Table {table.name} can't be exported as {format.name}: "):
                 encoded.append(format.encode(values))
-            except ValueError as error:
-                raise UserError(
-                    f"Table {table.name} can't be exported as {format.name}: {error}"
-                ) from error
     return np.concatenate(encoded)
 
 
@@ -238,16 +222,8 @@ def _rows_of(model: RankingModel | Ensemble) -> TableRows:
 
 def _without_tables(model: RankingModel | Ensemble, table_dtype: str) -> RankingModel | Ensemble:
     """Returns the model with tables that are looked up only and are empty."""
-    try:
-        plan = FrozenTables(table_dtype)
-        members = model.members if isinstance(model, Ensemble) else [model]
-        copy: RankingModel | Ensemble
-        with computing_in(members[0].compute_dtype):
-            if isinstance(model, Ensemble):
-                copy = Ensemble(model.config, model.size, plan, model=type(members[0]))
-            else:
-                copy = type(model)(model.config, plan)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    with as_user_error():
+        config = model.get_config() | {"plan": FrozenTables(table_dtype)}
+        copy: RankingModel | Ensemble = type(model).from_config(config)
     copy_dense_weights(model, copy)
     return copy

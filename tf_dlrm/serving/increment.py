@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -77,11 +78,6 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
 
     Tables are read and written piece by piece. The result is what a full export would have been.
 
-    Args:
-        base: The SavedModel that the increment was made from.
-        increment: The increment.
-        export_dir: Folder of the SavedModel to write.
-
     Returns:
         `export_dir`, `step` and `changed_rows`.
 
@@ -94,20 +90,37 @@ def fold(base: str, increment: str, export_dir: str) -> dict[str, Any]:
         raise UserError(
             f"--increment={increment} was made from another SavedModel than --base={base}."
         )
+    what = "The increment can't be folded into"
+    with written_whole(export_dir, "saved_model.pb", "SavedModel", what) as folder:
+        _fold_into(folder.work, base, increment, description)
+        _check_unchanged(base, description.base)
+    changed = sum(description.changed_rows.values())
+    return {"export_dir": export_dir, "step": description.step, "changed_rows": changed}
+
+
+@contextlib.contextmanager
+def written_whole(export_dir: str, marker: str, kind: str, what: str) -> Iterator[WholeFolder]:
+    """Gives a folder that takes its place once all is written, or leaves what was there before.
+
+    Args:
+        export_dir: Its place.
+        marker: The file by which what is written is known.
+        kind: What that is.
+        what: How the sentence begins if that fails.
+
+    Raises:
+        UserError: if it can't be written, or something else is there.
+    """
     try:
-        with WholeFolder(export_dir, "saved_model.pb", "SavedModel") as folder:
-            _fold_into(folder.work, base, increment, description)
-            _check_unchanged(base, description.base)
+        with WholeFolder(export_dir, marker, kind) as folder:
+            yield folder
             folder.commit()
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
-            f"The increment can't be folded into {export_dir} ({first_line(error)}); what was "
-            "there before is unchanged."
+            f"{what} {export_dir} ({first_line(error)}); what was there before is unchanged."
         ) from error
     except DataError as error:
         raise UserError(f"--export_dir={export_dir}: {error}") from error
-    changed = sum(description.changed_rows.values())
-    return {"export_dir": export_dir, "step": description.step, "changed_rows": changed}
 
 
 def fold_into(folder: str, base: str, increment: str) -> None:

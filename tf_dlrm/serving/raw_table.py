@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.internals import ResourceVariable, raised_unless
 from tf_dlrm.serving.request_checks import Tensors
 from tf_dlrm.serving.variable_files import Rows
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.known_vocabularies import KnownVocabulary, known_vocabulary
 from tfrecords.conversion.raw_fields import text_table_of
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.dataset_info import DatasetInfo
-from tfrecords.errors import DataError
 from tfrecords.kinds import Text
 from tfrecords.kinds.kind import as_int64
 
@@ -72,18 +72,12 @@ class RawTable(tf.Module):
     def __init__(self, info: DatasetInfo, data_dir: str) -> None:
         """Reads the vocabularies.
 
-        Args:
-            info: The data set.
-            data_dir: Its folder.
-
         Raises:
             UserError: If the data set was not made from text, or its vocabulary is damaged.
         """
         super().__init__()
-        try:
+        with as_user_error(f"--serve_raw cannot use {data_dir}. "):
             self._table: TableDescription = text_table_of(info.how_it_was_made)
-        except DataError as error:
-            raise UserError(f"--serve_raw cannot use {data_dir}. {error}") from error
         self.specs = {
             name: tf.TensorSpec([None], tf.string, name) for name in self._table.feature_columns
         }
@@ -94,10 +88,8 @@ class RawTable(tf.Module):
         keys: dict[int, KnownVocabulary] = {}
         for number, feature in enumerate(self._table.categorical):
             if feature.meaning.size is None:
-                try:
+                with as_user_error():
                     keys[number] = known_vocabulary(data_dir, info, feature.name)
-                except DataError as error:
-                    raise UserError(str(error)) from error
         self._examples = _examples(self._table, keys)
         few = [k for k in keys if self._table.categorical[k].meaning.key_bits <= _FEW_BITS]
         groups = [few, *([k] for k in keys if k not in few)]
@@ -107,6 +99,22 @@ class RawTable(tf.Module):
             for array in self._content()
         ]
         self._check_graph()
+
+    @classmethod
+    def of_training(cls, data_dir: str, fingerprint: str) -> RawTable:
+        """Reads the vocabularies of a data set that a model was trained on.
+
+        Raises:
+            UserError: As the constructor, or if the folder holds no data set, or another one.
+        """
+        with as_user_error("--serve_raw needs the vocabulary of the training data. "):
+            info = DatasetInfo.load_description(data_dir)
+        if info.fingerprint != fingerprint:
+            raise UserError(
+                f"{data_dir} is not the data that the model was trained on any more, so "
+                "--serve_raw can't have its vocabulary."
+            )
+        return cls(info, data_dir)
 
     def rows(self) -> list[Rows]:
         """Returns the content of each variable of `vocabulary`."""
@@ -233,23 +241,14 @@ class RawTable(tf.Module):
         with tf.Graph().as_default():
             texts, missing = tf.constant([""]), tf.constant([True])
             for feature in self._table.categorical:
-                try:
+                with as_user_error(f"--serve_raw cannot serve the column {feature.column!r}. "):
                     feature.meaning.graph_keys(texts, missing)
-                except DataError as error:
-                    raise UserError(
-                        f"--serve_raw cannot serve the column {feature.column!r}. {error}"
-                    ) from error
 
 
 def _examples(
     table: TableDescription, vocabularies: Mapping[int, KnownVocabulary]
 ) -> dict[str, bytes]:
-    """Returns for each column the text of a value, of its vocabulary if that can be told.
-
-    Args:
-        table: What the columns are.
-        vocabularies: By number of a feature.
-    """
+    """Returns for each column the text of a value, of its vocabulary if that can be told."""
     known = {
         number: text
         for number, vocabulary in vocabularies.items()

@@ -136,13 +136,12 @@ def largest_dense(model: RankingModel | Ensemble) -> float:
     Returns:
         A power of ten, at least a million.
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
     sizes = 10.0 ** np.arange(_ALWAYS_ALLOWED, 39)
     fits: np.ndarray = np.ones(len(sizes), bool)
     weights = model.get_weights()
     # No weight is 0, which would make NaN of infinity.
     model.set_weights([np.abs(value) + np.finfo(np.float32).tiny for value in weights])
-    for member in members:
+    for member in model.members:
 
         def row(width: int, dtype: str = member.compute_dtype) -> tf.Tensor:
             return tf.cast(np.repeat(sizes[:, np.newaxis], width, 1), dtype)

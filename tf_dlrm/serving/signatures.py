@@ -97,7 +97,9 @@ class Signatures(tf.Module):
             self.functions["serve_raw"] = self._of_raw(raw)
         default = self.functions["serving_default"].get_concrete_function()
         known = {id(variable) for variable in self.tables}
-        self.weights = [v for v in default.variables if id(v) not in known]
+        # A graph has them in any order; equal models are to be saved alike.
+        weights = [v for v in default.variables if id(v) not in known]
+        self.weights = sorted(weights, key=lambda variable: variable.name)
 
     def _of_features(self) -> Any:
         rows = row_inputs(DENSE if self._schema.dense else None, self._schema.categorical)
@@ -235,7 +237,7 @@ class _DensePart:
     """
 
     def __init__(self, model: RankingModel | Ensemble) -> None:
-        self._members = model.members if isinstance(model, Ensemble) else [model]
+        self._members = model.members
         self._functions: dict[Any, Any] = {}
 
     def __call__(

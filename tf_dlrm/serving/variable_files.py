@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +59,32 @@ def replace_variables(saved_model: str, tensors: Mapping[str, Rows]) -> None:
     shapes = reader.get_variable_to_shape_map()
     kept = {name: reader.get_tensor(name) for name in sorted(shapes) if name not in tensors}
     del reader
+
+    def remove_old() -> None:
+        folder = os.path.dirname(prefix)
+        for file in os.listdir(folder):
+            if file.startswith("variables."):
+                os.remove(os.path.join(folder, file))
+
+    write_tensors(prefix, kept, tensors, remove_old)
+    # It has a checksum of the variables.
+    write_fingerprint(saved_model)
+
+
+def write_tensors(
+    prefix: str,
+    kept: Mapping[str, Any],
+    tensors: Mapping[str, Rows],
+    before_merge: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes a checkpoint.
+
+    Args:
+        prefix: Its path prefix.
+        kept: Tensors by their keys.
+        tensors: Those that are made piece by piece.
+        before_merge: Called when all is written, before it gets its name.
+    """
     parts: list[str] = []
 
     def save(names: list[str], slices: list[str], values: list[np.ndarray]) -> None:
@@ -76,15 +103,10 @@ def replace_variables(saved_model: str, tensors: Mapping[str, Rows]) -> None:
             save([name], [_slice(rows.shape, start, count)], [rows.read(start, count)])
             done += count
             progress.update(done, done)
-    folder = os.path.dirname(prefix)
-    for file in os.listdir(folder):
-        if file.startswith("variables."):
-            os.remove(os.path.join(folder, file))
+    before_merge()
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=parts, destination_prefix=prefix, delete_old_dirs=True
     )
-    # It has a checksum of the variables.
-    write_fingerprint(saved_model)
 
 
 def key_of(attribute: str, index: int) -> str:
@@ -98,9 +120,6 @@ class CheckpointRows:
     def __init__(self, prefix: str) -> None:
         """Opens it.
 
-        Args:
-            prefix: The checkpoint's path prefix.
-
         Raises:
             tf.errors.OpError, ValueError: If there is none.
         """
@@ -108,6 +127,10 @@ class CheckpointRows:
         self._prefix = prefix
         self.shapes = {k: tuple(v) for k, v in reader.get_variable_to_shape_map().items()}
         self.dtypes = reader.get_variable_to_dtype_map()
+
+    def whole(self, name: str) -> Any:
+        """Returns a tensor, of any type and shape."""
+        return tf.train.load_checkpoint(self._prefix).get_tensor(name)
 
     def read(self, name: str, start: int, count: int) -> np.ndarray:
         """Returns rows of a tensor."""

@@ -17,6 +17,7 @@ from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.embeddings.stores.choose import register
 from tf_dlrm.embeddings.stores.local import LocalPlacement
 from tf_dlrm.embeddings.tables import TableSet, update_counter
+from tf_dlrm.errors import check_whole
 from tf_dlrm.tpu.engine import (
     EmbeddingUnitEngine,
     Engine,
@@ -49,16 +50,9 @@ class TpuPlan:
     sparse_core_limits: Any = None
 
     def __post_init__(self) -> None:
-        size = self.replica_batch_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(
-                f"replica_batch_size must be None or a whole number of at least 1, but is {size!r}."
-            )
-        rows = self.small_table_rows
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
-            raise ValueError(
-                f"small_table_rows must be a whole number of at least 0, but is {rows!r}."
-            )
+        if self.replica_batch_size is not None:
+            check_whole("replica_batch_size", self.replica_batch_size, 1)
+        check_whole("small_table_rows", self.small_table_rows, 0)
 
 
 @dataclasses.dataclass

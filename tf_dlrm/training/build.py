@@ -12,10 +12,10 @@ from tf_dlrm.embeddings.optimizers import optimizer_of_flag
 from tf_dlrm.embeddings.schedules import LearningRateSchedule
 from tf_dlrm.embeddings.stack import chunks
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import as_user_error
 from tf_dlrm.keras_api import computing_in, keras
 from tf_dlrm.models import Ensemble, RankingModel
-from tf_dlrm.models.ranking_model import copy_dense_weights
+from tf_dlrm.models.ranking_model import copy_dense_weights, features_of
 from tf_dlrm.training.fused_optimizers import FusedAdagrad, FusedAdam, FusedSGD
 from tf_dlrm.training.memory import check_memory, said_when_it_runs_out
 from tf_dlrm.training.options.config import ModelOptions, OptimizerOptions
@@ -59,7 +59,11 @@ def build_model(
     features = build_features(options, optimizer, schema)
     if not isinstance(plan, FrozenTables):  # then its tables are empty
         check_memory(options, len(schema.dense), features)
-    try:
+    with (
+        as_user_error(),
+        computing_in(options.compute_dtype),
+        said_when_it_runs_out("Take smaller sizes."),
+    ):
         config = model.config_class(
             dense_features=len(schema.dense),
             features=features,
@@ -67,13 +71,10 @@ def build_model(
             prediction_clamp=options.prediction_clamp,
             **sizes,
         )
-        with computing_in(options.compute_dtype), said_when_it_runs_out("Take smaller sizes."):
-            if options.ensemble_size > 1:
-                size = options.ensemble_size
-                return models.Ensemble(config, size, plan, communication_dtype, model=model)
-            return model(config, plan, communication_dtype)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+        if options.ensemble_size > 1:
+            size = options.ensemble_size
+            return models.Ensemble(config, size, plan, communication_dtype, model=model)
+        return model(config, plan, communication_dtype)
 
 
 def build_features(
@@ -94,24 +95,10 @@ def build_features(
     )
     rows = [column.vocabulary_size for column in schema.categorical]
     stored = storages(options, rows, dim)
-    try:
-        return tuple(
-            embeddings.FeatureConfig(
-                column.name,
-                embeddings.TableConfig(
-                    name=column.name,
-                    vocabulary_size=column.vocabulary_size,
-                    dim=dim,
-                    initializer=initializer,
-                    optimizer=table_optimizer,
-                    out_of_vocabulary=column.out_of_vocabulary,
-                    storage=storage,
-                ),
-            )
-            for column, storage in zip(schema.categorical, stored, strict=True)
+    with as_user_error():
+        return features_of(
+            *(schema.categorical, dim, table_optimizer), initializer=initializer, storage=stored
         )
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def copy_weights(source: RankingModel | Ensemble, target: RankingModel | Ensemble) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 from tf_dlrm.errors import UserError, first_line
-from tf_dlrm.serving.export import EXTRA_ASSETS
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.distribution.sharded_checkpoint import ShardedCheckpoint
 from tf_dlrm.training.options.config import TrainingConfig
@@ -204,19 +203,7 @@ def read_run(model_dir: str) -> dict[str, Any] | None:
     Raises:
         UserError: if it is not what `write_run` wrote.
     """
-    return _read_run(files.join(model_dir, "run.json"))
-
-
-def read_exported_run(saved_model: str) -> dict[str, Any] | None:
-    """Reads the run.json of an exported SavedModel; None if there is none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    return _read_run(files.join(saved_model, EXTRA_ASSETS, "run.json"))
-
-
-def _read_run(path: str) -> dict[str, Any] | None:
+    path = files.join(model_dir, "run.json")
     try:
         text = files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -231,10 +218,6 @@ def _read_run(path: str) -> dict[str, Any] | None:
 
 def check_run(run: Any, path: str) -> None:
     """Checks what run.json says.
-
-    Args:
-        run: What it holds.
-        path: What an error calls it.
 
     Raises:
         UserError: unless it describes a training run.

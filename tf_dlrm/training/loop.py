@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +22,7 @@ from tf_dlrm.training.memory import said_when_it_runs_out
 from tf_dlrm.training.options.config import RunOptions
 from tf_dlrm.training.progress import Progress
 from tf_dlrm.training.sources import Source, readable_errors, rows_or_none
-from tfrecords.data_service import through_service
+from tfrecords import data_service
 from tfrecords.fault import fault_point
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 # Steps run in compiled stretches of about this length: long enough that Python costs nothing, short
 # enough for a SIGTERM and for a loss that is no number to be noticed at once.
 _SECONDS_PER_STRETCH = 0.5
-_SECONDS_OF_PATIENCE = 5
 # SIGHUP comes when the terminal is closed.
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -134,7 +132,7 @@ class Loop:
                 first_row=position.row,
             )
             if self.data_service:
-                dataset = through_service(dataset, self.data_service)
+                dataset = data_service.through_service(dataset, self.data_service)
             batches = iter(self.distribute(dataset))
         skipped = self.skipped_updates()
         while position.row < rows and position.step < total:
@@ -222,29 +220,13 @@ class Loop:
             f"Start all of them again to go on: {self._last_good()}."
         )
 
-    @contextlib.contextmanager
-    def _said_while_waiting(self) -> Iterator[None]:
-        """Says that the tf.data service yields nothing: TensorFlow waits for it without a word."""
+    def _said_while_waiting(self) -> contextlib.AbstractContextManager[None]:
         if not self.data_service:
-            yield
-            return
-        done = threading.Event()
-
-        def say() -> None:
-            while not done.wait(_SECONDS_OF_PATIENCE):
-                _LOG.warning(
-                    "waiting for the tf.data service at %s: no batch has come for %d seconds; has "
-                    "it a worker that runs?",
-                    *(self.data_service, _SECONDS_OF_PATIENCE),
-                )
-
-        thread = threading.Thread(target=say, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+            return contextlib.nullcontext()
+        return data_service.said_while_waiting(
+            f"for the tf.data service at {self.data_service}: no batch has come for "
+            f"{data_service.SECONDS_OF_PATIENCE:.0f} seconds; has it a worker that runs?"
+        )
 
     def _evaluate(self, position: Position) -> None:
         if not rows_or_none(self.source, "evaluation"):
@@ -283,13 +265,11 @@ class Loop:
         auc = self.history.last["auc"] if self.history.last else None
         return auc is not None and auc >= self.options.target_auc
 
-    def _saved(self, position: Position) -> bool:
-        latest = self.checkpoints.latest if self.checkpoints else None
-        return latest is not None and latest.endswith(f"-{position.step}")
-
     def _save_once(self, position: Position) -> None:
         """Writes a checkpoint of this step, unless there is one or no folder for it."""
-        if not self.checkpoints or self._saved(position) or not position.step:
+        if not self.checkpoints or not position.step:
+            return
+        if (self.checkpoints.latest or "").endswith(f"-{position.step}"):
             return
         bad = "".join(self.processes.texts(self.find_non_finite() or ""))
         if bad:

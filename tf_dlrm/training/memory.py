@@ -26,11 +26,6 @@ def check_memory(
     Tables on GPUs, TPUs and parameter servers are not in it. Where several processes share the
     tables, each is taken to hold an equal part.
 
-    Args:
-        options: The options of the model.
-        dense_features: Number of dense features.
-        features: The categorical features.
-
     Raises:
         UserError: If weights, tables and slots need more than there is.
     """
@@ -69,11 +64,7 @@ def check_memory(
 
 @contextlib.contextmanager
 def said_when_it_runs_out(advice: str) -> Iterator[None]:
-    """Turns the error of an allocation that failed into a sentence.
-
-    Args:
-        advice: What may help, as a whole sentence.
-    """
+    """Turns the error of an allocation that failed into a sentence."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:

@@ -15,16 +15,15 @@ import tensorflow as tf
 from tf_dlrm.embeddings import native, stored_features, tables_of
 from tf_dlrm.embeddings.plan import Plan
 from tf_dlrm.embeddings.stores.frozen import FrozenTables
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.keras_api import keras
 from tf_dlrm.kernels.use import kernels_chosen
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.options import in_flag
 from tf_dlrm.serving.export import export_model
+from tf_dlrm.serving.exporting import checkpoint_rows
 from tf_dlrm.serving.signatures import check_inputs
-from tf_dlrm.training.build import (
-    build_dense_optimizer,
-    build_model,
-)
+from tf_dlrm.training.build import build_dense_optimizer, build_model
 from tf_dlrm.training.checkpoints import (
     Checkpoints,
     Position,
@@ -38,10 +37,11 @@ from tf_dlrm.training.distribution.distribution import Distribution
 from tf_dlrm.training.distribution.processes import Processes
 from tf_dlrm.training.evaluation.evaluation import Evaluation
 from tf_dlrm.training.history import History
+from tf_dlrm.training.init_from import check_same_options, write_first_checkpoint
 from tf_dlrm.training.loop import Loop
 from tf_dlrm.training.loss import CrossEntropy
-from tf_dlrm.training.options.config import OptimizerOptions, RunOptions, TrainingConfig
-from tf_dlrm.training.restore import restore_for_serving
+from tf_dlrm.training.options.config import RunOptions, TrainingConfig
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.sources import (
     Source,
     meanings,
@@ -79,7 +79,6 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     distribution = distribution_of(config.distribution)
-    distribution.check_cluster()
     distribution.serve()
     strategy = strategy or distribution.make_strategy()
     keras.utils.set_random_seed(options.seed)
@@ -98,10 +97,8 @@ def train(config: TrainingConfig, strategy: tf.distribute.Strategy | None = None
         _only_process(options.model_dir if processes.is_first else ""),
         kernels_chosen(options.kernels),
     ):
-        try:
+        with as_user_error():
             native.check()
-        except ValueError as error:
-            raise UserError(str(error)) from error
         # Before the first step too another process may end.
         with processes.readable_errors("Start all of them again to go on."):
             return _train(config, source, distribution, strategy, processes)
@@ -137,6 +134,11 @@ def _train(
         )
         optimizer = build_dense_optimizer(config.optimizer, model)
     checkpoints, position = None, Position()
+    if options.init_from and not newest_checkpoint(options.model_dir):
+        if processes.is_first:
+            write_run(options.model_dir, run)
+            write_first_checkpoint(config, source, model)
+        processes.least(0)  # the others wait until it is there
     if options.model_dir:
         checkpoints = Checkpoints(
             options.model_dir,
@@ -154,6 +156,7 @@ def _train(
     history = History(
         options.model_dir or None, options.tensorboard, position.step, processes.is_first
     )
+    loss = CrossEntropy(config.optimizer.negative_weight, config.optimizer.positive_weight)
     up_to_date = distribution.evaluated_logits(config, schema, model, strategy)
     evaluation = Evaluation(source, "evaluation", options.eval_batch_size, options.eval_steps)
     loop = Loop(
@@ -164,7 +167,7 @@ def _train(
         distribute=lambda batches: distribution.share_out(
             strategy, batches, options.batch_size, model
         ),
-        training_steps=distribution.make_steps(model, optimizer, strategy, _loss(config.optimizer)),
+        training_steps=distribution.make_steps(model, optimizer, strategy, loss),
         evaluate=lambda: evaluation(up_to_date()),
         find_non_finite=lambda: find_non_finite(model, optimizer),
         checkpoints=checkpoints,
@@ -182,14 +185,13 @@ def _train(
         if bad:
             raise UserError(f"{bad} has values that are not finite, so nothing was exported.")
         if processes.is_first:
-            described = run | {"step": position.step, "metrics": history.last}
+            described, rows = run | {"step": position.step, "metrics": history.last}, None
             if not distribution.holds_all_tables:
                 # Other processes hold rows, and have just written them.
-                assert checkpoints is not None and checkpoints.latest is not None
-                served = restore_for_serving(options.model_dir, checkpoints.latest, FrozenTables())
-                export_model(served.model, schema, options.export_dir, described, rows=served.rows)
-            else:
-                export_model(model, schema, options.export_dir, described)
+                written = CheckpointedRun(options.model_dir)
+                model, _ = written.restore(FrozenTables())
+                rows = checkpoint_rows(model, written.checkpoint)
+            export_model(model, schema, options.export_dir, described, rows=rows)
             _LOG.info("exported to %s", options.export_dir)
         processes.least(0)  # nobody ends before the export is written
     return result | {
@@ -205,8 +207,8 @@ def _train(
 def _what_must_be_equal(config: TrainingConfig, source: Source) -> dict[str, str]:
     """Returns what all processes of a run have to agree on, by what a message calls it."""
     flags = {
-        f"--{field.name}": _flag(getattr(part, field.name))
-        for part in (config.data, config.model, config.optimizer, config.run, config.distribution)
+        f"--{field.name}": in_flag(getattr(part, field.name))
+        for part in config.parts
         for field in dataclasses.fields(part)
     }
     return flags | {"the data's fingerprint": source.fingerprint}
@@ -307,10 +309,6 @@ def count_parameters(model: RankingModel | Ensemble) -> int:
     return dense + rows * len(model.collections)
 
 
-def _loss(options: OptimizerOptions) -> CrossEntropy:
-    return CrossEntropy(options.negative_weight, options.positive_weight)
-
-
 def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
     """Refuses to go on from checkpoints of another model, other data or another order of rows."""
     before = read_run(model_dir)
@@ -321,21 +319,14 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"--model_dir={model_dir} has checkpoints but no run.json, so it can't be told "
             "whether they are of this model; choose another --model_dir."
         )
-    configs = [TrainingConfig.from_json(r["config"]) for r in (before, run)]
     fixed = {
-        "model": [field.name for field in dataclasses.fields(TrainingConfig().model)],
+        "model": None,
         "optimizer": ["embedding_optimizer", "dense_optimizer"],
         "run": ["seed"],
         "data": ["shuffle", "shuffle_window_rows"],
     }
-    for part, names in fixed.items():
-        for name in names:
-            was, now = (getattr(getattr(config, part), name) for config in configs)
-            if was != now:
-                raise UserError(
-                    f"--model_dir={model_dir} holds a run with --{name}={_flag(was)}, but this one "
-                    f"has --{name}={_flag(now)}; use the same value or another --model_dir."
-                )
+    config = TrainingConfig.from_json(run["config"])
+    check_same_options(f"--model_dir={model_dir}", before, config, fixed)
     if before["data_fingerprint"] != run["data_fingerprint"]:
         raise UserError(
             f"--model_dir={model_dir} holds a run on other data ({before['data_fingerprint']}, now "
@@ -347,7 +338,3 @@ def _check_same_run(model_dir: str, run: dict[str, Any]) -> None:
             f"{files.join(model_dir, 'run.json')} describes other columns than its own data has; "
             "restore it, or use another --model_dir."
         )
-
-
-def _flag(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

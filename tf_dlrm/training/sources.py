@@ -8,10 +8,11 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import UserError, as_user_error
 from tf_dlrm.training.options.config import DataOptions
 from tfrecords.conversion import description_file
 from tfrecords.conversion.meanings import Meaning, of_data_set, of_table
+from tfrecords.dataset_info import VocabularyInfo
 from tfrecords.errors import DataError
 from tfrecords.random import RandomSource
 from tfrecords.random_schema import random_schema, table_sizes
@@ -69,16 +70,25 @@ def open_source(options: DataOptions) -> Source:
     Raises:
         UserError: if the folder is not a whole data set.
     """
-    try:
+    with as_user_error():
         if options.data == "folder":
             return RecordSource(options.data_dir, shuffle_window_rows=options.shuffle_window_rows)
         if options.data in ("table", "parquet"):
-            return _table_source(options)
+            description = description_file.load(options.data_schema)
+            window, vocabulary = options.shuffle_window_rows, options.data_vocabulary
+            return TableSource(options.data_dir, description, window, vocabulary)
         if options.data == "synthetic":
-            return _synthetic_source(options)
+            rows = {
+                "train": options.synthetic_train_rows,
+                "evaluation": options.synthetic_evaluation_rows,
+            }
+            wanted = {split: count for split, count in rows.items() if count}
+            original = SyntheticSource(options.synthetic_dir, seed=options.synthetic_seed)
+            if not wanted:
+                return original
+            wanted = {split: original.rows(split) for split in original.splits} | wanted
+            return SyntheticSource(options.synthetic_dir, wanted, options.synthetic_seed)
         return _random_source(options)
-    except DataError as error:
-        raise UserError(str(error)) from error
 
 
 def mean_hotness(source: Source) -> dict[str, float]:
@@ -109,10 +119,28 @@ def vocabulary_checksums(source: Source) -> dict[str, str]:
         found = source.info.vocabularies
     elif isinstance(source, TableSource):
         found = source.vocabularies
-    return {
-        name: f"{vocabulary.crc32c} from id {vocabulary.reserved}"
-        for name, vocabulary in found.items()
-    }
+    return {name: _checksum(vocabulary) for name, vocabulary in found.items()}
+
+
+def first_values_checksum(source: Source, column: str, size: int) -> str:
+    """Returns what `vocabulary_checksums` says of data that knows the first `size` ids alone.
+
+    Raises:
+        UserError: If the vocabulary of the column is not at hand.
+    """
+    if not isinstance(source, RecordSource):
+        raise UserError(
+            f"The vocabulary of {column!r} has grown, which can be told of data set folders only; "
+            "convert the table."
+        )
+    try:
+        return _checksum(source.first_values(column, size))
+    except DataError as error:
+        raise UserError(str(error)) from error
+
+
+def _checksum(vocabulary: VocabularyInfo) -> str:
+    return f"{vocabulary.crc32c} from id {vocabulary.reserved}"
 
 
 def meanings(source: Source) -> dict[str, Meaning]:
@@ -165,28 +193,6 @@ def _random_source(options: DataOptions) -> RandomSource:
         indices_per_lookup=lookup,
         dense=options.random_dense,
     )
-
-
-def _table_source(options: DataOptions) -> TableSource:
-    return TableSource(
-        options.data_dir,
-        description_file.load(options.data_schema),
-        options.shuffle_window_rows,
-        options.data_vocabulary,
-    )
-
-
-def _synthetic_source(options: DataOptions) -> SyntheticSource:
-    original = SyntheticSource(options.synthetic_dir, seed=options.synthetic_seed)
-    rows = {split: original.rows(split) for split in original.splits}
-    wanted = {
-        "train": options.synthetic_train_rows,
-        "evaluation": options.synthetic_evaluation_rows,
-    }
-    wanted = {split: count for split, count in wanted.items() if count}
-    if not wanted:
-        return original
-    return SyntheticSource(options.synthetic_dir, rows | wanted, options.synthetic_seed)
 
 
 @contextlib.contextmanager

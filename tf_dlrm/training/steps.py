@@ -38,12 +38,7 @@ def make_training_steps(
 def repeated(
     step: Callable[[Any], tf.Tensor], strategy: tf.distribute.Strategy
 ) -> tf.types.experimental.PolymorphicFunction:
-    """Returns a compiled function (iterator, count) -> sum of the replicas' and steps' losses.
-
-    Args:
-        step: Takes the iterator and returns each replica's loss.
-        strategy: The one that `step` runs under.
-    """
+    """Returns a compiled function (iterator, count) -> sum of the replicas' and steps' losses."""
 
     @tf.function
     @traced_as_written

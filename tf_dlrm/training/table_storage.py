@@ -16,13 +16,7 @@ from tf_dlrm.training.options.model import ModelOptions
 
 
 def storages(options: ModelOptions, rows: Sequence[int], dim: int) -> list[Storage | None]:
-    """Returns the storage of each table.
-
-    Args:
-        options: The options.
-        rows: Rows of each table.
-        dim: Columns of all tables.
-    """
+    """Returns the storage of each table, which has so many rows, and `dim` columns."""
     found: list[Storage | None] = []
     widths = mixed_dimensions(rows, dim, options.mixed_dimensions_temperature) if rows else []
     for count, width in zip(rows, widths, strict=True):

@@ -29,7 +29,7 @@ from tfrecords.beam.errors import sentence
 from tfrecords.beam.layout import layout, positions
 from tfrecords.beam.output_folder import OutputFolder
 from tfrecords.beam.units import UNIT_BYTES, Unit, check_unchanged, cut, open_raw, state
-from tfrecords.conversion import features
+from tfrecords.conversion import features, learnt_numbers
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.vocabulary import Vocabulary
@@ -81,6 +81,16 @@ def convert(
         raise DataError(f"--records_per_file must be at least 1, not {records_per_file}.")
     if not inputs:
         raise DataError("There is no input file.")
+    description = learnt_numbers.described(format)
+    if description is not None and learnt_numbers.to_learn(description):
+        raise DataError(
+            "Transforms that are learnt are for tfrecords.convert only; take the constants from "
+            "the dataset.json of a conversion of some of the rows."
+        )
+    if options.by_row:
+        raise DataError(
+            f"--split={options.split} is for tfrecords.convert and tfrecords.convert_criteo only."
+        )
     features.hotness(format, options)
     options.check_files(len(inputs))
     records_per_file = records_per_file or _records_per_file(format, options)

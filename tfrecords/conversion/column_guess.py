@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tfrecords.conversion.table_description import CategoricalColumn, DenseColumn
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn
 from tfrecords.kinds.date_part import ISO, UNIX, DatePart
 from tfrecords.kinds.hexadecimal import Hexadecimal
 from tfrecords.kinds.integer import integers

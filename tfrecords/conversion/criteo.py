@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfrecords.conversion import description_file
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.formats import Parsed, Piece
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
 
@@ -138,34 +139,27 @@ def day_files(
             )
         return inputs
     folder = inputs[0]
-    found = {day: _day_file(folder, day, is_file) for day in range(TERABYTE_DAYS)}
-    there = {day: path for day, path in found.items() if path is not None}
-    if not days:
-        if not there:
-            raise DataError(f"The folder {folder!r} holds none of day_0 to day_23, plain or .gz.")
-        for day in range(min(there), max(there)):
-            if day not in there:
-                raise DataError(
-                    f"The folder {folder!r} holds day_{min(there)} to day_{max(there)} but not "
-                    f"day_{day}; fetch it, or name the days to use by --days."
-                )
-        return list(there.values())
-    wanted = parse_days(days)
+    there: dict[int, str] = {}
+    for day in range(TERABYTE_DAYS):
+        for end in (".gz", ""):  # plain text goes first where both are there
+            path = os.path.join(folder, f"day_{day}{end}")
+            if is_file(path):
+                there[day] = path
+    if not days and not there:
+        raise DataError(f"The folder {folder!r} holds none of day_0 to day_23, plain or .gz.")
+    wanted = parse_days(days) if days else range(min(there), max(there) + 1)
     for day in wanted:
-        if day not in there:
+        if day not in there and days:
             raise DataError(
                 f"The folder {folder!r} holds neither day_{day} nor day_{day}.gz, which "
                 f"--days={days} asks for."
             )
+        if day not in there:
+            raise DataError(
+                f"The folder {folder!r} holds day_{min(there)} to day_{max(there)} but not "
+                f"day_{day}; fetch it, or name the days to use by --days."
+            )
     return [there[day] for day in wanted]
-
-
-def _day_file(folder: str, day: int, is_file: Callable[[str], bool]) -> str | None:
-    for name in (f"day_{day}", f"day_{day}.gz"):
-        path = os.path.join(folder, name)
-        if is_file(path):
-            return path
-    return None
 
 
 def parse_days(text: str) -> list[int]:

@@ -31,12 +31,8 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from tfrecords.conversion.table_description import (
-    CategoricalColumn,
-    DenseColumn,
-    LabelColumn,
-    TableDescription,
-)
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn, LabelColumn
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 
 if sys.version_info >= (3, 11):

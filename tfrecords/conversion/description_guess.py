@@ -13,13 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrecords.conversion import description_file, text_input, text_table
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn, LabelColumn
 from tfrecords.conversion.column_guess import Guess, Sample, guess_column, is_unix
-from tfrecords.conversion.table_description import (
-    CategoricalColumn,
-    DenseColumn,
-    LabelColumn,
-    TableDescription,
-)
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.input_files import COMPRESSIONS, compression
 from tfrecords.kinds.number import number_of
@@ -146,7 +142,8 @@ def _text_samples(path: str) -> tuple[dict[str, Any], list[Sample], list[str]]:
         form["delimiter"] = delimiter
     fields = [line.split(delimiter) for line in lines]
     behind = [field for row in fields[1:] for field in row[1:]]
-    if behind and all(field[:1] == " " for field in behind):
+    blanks = sum(field[:1] == " " for field in behind)
+    if 2 * blanks > len(behind) and all(field[:1] in ("", " ") for field in behind):
         form["strip"] = True
     as_described = TableDescription(
         **form, label=LabelColumn("label"), dense=(DenseColumn("feature", "feature"),)
@@ -160,7 +157,8 @@ def _text_samples(path: str) -> tuple[dict[str, Any], list[Sample], list[str]]:
     else:
         names = _ratings(head) or [f"column_{number + 1}" for number in range(len(head[0]))]
         form["columns"] = tuple(names)
-        why.append("no line names them" + ", which are those of MovieLens" * (names[0] == "user"))
+        ratings = "; they are taken for those of MovieLens's ratings"
+        why.append("no line names them" + ratings * (names[0] == "user"))
     if form.get("strip"):
         why.append("blanks stand around values")
     values, bad = _columns(lines, len(names), as_described)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tfrecords import files
 from tfrecords.conversion.encoding import EncodedRows, encode
-from tfrecords.conversion.formats import BadRow, InputFormat, Piece
+from tfrecords.conversion.formats import BadRow, InputFormat, Parsed, Piece
 from tfrecords.errors import DataError
 from tfrecords.in_order import map_in_order
 from tfrecords.unchanged import FileState, check_unchanged
@@ -44,16 +44,6 @@ class InputPiece:
     place: Place
     rows: EncodedRows | None
     skipped: dict[str, int]
-    label_values: Mapping[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Parsed:
-    file: int
-    piece: Piece
-    lines: int
-    rows: EncodedRows | None
-    bad: list[BadRow]
     label_values: Mapping[str, int]
 
 
@@ -143,22 +133,24 @@ class Input:
 
     def _pieces(self, start: Place, progress: Callable[[int, int], None]) -> Iterator[InputPiece]:
         file, lines, rows = start.file, start.lines, 0
-        for parsed in map_in_order(self._parse, self._read(start), self._threads):
-            if parsed.file != file:
-                file, lines = parsed.file, 0
-            if parsed.piece.first_line is not None:
-                lines = parsed.piece.first_line - 1
+        for number, piece, parsed, encoded in map_in_order(
+            self._parse, self._read(start), self._threads
+        ):
+            if number != file:
+                file, lines = number, 0
+            if piece.first_line is not None:
+                lines = piece.first_line - 1
             if parsed.bad and not self._skip_bad_rows:
-                raise bad_row(parsed.piece.path, lines + 1, parsed.bad[0])
+                raise bad_row(piece.path, lines + 1, parsed.bad[0])
             lines += parsed.lines
             yield InputPiece(
-                Place(file, parsed.piece.end, lines),
-                parsed.rows,
+                Place(file, piece.end, lines),
+                encoded,
                 dict(collections.Counter(bad.kind for bad in parsed.bad)),
                 parsed.label_values,
             )
-            rows += len(parsed.rows) if parsed.rows is not None else 0
-            progress(sum(self.sizes[:file]) + parsed.piece.bytes_done, rows)
+            rows += len(encoded) if encoded is not None else 0
+            progress(sum(self.sizes[:file]) + piece.bytes_done, rows)
 
     def _read(self, start: Place) -> Iterator[tuple[int, Piece]]:
         for file in range(start.file, len(self.paths)):
@@ -168,10 +160,10 @@ class Input:
             # Here too, so that hours of further files are not read in vain.
             check_unchanged(self._states[file : file + 1])
 
-    def _parse(self, work: tuple[int, Piece]) -> _Parsed:
+    def _parse(self, work: tuple[int, Piece]) -> tuple[int, Piece, Parsed, EncodedRows | None]:
         file, piece = work
         parsed = self._format.parse(piece)
         rows = encode(parsed.rows) if parsed.rows is not None and len(parsed.rows) else None
-        # Not the text, which would be held until the rows are used.
-        done = dataclasses.replace(piece, data=None)
-        return _Parsed(file, done, parsed.lines, rows, parsed.bad, parsed.label_values)
+        # Not the text, nor the rows, which would be held until the encoded rows are used.
+        piece = dataclasses.replace(piece, data=None)
+        return file, piece, dataclasses.replace(parsed, rows=None), rows

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from tfrecords.conversion.column_description import LabelColumn
 from tfrecords.conversion.formats import InputFormat
 from tfrecords.conversion.options import Options
 from tfrecords.conversion.plan import Plan, make_plan
 from tfrecords.conversion.spool import Spool
-from tfrecords.conversion.table_description import LabelColumn
 from tfrecords.kinds.kind import encoded
 from tfrecords.odd_labels import ACCEPT, LabelRange, OddLabels
 

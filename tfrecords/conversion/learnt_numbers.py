@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tfrecords.conversion import description_file
+from tfrecords.conversion.column_description import DenseColumn
 from tfrecords.conversion.plan import Plan
 from tfrecords.conversion.spool import Spool
-from tfrecords.conversion.table_description import DenseColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.dataset_info import DatasetInfo
 from tfrecords.errors import DataError
 from tfrecords.kinds.number import STANDARDISE, Number

@@ -13,12 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn
 from tfrecords.conversion.how_it_was_made import table_of
-from tfrecords.conversion.table_description import (
-    CategoricalColumn,
-    DenseColumn,
-    TableDescription,
-)
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.kinds.date_part import ISO, UNIX
 from tfrecords.kinds.label import either, short

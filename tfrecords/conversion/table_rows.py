@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.formats import BadRow
 from tfrecords.conversion.rows import Rows
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
 from tfrecords.kinds import Text
 from tfrecords.kinds.kind import Report, is_text

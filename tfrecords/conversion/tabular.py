@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from tfrecords.conversion import column_table, labels, table_rows, text_input, text_table
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.description_file import to_toml
 from tfrecords.conversion.formats import BadRow, InputColumn, Parsed, Piece
-from tfrecords.conversion.table_description import CategoricalColumn, TableDescription
+from tfrecords.conversion.table_description import TableDescription
 
 _PIECE_ROWS = 1 << 17
 # About what a row of a table takes as text, to bound pieces of columns by --memory_gb as well.

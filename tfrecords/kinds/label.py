@@ -6,10 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from tfrecords.kinds.kind import TEXT, ByValue, Report, encoded, nulls, shown, spread
-from tfrecords.kinds.number import AS_IT_STANDS, Number, graph_numbers, numbers
+from tfrecords.kinds.number import AS_IT_STANDS, Number, numbers
 from tfrecords.kinds.text import Text
 from tfrecords.kinds.whole import CSV_TYPE, whole_numbers
-from tfrecords.lazy import tf
 
 
 class Label(ByValue):
@@ -77,13 +76,6 @@ class Label(ByValue):
         for row in np.flatnonzero((found < 0) | (found > 1)):
             report(int(row), "label", f"is {found[row]:g}, where a number from 0 to 1 is needed")
         return found.astype(np.float32)
-
-    def graph_read(self, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same in a graph, of numbers: float32, and whether a value is what is needed."""
-        found, fits = graph_numbers(values)
-        if self._positive_from is not None:
-            return tf.cast(found >= self._positive_from, tf.float32), fits
-        return tf.cast(found, tf.float32), fits & (found >= 0) & (found <= 1)
 
     def _of_whole(self, array: pa.Array, report: Report) -> np.ndarray:
         found = whole_numbers(array, "0 or 1", lambda row, _, what: report(row, "label", what))

@@ -219,16 +219,11 @@ class SyntheticSource:
         return signature
 
     def _features_and_label(self, arrays: Features) -> tuple[Features, tf.Tensor]:
-        features: Features = {}
-        if self.schema.dense:
-            features[block.DENSE] = arrays[block.DENSE]
-        for column in self.schema.categorical:
-            ids = arrays[column.name]
-            if column.hotness is None:
-                lengths = arrays[column.name + block.LENGTHS]
-                ids = tf.RaggedTensor.from_row_lengths(ids, lengths)
-            features[column.name] = ids
-        return features, arrays[self.schema.label]
+        features, label = block.features(self.schema, arrays)
+        for name, column in features.items():
+            if isinstance(column, tuple):
+                features[name] = tf.RaggedTensor.from_row_lengths(*column)
+        return features, label
 
 
 def _rows_before(position: int, shard: Shard) -> int:

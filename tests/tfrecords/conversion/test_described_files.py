@@ -78,7 +78,9 @@ def test_ratings_as_movielens_publishes_them(described, name, delimiter):
     ]
     description, toml, features, label = described(name, lines)
     assert description.columns == ("user", "item", "rating", "timestamp")
-    assert "which are those of MovieLens" in toml and f"{delimiter!r} stands between" in toml
+    assert (
+        "taken for those of MovieLens's ratings" in toml and f"{delimiter!r} stands between" in toml
+    )
     assert "The label is 'rating', by its name. It is 1 from 3 on." in toml
     assert label == [float(rating >= 3) for rating in ratings]
     assert features["user"].tolist() == counted(users)

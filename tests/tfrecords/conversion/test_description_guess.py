@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfrecords.conversion.column_description import LabelColumn
 from tfrecords.conversion.description_file import from_toml
 from tfrecords.conversion.description_guess import guess
-from tfrecords.conversion.table_description import LabelColumn
 from tfrecords.errors import DataError
 
 

@@ -4,15 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfrecords.conversion.column_description import CategoricalColumn, DenseColumn, LabelColumn
 from tfrecords.conversion.description_file import built_in, from_toml, load, to_toml
-from tfrecords.conversion.table_description import (
-    PARTS,
-    CategoricalColumn,
-    DenseColumn,
-    LabelColumn,
-    TableDescription,
-)
+from tfrecords.conversion.table_description import TableDescription
 from tfrecords.errors import DataError
+from tfrecords.kinds.date_part import PARTS
 
 _LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1)
 _NAME = _LINE.filter(lambda name: name != "dense" and "/" not in name and name[0] != ".")

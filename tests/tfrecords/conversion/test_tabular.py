@@ -14,8 +14,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfrecords.conversion.column_description import CategoricalColumn
 from tfrecords.conversion.description_file import from_toml, load
-from tfrecords.conversion.table_description import CategoricalColumn
 from tfrecords.conversion.tabular import TabularFormat
 from tfrecords.errors import DataError
 from tfrecords.kinds import Hexadecimal, Integer, Text

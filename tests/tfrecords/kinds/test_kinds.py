@@ -157,12 +157,11 @@ def test_numbers_in_both_forms(number, texts):
             )  # TensorFlow has no smaller ones
 
 
-@pytest.mark.parametrize("label", [Label(), Label(positive_from=0.5)])
-def test_labels_in_both_forms(label):
+def test_labels():
     texts = [b"0", b"1", b"0.5", b"0.25", b"-1", b"2", b"x", b"1e-3"]
-    found, fits = label.graph_read(tf.constant(texts))
-    in_graph = [v if f else None for v, f in zip(found.numpy(), fits.numpy(), strict=True)]
-    assert in_graph == _arrow(label.read, texts)
+    assert _arrow(Label().read, texts) == [0, 1, 0.5, 0.25, None, None, None, np.float32(1e-3)]
+    assert _arrow(Label(positive_from=0.5).read, texts) == [0, 1, 1, 0, 0, 1, None, 0]
+    assert _arrow(Label(whole=True).read, [*texts, b"", b"01"]) == [0, 1, *[None] * 7, 1]
 
 
 def test_iso_dates_as_far_as_a_graph_reads_them():

@@ -6,6 +6,7 @@ import pytest
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.options.config import DataOptions
+from tf_dlrm.training.options.evaluation import EvaluationOptions
 from tf_dlrm.training.run import train
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
@@ -35,14 +36,7 @@ def trained(make_tiny, tmp_path_factory):
 
 def _assess(model_dir, split, predictions=0):
     return assess(
-        model_dir=model_dir,
-        checkpoint="",
-        saved_model="",
-        data_dir="",
-        split=split,
-        batch_size=32,
-        steps=0,
-        predictions=predictions,
+        EvaluationOptions(model_dir, split=split, eval_batch_size=32, print_predictions=predictions)
     )
 
 

@@ -9,7 +9,8 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.evaluation.ranking_metrics import ranking_metrics
 from tf_dlrm.training.options.config import DataOptions
-from tf_dlrm.training.restore import restore_model
+from tf_dlrm.training.options.evaluation import EvaluationOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import open_source, train
 from tfrecords.leave_one_out import Interactions, write
 
@@ -95,12 +96,11 @@ def test_models_of_ratings_rank_what_users_like_first(tiny, planted, model):
     )
     config = dataclasses.replace(config, data=DataOptions(data_dir=planted))
     train(config)
-    common = {"checkpoint": "", "saved_model": "", "data_dir": "", "split": "evaluation"}
-    common |= {"batch_size": 333, "steps": 0, "predictions": 0}
-    found = assess(model_dir=config.run.model_dir, ranking_group_size=100, **common)
+    options = EvaluationOptions(config.run.model_dir, eval_batch_size=333)
+    found = assess(dataclasses.replace(options, ranking_group_size=100))
     # A quarter of the items is of the user's group, so the best is 10 of 25 or so; chance is 0.1.
     assert 0.25 < found["hit_ratio_at_10"] < 0.6
-    restored, _, _ = restore_model(config.run.model_dir)
+    restored, _ = CheckpointedRun(config.run.model_dir).restore()
     source = open_source(config.data)
     features, _ = next(iter(source.batches("evaluation", source.rows("evaluation"))))
     scores = np.asarray(restored(features)).reshape(-1, 100)
@@ -108,4 +108,4 @@ def test_models_of_ratings_rank_what_users_like_first(tiny, planted, model):
     assert found["hit_ratio_at_10"] == pytest.approx((ranks < 10).mean(), abs=0.006)
     gains = np.where(ranks < 10, 1 / np.log2(ranks + 2), 0.0)
     assert found["ndcg_at_10"] == pytest.approx(gains.mean(), abs=0.006)
-    assert "hit_ratio_at_10" not in assess(model_dir=config.run.model_dir, **common)
+    assert "hit_ratio_at_10" not in assess(options)

@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tf_dlrm.errors import UserError
+from tf_dlrm.serving.exporting import export_checkpoint
+from tf_dlrm.serving.options import ExportOptions
 from tf_dlrm.training.checkpoints import newest_checkpoint, read_run
 from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.evaluation.same_columns import check_columns, check_same_run
-from tf_dlrm.training.exporting import export_checkpoint
 from tf_dlrm.training.options.config import DataOptions, ModelOptions, TrainingConfig
-from tf_dlrm.training.options.export import ExportOptions
+from tf_dlrm.training.options.evaluation import EvaluationOptions
+from tf_dlrm.training.restore import CheckpointedRun
 from tf_dlrm.training.run import describe_run, train
 from tfrecords.conversion.criteo import CriteoFormat
 from tfrecords.conversion.description_file import from_toml
@@ -114,7 +116,7 @@ def runs(make_tiny, sets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exports(runs, sets, make_tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
-    export_checkpoint(runs["own"], "", str(folder / "own"), ExportOptions())
+    export_checkpoint(CheckpointedRun(runs["own"]), str(folder / "own"), ExportOptions())
     for name in ("other", "label"):
         config = make_tiny(folder / "none")
         _copy_with_other_data(folder, "assets.extra/run.json", sets, config, name)
@@ -130,10 +132,7 @@ def _copy_with_other_data(folder, run_json, sets, config, name):
 
 
 def _assess(**where):
-    unset = {"model_dir": "", "checkpoint": "", "saved_model": "", "data_dir": ""}
-    return assess(
-        **unset | where, split="evaluation", batch_size=200, steps=0, predictions=0
-    )  # fmt: skip
+    return assess(EvaluationOptions(**where, eval_batch_size=200))
 
 
 def _model(runs, exports, kind):
@@ -321,13 +320,18 @@ def test_a_checkpoint_of_a_run_on_other_labels_is_refused(runs, exports):
     with pytest.raises(
         UserError, match="The label is .* at least 4, .* in the run of --checkpoint="
     ):
-        export_checkpoint(runs["own"], checkpoint, exports["own"] + "_not", ExportOptions())
+        export_checkpoint(
+            CheckpointedRun(runs["own"], checkpoint), exports["own"] + "_not", ExportOptions()
+        )
 
 
 def test_an_export_over_data_of_other_labels_is_refused(runs, exports, sets, tmp_path):
     with pytest.raises(UserError, match=r"The label is .* in the model of --incremental_from="):
         export_checkpoint(
-            runs["own"], "", str(tmp_path / "increment"), ExportOptions(), exports["label"]
+            CheckpointedRun(runs["own"]),
+            str(tmp_path / "increment"),
+            ExportOptions(),
+            exports["label"],
         )
     config = TrainingConfig.from_json(read_run(runs["own"])["config"])
     config = dataclasses.replace(config, data=DataOptions(data_dir=sets["label"]))
@@ -340,6 +344,9 @@ def test_an_increment_over_other_ids_is_refused(runs, exports, tmp_path):
         UserError, match="stand for other values in the model of --incremental_from"
     ):
         export_checkpoint(
-            runs["own"], "", str(tmp_path / "increment"), ExportOptions(), exports["other"]
+            CheckpointedRun(runs["own"]),
+            str(tmp_path / "increment"),
+            ExportOptions(),
+            exports["other"],
         )
     assert not (tmp_path / "increment").exists()

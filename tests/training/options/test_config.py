@@ -12,6 +12,7 @@ from in_process import own_flags
 
 from tf_dlrm.comparing.options import CompareOptions
 from tf_dlrm.errors import UserError
+from tf_dlrm.serving.options import ExportOptions
 from tf_dlrm.training.checkpoints import check_run
 from tf_dlrm.training.options.config import (
     DataOptions,
@@ -21,7 +22,6 @@ from tf_dlrm.training.options.config import (
     RunOptions,
     TrainingConfig,
 )
-from tf_dlrm.training.options.export import ExportOptions
 from tfrecords.schema import CategoricalColumn, Schema
 
 with own_flags():  # theirs are those of other commands too
@@ -101,7 +101,7 @@ RANDOM = DataOptions(data="random")
         (ModelOptions(model="dlrm_dcnv2", cross_rank=0), "--cross_rank=0 must be 1 or more"),
         (ModelOptions(model="dcn", top_mlp=()), "--top_mlp= must end in 1"),
         (ModelOptions(model="xdeepfm", interaction_units=()), "--interaction_units= must have one"),
-        (ModelOptions(model="xdeepfm", interaction_units=(5, 0)), "must have positive sizes only"),
+        (ModelOptions(model="xdeepfm", interaction_units=(5, 0)), "must be 1 or more"),
         (
             ModelOptions(model="neural_collaborative_filtering", gmf_dim=17),
             "--gmf_dim=17 must be no more than --embedding_dim=16",
@@ -112,7 +112,7 @@ RANDOM = DataOptions(data="random")
         ),
         (ModelOptions(top_mlp=(8, 2)), "--top_mlp=8,2 must end in 1"),
         (ModelOptions(bottom_mlp=(8, 2)), "--bottom_mlp=8,2 must end in --embedding_dim=16"),
-        (ModelOptions(bottom_mlp=(-8, 16)), "--bottom_mlp=-8,16 must have positive"),
+        (ModelOptions(bottom_mlp=(-8, 16)), "--bottom_mlp=-8,16 must be 1 or more"),
         (ModelOptions(interaction="concat", interaction_itself=True), "contradicts"),
         (ModelOptions(dropout=1.0), "--dropout=1.0"),
         (OptimizerOptions(embedding_learning_rate=0.0), "--embedding_learning_rate=0.0 must be"),

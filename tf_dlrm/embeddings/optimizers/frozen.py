@@ -1,7 +1,7 @@
 """Tables that do not learn."""
 
 import dataclasses
-from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,13 +32,5 @@ class Frozen(Optimizer):
         """Returns the rows as they are."""
         return row, {}
 
-    def apply(
-        self,
-        table: tf.Variable,
-        slots: Mapping[str, tf.Variable],
-        ids: tf.Tensor,
-        gradients: tf.Tensor,
-        step: tf.Tensor,
-        shared: bool = False,
-    ) -> None:
+    def apply(self, *arguments: Any, **options: Any) -> None:
         """Does nothing."""

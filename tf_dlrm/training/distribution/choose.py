@@ -22,5 +22,11 @@ DISTRIBUTIONS: Mapping[str, type[Distribution]] = {
 
 
 def distribution_of(options: DistributionOptions) -> Distribution:
-    """Returns what the options name."""
-    return DISTRIBUTIONS[options.distribution](options)
+    """Returns what the options name.
+
+    Raises:
+        UserError: If TF_CONFIG names a cluster that does not fit.
+    """
+    distribution = DISTRIBUTIONS[options.distribution](options)
+    distribution.check_cluster()
+    return distribution

@@ -15,7 +15,6 @@ from tf_dlrm.tpu.placement import TpuPlan
 from tf_dlrm.training.distribution.planning import plan_for_replicas
 from tf_dlrm.training.distribution.shares import distribute
 from tf_dlrm.training.distribution.tf_config import read_tf_config
-from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.options.config import TrainingConfig
 from tf_dlrm.training.options.distribution import DistributionOptions
 from tf_dlrm.training.sources import Source
@@ -28,14 +27,16 @@ Logits = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 class Distribution(abc.ABC):
     """A kind of `--distribution`; `choose` has one for each.
 
-    Args:
-        options: What the flags say of it.
-
     Attributes:
         holds_all_tables: Whether this process can read all rows of all tables.
+        make_steps: Returns a function (iterator of shares, count) -> sum of the `count` mean
+            losses, of the model, the optimizer of its MLPs, the strategy and the loss.
     """
 
     holds_all_tables = True
+    make_steps: Callable[..., Callable[[Any, tf.Tensor], tf.Tensor]] = staticmethod(
+        make_training_steps
+    )
 
     def __init__(self, options: DistributionOptions) -> None:
         self.options = options
@@ -62,8 +63,7 @@ class Distribution(abc.ABC):
         """Returns the strategy.
 
         Raises:
-            UserError: If there are no such devices, TensorFlow has started with others, or
-                TF_CONFIG does not fit.
+            UserError: If there are no such devices, or TensorFlow has started with others.
         """
 
     def plan_tables(
@@ -83,26 +83,9 @@ class Distribution(abc.ABC):
         batch_size: int,
         model: RankingModel | Ensemble,
     ) -> Any:
-        """Gives each replica its share of every batch; see `distribute`.
-
-        Args:
-            strategy: The strategy.
-            batches: Batches of all replicas together.
-            batch_size: Rows of a whole batch.
-            model: The model that is trained.
-        """
+        """Gives each replica of a strategy its share of every batch; see `distribute`."""
         del batch_size, model
         return distribute(strategy, batches)
-
-    def make_steps(
-        self,
-        model: RankingModel | Ensemble,
-        optimizer: Any,
-        strategy: tf.distribute.Strategy,
-        loss_of: CrossEntropy,
-    ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-        """Returns a function (iterator of shares, count) -> sum of the `count` mean losses."""
-        return make_training_steps(model, optimizer, strategy, loss_of)
 
     def evaluated_logits(
         self,

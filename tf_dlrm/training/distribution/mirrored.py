@@ -13,7 +13,6 @@ class Mirrored(Distribution):
 
     def make_strategy(self) -> tf.distribute.Strategy:
         """See `Distribution.make_strategy`."""
-        self.check_cluster()
         if not self.options.virtual_devices:
             devices = tf.config.list_logical_devices("GPU")
             if not devices:

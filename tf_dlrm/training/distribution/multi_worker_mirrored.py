@@ -28,6 +28,5 @@ class MultiWorkerMirrored(Distribution):
 
     def make_strategy(self) -> tf.distribute.Strategy:
         """See `Distribution.make_strategy`; waits until all processes are there."""
-        self.check_cluster()
         with connecting():
             return tf.distribute.MultiWorkerMirroredStrategy()

@@ -26,10 +26,9 @@ from tf_dlrm.errors import UserError
 from tf_dlrm.keras_api import uses_legacy_keras
 from tf_dlrm.kernels.use import kernels_allowed
 from tf_dlrm.models import Ensemble, RankingModel
-from tf_dlrm.training.build import build_features
 from tf_dlrm.training.distribution.connecting import connecting, listening
 from tf_dlrm.training.distribution.distribution import Distribution
-from tf_dlrm.training.distribution.planning import load_plan, log_plan
+from tf_dlrm.training.distribution.planning import given_or_made
 from tf_dlrm.training.distribution.tf_config import check_task, read_tf_config
 from tf_dlrm.training.loss import CrossEntropy
 from tf_dlrm.training.options.config import TrainingConfig
@@ -74,21 +73,6 @@ def serve() -> None:
     server.join()
 
 
-def make_parameter_server_strategy() -> tf.distribute.Strategy:
-    """Returns the strategy of the chief; waits until all processes of the cluster are there.
-
-    Raises:
-        UserError: under Keras 3, whose optimizers TensorFlow cannot put on parameter servers.
-    """
-    if not uses_legacy_keras():
-        raise UserError("--distribution=parameter_server needs Keras 2: set TF_USE_LEGACY_KERAS=1.")
-    _prepare()
-    with connecting():
-        return tf.distribute.ParameterServerStrategy(
-            tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        )
-
-
 def make_asynchronous_steps(
     model: RankingModel | Ensemble,
     optimizer: Any,
@@ -125,6 +109,8 @@ def make_asynchronous_steps(
 class ParameterServer(Distribution):
     """Tables and MLPs on servers; workers that do not wait for each other; this is the chief."""
 
+    make_steps = staticmethod(make_asynchronous_steps)
+
     def check_cluster(self) -> None:
         """See `Distribution.check_cluster`: one chief, parameter servers and workers."""
         is_server()  # which checks the roles
@@ -136,30 +122,30 @@ class ParameterServer(Distribution):
             serve()  # until a signal comes
 
     def make_strategy(self) -> tf.distribute.Strategy:
-        """See `Distribution.make_strategy`."""
-        self.check_cluster()
-        return make_parameter_server_strategy()
+        """See `Distribution.make_strategy`; waits until all processes are there.
+
+        Raises:
+            UserError: under Keras 3, whose optimizers TensorFlow cannot put on parameter servers.
+        """
+        if not uses_legacy_keras():
+            raise UserError(
+                "--distribution=parameter_server needs Keras 2: set TF_USE_LEGACY_KERAS=1."
+            )
+        _prepare()
+        with connecting():
+            return tf.distribute.ParameterServerStrategy(
+                tf.distribute.cluster_resolver.TFConfigClusterResolver()
+            )
 
     def plan_tables(
         self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
     ) -> Plan:
         """See `Distribution.plan_tables`; without a given plan, see `server_plan`."""
-        plan = load_plan(config.distribution)
-        if plan is None:
-            features = build_features(config.model, config.optimizer, source.schema)
-            plan = server_plan(stored_features(features), len(server_devices()))
-        log_plan(plan)
-        return plan
-
-    def make_steps(
-        self,
-        model: RankingModel | Ensemble,
-        optimizer: Any,
-        strategy: tf.distribute.Strategy,
-        loss_of: CrossEntropy,
-    ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-        """See `Distribution.make_steps`."""
-        return make_asynchronous_steps(model, optimizer, strategy, loss_of)
+        del strategy
+        servers = len(server_devices())
+        return given_or_made(
+            config, source, lambda features: server_plan(stored_features(features), servers)
+        )
 
 
 def _prepare() -> None:

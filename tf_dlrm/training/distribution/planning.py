@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import logging
+from collections.abc import Callable, Sequence
 
-from tf_dlrm.embeddings import stored_features
+from tf_dlrm.embeddings import FeatureConfig, stored_features
 from tf_dlrm.embeddings.plan import Plan
-from tf_dlrm.errors import UserError
+from tf_dlrm.errors import as_user_error
 from tf_dlrm.planner import make_plan
 from tf_dlrm.training.build import build_features
 from tf_dlrm.training.options.config import TrainingConfig
@@ -26,24 +27,27 @@ def plan_for_replicas(config: TrainingConfig, source: Source, devices: int) -> P
     """
     if devices == 1:
         return None
-    plan = load_plan(config.distribution)
-    if plan is None:
-        features = build_features(config.model, config.optimizer, source.schema)
+
+    def make(features: Sequence[FeatureConfig]) -> Plan:
         hotness = mean_hotness(source)
         hotness = {s.name: hotness[f.name] for f in features for s in stored_features([f])}
-        try:
-            plan = make_plan(stored_features(features), devices, config.run.batch_size, hotness)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-    log_plan(plan)
-    return plan
+        with as_user_error():
+            return make_plan(stored_features(features), devices, config.run.batch_size, hotness)
+
+    return given_or_made(config, source, make)
 
 
-def log_plan(plan: Plan) -> None:
-    """Says in the log how the tables are cut."""
+def given_or_made(
+    config: TrainingConfig, source: Source, make: Callable[[Sequence[FeatureConfig]], Plan]
+) -> Plan:
+    """Returns the plan that the options name, or what `make` makes of the features; logs it."""
+    plan = load_plan(config.distribution)
+    if plan is None:
+        plan = make(build_features(config.model, config.optimizer, source.schema))
     counts = collections.Counter(table.sharding for table in plan.tables.values())
     tables = ", ".join(f"{number} {name}" for name, number in counts.items())
     _LOG.info("%d devices; tables: %s", plan.devices, tables)
+    return plan
 
 
 def load_plan(options: DistributionOptions) -> Plan | None:
@@ -54,7 +58,5 @@ def load_plan(options: DistributionOptions) -> Plan | None:
     """
     if not options.plan:
         return None
-    try:
+    with as_user_error(f"--plan={options.plan}: "):
         return Plan.from_json(files.read_bytes(options.plan).decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"--plan={options.plan}: {error}") from error

@@ -28,9 +28,6 @@ class Processes:
 
     Every method with a result is collective: all processes must call it, in the same order.
 
-    Args:
-        strategy: The strategy of the run.
-
     Attributes:
         index: Number of this process; 0 is the one that writes the files of a run.
         count: Number of processes.
@@ -92,11 +89,7 @@ class Processes:
 
     @contextlib.contextmanager
     def readable_errors(self, what_remains: str) -> Iterator[None]:
-        """Turns the error that the end of another process causes into a sentence.
-
-        Args:
-            what_remains: What can be done about it.
-        """
+        """Turns the error that the end of another process causes into a sentence."""
         try:
             yield
         except LOST as error:

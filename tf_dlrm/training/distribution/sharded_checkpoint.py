@@ -25,10 +25,6 @@ class ShardedCheckpoint(tf.train.Checkpoint):
     that it alone holds. The first then joins the parts, by their indices alone, so that the result
     is one checkpoint like any other. It appears whole or not at all. All processes need the same
     file system.
-
-    Args:
-        processes: The processes.
-        trackables: What it holds, by name, the same in every process.
     """
 
     def __init__(self, processes: Processes, **trackables: Any) -> None:

@@ -14,10 +14,6 @@ from tfrecords.tracing import traced_as_written
 def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
     """Gives each replica its share of every batch.
 
-    Args:
-        strategy: The strategy.
-        batches: Batches of all replicas together.
-
     Returns:
         An iterable whose elements hold, for replica `k` of `n`, the rows `k`, `k + n`, ... of a
         batch. Shares differ by one row where a batch does not divide, and may be empty.

@@ -30,67 +30,6 @@ from tfrecords.tracing import traced_as_written
 _NO_LABEL = -1.0
 
 
-class Tpu(Distribution):
-    """Large tables in the embedding hardware of a TPU, all else on its cores.
-
-    With `--tpu=host` this machine does what a TPU does.
-    """
-
-    def make_strategy(self) -> tf.distribute.Strategy:
-        """See `Distribution.make_strategy`."""
-        self.check_cluster()
-        if self.options.tpu == "host":
-            return tf.distribute.get_strategy()
-        return make_tpu_strategy(self.options)
-
-    def plan_tables(
-        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
-    ) -> TpuPlan:
-        """See `Distribution.plan_tables`."""
-        return TpuPlan(
-            max(1, config.run.batch_size // strategy.num_replicas_in_sync),
-            self.options.tpu_small_table_rows,
-            self.options.tpu_pipelining,
-        )
-
-    def share_out(
-        self,
-        strategy: tf.distribute.Strategy,
-        batches: tf.data.Dataset,
-        batch_size: int,
-        model: RankingModel | Ensemble,
-    ) -> Any:
-        """See `Distribution.share_out`."""
-        return distribute_to_tpu(strategy, batches, batch_size, model)
-
-    def make_steps(
-        self,
-        model: RankingModel | Ensemble,
-        optimizer: Any,
-        strategy: tf.distribute.Strategy,
-        loss_of: CrossEntropy,
-    ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-        """See `Distribution.make_steps`."""
-        return make_tpu_training_steps(model, optimizer, strategy, loss_of)
-
-    def evaluated_logits(
-        self,
-        config: TrainingConfig,
-        schema: Schema,
-        model: RankingModel | Ensemble,
-        strategy: tf.distribute.Strategy,
-    ) -> Callable[[], Logits]:
-        """See `Distribution.evaluated_logits`: of a copy, since the hardware serves training."""
-        local = build_model(config.model, config.optimizer, schema, config.run.seed)
-        logits = make_logits(local)
-
-        def copied() -> Logits:
-            copy_weights(model, local)
-            return logits
-
-        return copied
-
-
 def make_tpu_strategy(options: DistributionOptions) -> tf.distribute.TPUStrategy:
     """Connects to the TPU that the options name, initializes it, and returns its strategy.
 
@@ -301,3 +240,46 @@ def make_dense_part(
         return loss, received.gradients
 
     return dense_part
+
+
+class Tpu(Distribution):
+    """Large tables in the embedding hardware of a TPU, all else on its cores.
+
+    With `--tpu=host` this machine does what a TPU does.
+    """
+
+    share_out = staticmethod(distribute_to_tpu)
+    make_steps = staticmethod(make_tpu_training_steps)
+
+    def make_strategy(self) -> tf.distribute.Strategy:
+        """See `Distribution.make_strategy`."""
+        if self.options.tpu == "host":
+            return tf.distribute.get_strategy()
+        return make_tpu_strategy(self.options)
+
+    def plan_tables(
+        self, config: TrainingConfig, source: Source, strategy: tf.distribute.Strategy
+    ) -> TpuPlan:
+        """See `Distribution.plan_tables`."""
+        return TpuPlan(
+            max(1, config.run.batch_size // strategy.num_replicas_in_sync),
+            self.options.tpu_small_table_rows,
+            self.options.tpu_pipelining,
+        )
+
+    def evaluated_logits(
+        self,
+        config: TrainingConfig,
+        schema: Schema,
+        model: RankingModel | Ensemble,
+        strategy: tf.distribute.Strategy,
+    ) -> Callable[[], Logits]:
+        """See `Distribution.evaluated_logits`: of a copy, since the hardware serves training."""
+        local = build_model(config.model, config.optimizer, schema, config.run.seed)
+        logits = make_logits(local)
+
+        def copied() -> Logits:
+            copy_weights(model, local)
+            return logits
+
+        return copied

@@ -21,46 +21,6 @@ _LOG = logging.getLogger(__name__)
 Features = dict[str, tf.Tensor]
 
 
-def predictions(
-    logits: Callable[[Features], tf.Tensor],
-    source: Source,
-    split: str,
-    batch_size: int,
-    steps: int = 0,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the logits and labels, each of shape [batch], in the order of the rows.
-
-    Args:
-        logits: Maps a batch of features to logits of shape [batch].
-        source: Where the examples come from.
-        split: Which of its splits.
-        batch_size: Rows in a batch; the last batch may be smaller.
-        steps: Number of batches; 0 for all.
-    """
-    return _predictions(logits, source, _batches(source, split, batch_size, steps))
-
-
-def _batches(source: Source, split: str, batch_size: int, steps: int) -> tf.data.Dataset:
-    batches = source.batches(split, batch_size)
-    total = -(-source.rows(split) // batch_size)
-    if steps:
-        batches, total = batches.take(steps), min(steps, total)
-    return batches.apply(tf.data.experimental.assert_cardinality(total))
-
-
-def _predictions(
-    logits: Callable[[Features], tf.Tensor], source: Source, batches: tf.data.Dataset
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    last_line = time.perf_counter()
-    advice = "A smaller --eval_batch_size may help."
-    with readable_errors(source), said_when_it_runs_out(advice):
-        for done, (features, labels) in enumerate(batches):
-            if time.perf_counter() - last_line > 10:
-                last_line = time.perf_counter()
-                _LOG.info("evaluation: batch %d of %d", done, int(batches.cardinality()))
-            yield logits(features).numpy(), labels.numpy()
-
-
 class Evaluation:
     """An evaluation of all rows of a split, or of its first ones, that may be repeated.
 
@@ -88,11 +48,32 @@ class Evaluation:
         self._ranking_group_size = ranking_group_size
         self._batches: tf.data.Dataset | None = None
 
-    def __call__(self, logits: Callable[[Features], tf.Tensor]) -> dict[str, Any]:
-        """Evaluates a model.
+    def predictions(
+        self, logits: Callable[[Features], tf.Tensor]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the logits and labels of each batch, in the order of the rows.
 
         Args:
             logits: Maps a batch of features to logits of shape [batch].
+        """
+        if self._batches is None:
+            batches = self._source.batches(self._split, self._batch_size)
+            total = -(-self._source.rows(self._split) // self._batch_size)
+            if self._steps:
+                batches, total = batches.take(self._steps), min(self._steps, total)
+            self._batches = batches.apply(tf.data.experimental.assert_cardinality(total))
+        last_line = time.perf_counter()
+        advice = "A smaller --eval_batch_size may help."
+        with readable_errors(self._source), said_when_it_runs_out(advice):
+            for done, (features, labels) in enumerate(self._batches):
+                if time.perf_counter() - last_line > 10:
+                    last_line = time.perf_counter()
+                    total = int(self._batches.cardinality())
+                    _LOG.info("evaluation: batch %d of %d", done, total)
+                yield logits(features).numpy(), labels.numpy()
+
+    def __call__(self, logits: Callable[[Features], tf.Tensor]) -> dict[str, Any]:
+        """Evaluates a model.
 
         Returns:
             The metrics of `click_metrics`, and with a group size those of `ranking_metrics`.
@@ -105,9 +86,7 @@ class Evaluation:
             raise UserError(
                 f"The data has no rows in its split {split!r}, so it can't be evaluated."
             )
-        if self._batches is None:
-            self._batches = _batches(source, split, self._batch_size, self._steps)
-        all_logits, all_labels = zip(*_predictions(logits, source, self._batches), strict=True)
+        all_logits, all_labels = zip(*self.predictions(logits), strict=True)
         logits_array = np.concatenate(all_logits)
         bad = np.flatnonzero(~np.isfinite(logits_array))
         if bad.size:
@@ -137,5 +116,5 @@ def evaluate(
     steps: int = 0,
     ranking_group_size: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates a model once: see `Evaluation`."""
+    """Evaluates a model once; see `Evaluation`."""
     return Evaluation(source, split, batch_size, steps, ranking_group_size)(logits)

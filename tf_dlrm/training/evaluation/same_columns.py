@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any, NamedTuple
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.sources import Source, meanings, vocabulary_checksums
+from tf_dlrm.training.sources import (
+    Source,
+    first_values_checksum,
+    meanings,
+    vocabulary_checksums,
+)
 from tfrecords.conversion.meanings import Meaning
 from tfrecords.schema import CategoricalColumn, Schema
 
@@ -34,10 +40,6 @@ class _Side(NamedTuple):
 def check_columns(run: dict[str, Any], source: Source) -> None:
     """Refuses data whose columns are not those that a model was trained on.
 
-    Args:
-        run: The description of the model's run (run.json).
-        source: The data.
-
     Raises:
         UserError: If a column has another name or size, ids that stand for other values, or values
             that were made in another way.
@@ -45,6 +47,31 @@ def check_columns(run: dict[str, Any], source: Source) -> None:
     checksums = vocabulary_checksums(source)
     data = _Side("the data", source.schema, source.fingerprint, checksums, meanings(source))
     _check(_side("the model", run), data)
+
+
+def check_grown_columns(run: dict[str, Any], source: Source) -> None:
+    """Refuses data whose columns are not those of a model, but for values behind the model's.
+
+    Args:
+        run: The description of the model's run (run.json).
+        source: The data.
+
+    Raises:
+        UserError: As `check_columns`, of the values that the model knows.
+    """
+    model = _side("the model", run)
+    sizes = {column.name: column.vocabulary_size for column in model.schema.categorical}
+    checksums = vocabulary_checksums(source)
+    columns = []
+    for column in source.schema.categorical:
+        size = sizes.get(column.name, column.vocabulary_size)
+        if column.name in checksums and column.name in model.vocabularies:
+            if size < column.vocabulary_size:
+                column = dataclasses.replace(column, vocabulary_size=size)
+                checksums[column.name] = first_values_checksum(source, column.name, size)
+        columns.append(column)
+    schema = dataclasses.replace(source.schema, categorical=tuple(columns))
+    _check(model, _Side("the data", schema, source.fingerprint, checksums, meanings(source)))
 
 
 def check_same_run(run: dict[str, Any], other: dict[str, Any], what: str) -> None:

@@ -7,23 +7,24 @@ paths on object stores need it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
-from typing import Any, TypeVar
+from typing import Any
 
 import tf_dlrm
 from tf_dlrm.errors import UserError
+from tf_dlrm.options import (
+    INT32,
+    Options,
+    check_values,
+    commas,
+    option,
+    options_from_flags,
+)
 from tf_dlrm.training.options.data import DataOptions
 from tf_dlrm.training.options.distribution import DistributionOptions
 from tf_dlrm.training.options.model import ModelOptions
-from tf_dlrm.training.options.option import INT32, check_values, commas, option
 from tfrecords import files
-
-Options = TypeVar(
-    "Options",
-    bound="DataOptions | ModelOptions | OptimizerOptions | RunOptions | DistributionOptions",
-)
 
 # One file each; they import TensorFlow, so their names are read from the folder.
 _FOLDER = pathlib.Path(tf_dlrm.__file__).parent / "embeddings" / "optimizers"
@@ -34,50 +35,38 @@ DENSE_OPTIMIZERS = ("sgd", "adagrad", "adam")
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerOptions:
+class OptimizerOptions(Options):
     """The two optimizers and the schedule of their learning rates."""
 
     embedding_optimizer: str = option("sgd", "Optimizer of the tables.", EMBEDDING_OPTIMIZERS)
-    embedding_learning_rate: float = option(0.1, "Learning rate of the tables.")
+    embedding_learning_rate: float = option(0.1, "Learning rate of the tables.", above=0)
     embedding_initial_accumulator: float = option(
         0.0,
         "First value of the tables' adagrad and rowwise_adagrad; on a TPU it must be above 0.",
+        least=0,
     )
     dense_optimizer: str = option("sgd", "Optimizer of the MLPs.", DENSE_OPTIMIZERS)
-    dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.")
-    negative_weight: float = option(1.0, "Weight of the loss of rows with the label 0.")
-    positive_weight: float = option(1.0, "Weight of the loss of rows with the label 1.")
+    dense_learning_rate: float = option(0.1, "Learning rate of the MLPs.", above=0)
+    negative_weight: float = option(1.0, "Weight of the loss of rows with the label 0.", above=0)
+    positive_weight: float = option(1.0, "Weight of the loss of rows with the label 1.", above=0)
     warmup_steps: int = option(
         0, "Steps over which learning rates rise linearly to their value.", least=0
     )
     decay_start_step: int = option(0, "Step at which learning rates begin to decay.", least=0)
     decay_steps: int = option(0, "Steps over which learning rates decay; 0 for no decay.", least=0)
-    decay_power: float = option(2.0, "Power of the polynomial decay.")
+    decay_power: float = option(2.0, "Power of the polynomial decay.", above=0)
     final_learning_rate_fraction: float = option(
-        0.0, "Learning rates end at this fraction of their value."
+        0.0, "Learning rates end at this fraction of their value.", least=0, most=1
     )
 
     def validate(self) -> None:
         """Raises UserError on impossible rates and steps."""
-        check_values(self)
-        rates = ("embedding_learning_rate", "dense_learning_rate")
-        for name in (*rates, "negative_weight", "positive_weight", "decay_power"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"--{name}={getattr(self, name)} must be a number above 0.")
+        super().validate()
         accumulator = self.embedding_initial_accumulator
-        if not 0 <= accumulator < math.inf:
-            raise UserError(
-                f"--embedding_initial_accumulator={accumulator} must be a number of 0 or more."
-            )
         if accumulator and self.embedding_optimizer not in ("adagrad", "rowwise_adagrad"):
             raise UserError(
                 f"--embedding_initial_accumulator={accumulator} has no effect with "
                 f"--embedding_optimizer={self.embedding_optimizer}."
-            )
-        if not 0 <= self.final_learning_rate_fraction <= 1:
-            raise UserError(
-                f"--final_learning_rate_fraction={self.final_learning_rate_fraction} must be "
-                "between 0 and 1."
             )
         if self.decay_steps and self.decay_start_step < self.warmup_steps:
             raise UserError(
@@ -107,11 +96,17 @@ class OptimizerOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """How long to train, what to write and when."""
 
     model_dir: str = option(
         "", "Folder of checkpoints, metrics.jsonl and TensorBoard logs; empty for none."
+    )
+    init_from: str = option(
+        "",
+        "Folder of a run whose newest checkpoint a new --model_dir begins with. The data may be "
+        "others, with larger vocabularies that begin with that run's (tfrecords.convert "
+        "--vocabulary_of --extend_vocabulary).",
     )
     export_dir: str = option("", "Folder of the exported SavedModel; empty for none.")
     batch_size: int = option(128, "Training examples in a batch.", least=1, most=INT32)
@@ -130,7 +125,9 @@ class RunOptions:
         0, "Checkpoint every so many steps; 0: at the end only.", least=0
     )
     keep_checkpoints: int = option(2, "Newest checkpoints that are kept.", least=1)
-    target_auc: float = option(0.0, "Stop when an evaluation reaches this AUC; 0 for never.")
+    target_auc: float = option(
+        0.0, "Stop when an evaluation reaches this AUC; 0 for never.", least=0, most=1
+    )
     seed: int = option(
         0, "Seed of the initial weights, of dropout and of the order of rows.", least=0, most=INT32
     )
@@ -149,9 +146,7 @@ class RunOptions:
 
     def validate(self) -> None:
         """Raises UserError on impossible numbers and on options without their folder."""
-        check_values(self)
-        if not 0 <= self.target_auc <= 1:
-            raise UserError(f"--target_auc={self.target_auc} must be between 0 and 1.")
+        super().validate()
         if self.target_auc and not self.eval_every_steps:
             raise UserError("--target_auc needs --eval_every_steps, else it is never looked at.")
         if self.profile_steps and (
@@ -162,7 +157,7 @@ class RunOptions:
                 "with 1 <= FIRST <= LAST."
             )
         if not self.model_dir:
-            for name in ("checkpoint_every_steps", "profile_steps"):
+            for name in ("checkpoint_every_steps", "profile_steps", "init_from"):
                 if getattr(self, name):
                     raise UserError(f"--{name} needs --model_dir.")
         if self.model_dir and files.exists(self.model_dir) and not files.isdir(self.model_dir):
@@ -171,7 +166,7 @@ class RunOptions:
             check_export_dir(self.export_dir, self.model_dir)
 
 
-def check_model_dir(model_dir: str, checkpoint: str) -> None:
+def check_model_dir(model_dir: str, checkpoint: str = "") -> None:
     """Raises UserError unless `model_dir` holds a run and `checkpoint`, if given, exists."""
     if not files.isfile(files.join(model_dir, "run.json")):
         raise UserError(f"--model_dir={model_dir} holds no training run: it has no run.json.")
@@ -237,7 +232,7 @@ class TrainingConfig:
                     "--data_service has no use with --distribution=multi_worker_mirrored: every "
                     "worker reads for itself."
                 )
-        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
+        for part in self.parts:
             part.validate()
         if self.data.data == "random":
             self.model.check_dense(self.data.random_dense_features)
@@ -253,16 +248,24 @@ class TrainingConfig:
         """Returns plain JSON values; `from_json` is the inverse."""
         return dataclasses.asdict(self)
 
+    @property
+    def parts(self) -> tuple[Options, ...]:
+        """The options of each field."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
     def to_flags(self) -> list[str]:
         """Returns the command-line flags of all options that are not as they are by default."""
-        flags = []
-        for part in (self.data, self.model, self.optimizer, self.run, self.distribution):
-            for field in dataclasses.fields(part):
-                value = getattr(part, field.name)
-                if value != field.default:
-                    text = commas(value) if isinstance(value, tuple) else str(value)
-                    flags.append(f"--{field.name}={text}")
-        return flags
+        return [f"--{name}={text}" for part in self.parts for name, text in part.given().items()]
+
+    @classmethod
+    def from_flags(cls) -> TrainingConfig:
+        """Returns the options that the flags say, not yet checked against each other.
+
+        Raises:
+            UserError: If a list of sizes holds something that is not an integer.
+        """
+        parts: Any = map(options_from_flags, TRAINING_OPTIONS)
+        return cls(*parts)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainingConfig:
@@ -284,3 +287,7 @@ class TrainingConfig:
                 **{name: tuple(v) if isinstance(v, list) else v for name, v in part.items()}
             )
         return cls(**parts)
+
+
+# The options of each part.
+TRAINING_OPTIONS: tuple[type[Options], ...] = tuple(map(type, TrainingConfig().parts))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.option import INT32, check_values, commas, option
+from tf_dlrm.errors import UserError, as_user_error
+from tf_dlrm.options import INT32, Options, commas, option
 from tfrecords import files
-from tfrecords.errors import DataError
 from tfrecords.random_schema import CRITEO_KAGGLE, table_sizes
 
 # The flag that names the folder of each kind of data that has one.
@@ -28,7 +27,7 @@ _PROFILE = "python -m tfrecords.synthetic profile --feature=all"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Options):
     """Where the examples come from and in which order."""
 
     data: str = option(
@@ -132,7 +131,7 @@ class DataOptions:
 
     def validate(self) -> None:
         """Raises UserError when the options contradict each other or name no data."""
-        check_values(self)
+        super().validate()
         for name in sorted(set(_FOLDERS.values())):
             if getattr(self, name) and name != _FOLDERS.get(self.data):
                 raise UserError(
@@ -155,7 +154,10 @@ class DataOptions:
             self._check_folder("dataset.json", "data set", "python -m tfrecords.convert_criteo")
         elif self.data in _TABLES:
             self._check_folder("train", "folder of table files", "any program")
-            self._check_data_schema()
+            from tfrecords.conversion import description_file  # here: it needs packages for TOML
+
+            with as_user_error(f"--data_schema={self.data_schema}: "):
+                description_file.load(self.data_schema)
             if self.data_vocabulary and not files.isdir(self.data_vocabulary):
                 raise UserError(f"--data_vocabulary={self.data_vocabulary} is not a folder.")
         elif self.data == "synthetic":
@@ -174,18 +176,8 @@ class DataOptions:
             raise UserError(f"--data_service={self.data_service} cannot be used: {reason}.")
         from tfrecords.data_service import check_address  # here: it needs TensorFlow
 
-        try:
+        with as_user_error(f"--data_service={self.data_service}: "):
             check_address(self.data_service)
-        except DataError as error:
-            raise UserError(f"--data_service={self.data_service}: {error}") from error
-
-    def _check_data_schema(self) -> None:
-        from tfrecords.conversion import description_file  # here: it needs packages for TOML
-
-        try:
-            description_file.load(self.data_schema)
-        except DataError as error:
-            raise UserError(f"--data_schema={self.data_schema}: {error}") from error
 
     def _check_folder(self, file: str, kind: str, maker: str) -> None:
         """Checks the folder that `data` needs."""
@@ -211,10 +203,8 @@ class DataOptions:
                 f"--random_alpha={self.random_alpha} has no effect with "
                 f"--random_ids={self.random_ids}."
             )
-        try:
+        with as_user_error("--random_"):
             sizes = table_sizes(self.random_tables, self.random_max_vocabulary)
-        except DataError as error:
-            raise UserError(f"--random_{error}") from error
         if max(sizes) > _MOST_IDS:
             raise UserError(
                 f"--random_tables={commas(self.random_tables)} must have sizes of {_MOST_IDS} or "

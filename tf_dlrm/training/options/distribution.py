@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.option import check_values, option
+from tf_dlrm.options import Options, option
 from tfrecords import files
 
 # A step is traced for each of them, and they share the processor.
@@ -22,7 +22,7 @@ _USED_BY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DistributionOptions:
+class DistributionOptions(Options):
     """How the model is spread over devices; none of it changes what is learnt."""
 
     distribution: str = option(
@@ -67,12 +67,11 @@ class DistributionOptions:
 
     def validate(self) -> None:
         """Raises UserError where an option has no effect or a file is not there."""
-        check_values(self)
-        for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
-            if value != field.default and self.distribution not in _USED_BY[field.name]:
+        super().validate()
+        for name, text in self.given().items():
+            if self.distribution not in _USED_BY.get(name, self.distribution):
                 raise UserError(
-                    f"--{field.name}={value} has no effect with --distribution={self.distribution}."
+                    f"--{name}={text} has no effect with --distribution={self.distribution}."
                 )
         if self.distribution == "tpu" and not self.tpu:
             raise UserError(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from tf_dlrm.errors import UserError
-from tf_dlrm.training.options.option import check_values, commas, option
+from tf_dlrm.options import Options, commas, option
 
 # For each model, those of the options on sizes that it reads; all models read all other options.
 _SIZES: dict[str, tuple[str, ...]] = {
@@ -31,7 +30,7 @@ _MOST_PARTS = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Options):
     """The model, apart from what the data set's schema says of its inputs."""
 
     model: str = option("dlrm", "Model to train.", MODELS)
@@ -42,10 +41,12 @@ class ModelOptions:
         least=1,
     )
     bottom_mlp: tuple[int, ...] = option(
-        (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim."
+        (512, 256, 64, 16), "Units of the bottom MLP; the last is --embedding_dim.", least=1
     )
     top_mlp: tuple[int, ...] = option(
-        (512, 256, 1), "Units of the top MLP, or of the deep part of the model; the last is 1."
+        (512, 256, 1),
+        "Units of the top MLP, or of the deep part of the model; the last is 1.",
+        least=1,
     )
     interaction: str = option(
         "dot",
@@ -54,10 +55,14 @@ class ModelOptions:
         ("dot", "concat", "projection"),
     )
     first_projection: tuple[int, ...] = option(
-        (), "With --interaction=projection, units of one MLP; the last a multiple of the dim."
+        (),
+        "With --interaction=projection, units of one MLP; the last a multiple of the dim.",
+        least=1,
     )
     second_projection: tuple[int, ...] = option(
-        (), "With --interaction=projection, units of the other MLP; the last a multiple of the dim."
+        (),
+        "With --interaction=projection, units of the other MLP; the last a multiple of the dim.",
+        least=1,
     )
     interaction_itself: bool = option(
         False, "Whether the dot interaction includes each vector's product with itself."
@@ -72,7 +77,7 @@ class ModelOptions:
         512, "Rank of the matrices of the cross layers of dlrm_dcnv2.", least=1
     )
     interaction_units: tuple[int, ...] = option(
-        (200, 200, 200), "Vectors of each layer of xdeepfm's compressed interaction."
+        (200, 200, 200), "Vectors of each layer of xdeepfm's compressed interaction.", least=1
     )
     gmf_dim: int = option(
         8,
@@ -81,7 +86,9 @@ class ModelOptions:
         "alone, --top_mlp is empty.",
         least=0,
     )
-    dropout: float = option(0.0, "Share of the top MLP's hidden units dropped in training.")
+    dropout: float = option(
+        0.0, "Share of the top MLP's hidden units dropped in training.", least=0, below=1
+    )
     ensemble_size: int = option(
         1,
         "Models of different seeds that are trained side by side, their logits averaged.",
@@ -89,7 +96,7 @@ class ModelOptions:
         most=_MOST_PARTS,
     )
     embedding_initializer_scale: float = option(
-        0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows)."
+        0.0, "Tables start in U(-scale, scale); 0 for the paper's scale, sqrt(1 / rows).", least=0
     )
     table_storage: str = option(
         "full",
@@ -112,7 +119,10 @@ class ModelOptions:
         ("multiply", "add", "concatenate"),
     )
     mixed_dimensions_temperature: float = option(
-        0.3, "0 gives all tables equally many columns, 1 nearly equally many numbers."
+        0.3,
+        "0 gives all tables equally many columns, 1 nearly equally many numbers.",
+        least=0,
+        most=1,
     )
     hash_buckets: int = option(
         0,
@@ -123,7 +133,10 @@ class ModelOptions:
         2, "Hashed rows that are added for each id.", least=1, most=_MOST_PARTS
     )
     prediction_clamp: float = option(
-        0.0, "Predictions stay so far from 0 and 1, where the loss has no gradient any more."
+        0.0,
+        "Predictions stay so far from 0 and 1, where the loss has no gradient any more.",
+        least=0,
+        below=0.5,
     )
     compute_dtype: str = option(
         "float32",
@@ -138,27 +151,9 @@ class ModelOptions:
 
     def validate(self) -> None:
         """Raises UserError when the model has no use for an option, or sizes do not fit."""
-        check_values(self)
-        self._check_use()
+        super().validate()
+        self._check_use([self.model], f"--model={self.model}")
         self._check_storage()
-        if not 0 <= self.prediction_clamp < 0.5:
-            raise UserError(
-                f"--prediction_clamp={self.prediction_clamp} must be at least 0 and less than 0.5."
-            )
-        if not 0 <= self.embedding_initializer_scale < math.inf:
-            raise UserError(
-                f"--embedding_initializer_scale={self.embedding_initializer_scale} must be a "
-                "number of 0 or more."
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"--dropout={self.dropout} must be at least 0 and less than 1.")
-        for name in (
-            *("bottom_mlp", "top_mlp", "interaction_units"),
-            *("first_projection", "second_projection"),
-        ):
-            units = getattr(self, name)
-            if any(unit < 1 for unit in units):
-                raise UserError(f"--{name}={commas(units)} must have positive sizes only.")
         sizes = self.sizes
         if sizes.get("gmf_dim", 0) > self.embedding_dim:
             raise UserError(
@@ -205,33 +200,17 @@ class ModelOptions:
 
     def check_some_use(self, models: Sequence[str]) -> None:
         """Raises UserError when none of the models has a use for an option."""
-        for field in dataclasses.fields(self):
-            users = [model for model, names in _SIZES.items() if field.name in names]
-            value = getattr(self, field.name)
-            if users and value != field.default and not set(users) & set(models):
-                text = commas(value) if isinstance(value, tuple) else str(value)
-                raise UserError(
-                    f"--{field.name}={text} has no effect with any of --models={commas(models)}; "
-                    f"it is for {', '.join(users)}."
-                )
+        self._check_use(models, f"any of --models={commas(models)}")
 
-    def _check_use(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            users = [model for model, names in _SIZES.items() if field.name in names]
-            if users and self.model not in users and value != field.default:
-                text = commas(value) if isinstance(value, tuple) else str(value)
+    def _check_use(self, models: Sequence[str], what: str) -> None:
+        for name, text in self.given().items():
+            users = [model for model, names in _SIZES.items() if name in names]
+            if users and not set(users) & set(models):
                 raise UserError(
-                    f"--{field.name}={text} has no effect with --model={self.model}; it is for "
-                    f"{', '.join(users)}."
+                    f"--{name}={text} has no effect with {what}; it is for {', '.join(users)}."
                 )
 
     def _check_storage(self) -> None:
-        if not 0 <= self.mixed_dimensions_temperature <= 1:
-            raise UserError(
-                f"--mixed_dimensions_temperature={self.mixed_dimensions_temperature} must be "
-                "between 0 and 1."
-            )
         if self.hash_buckets and self.table_storage != "full":
             raise UserError(
                 f"--hash_buckets={self.hash_buckets} contradicts "
@@ -245,11 +224,10 @@ class ModelOptions:
             "mixed_dimensions_temperature": self.table_storage == "mixed_dimensions",
             "hash_functions": self.hash_buckets > 0,
         }
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not read.get(field.name, True) and value != field.default:
+        for name, text in self.given().items():
+            if not read.get(name, True):
                 raise UserError(
-                    f"--{field.name}={value} has no effect with "
+                    f"--{name}={text} has no effect with "
                     f"--table_storage={self.table_storage} and --hash_buckets={self.hash_buckets}."
                 )
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfrecords import report_pictures
 from tfrecords.dataset_info import DatasetInfo
-from tfrecords.report_statistics import CategoricalSummary, DenseSummary, Statistics
+from tfrecords.report import pictures
+from tfrecords.report.statistics import CategoricalSummary, DenseSummary, Statistics
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -109,9 +109,7 @@ def _labels(statistics: Statistics) -> Iterable[str]:
             f"{len(rate.rows)} pieces of about {rate.rows.mean():,.0f} rows; lowest "
             f"{rate.rates.min():.4f}, highest {rate.rates.max():.4f}."
         )
-        yield _figure(
-            name, report_pictures.label_rate(rate), f"Label rate of {name}", caption, "wide"
-        )
+        yield _figure(name, pictures.label_rate(rate), f"Label rate of {name}", caption, "wide")
 
 
 def _categorical(statistics: Statistics) -> Iterable[str]:
@@ -135,7 +133,7 @@ def _categorical(statistics: Statistics) -> Iterable[str]:
         name = summary.column.name
         yield _figure(
             name,
-            report_pictures.categorical(summary),
+            pictures.categorical(summary),
             f"Frequencies of the ids and miss ratios of {name}",
             _sampled(summary),
         )
@@ -199,9 +197,7 @@ def _dense(statistics: Statistics) -> Iterable[str]:
     yield _table(header, [_dense_row(summary) for summary in statistics.dense])
     yield '<div class="cards small" style="margin-top:14px">'
     for summary in statistics.dense:
-        yield _figure(
-            summary.name, report_pictures.dense(summary), f"Histogram of {summary.name}", ""
-        )
+        yield _figure(summary.name, pictures.dense(summary), f"Histogram of {summary.name}", "")
     yield "</div>"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from tfrecords.report_statistics import CategoricalSummary, DenseSummary, LabelRate
+from tfrecords.report.statistics import CategoricalSummary, DenseSummary, LabelRate
 from tfrecords.traces.pictures import (
     COLOURS,
     bars,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from tf_dlrm.training.options.option import check_values, option
+from tf_dlrm.options import Options, option
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(Options):
     """What a SavedModel offers, and how small it is."""
 
     table_dtype: str = option(
@@ -38,7 +38,3 @@ class ExportOptions:
         "Adds the signature serve_raw, which takes the fields of a row of the converted table as "
         "text, with the training vocabulary inside.",
     )
-
-    def validate(self) -> None:
-        """Raises UserError on values that can't be."""
-        check_values(self)

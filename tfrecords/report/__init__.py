@@ -1,0 +1,1 @@
+"""The report of `inspect`: a data set on one page."""
