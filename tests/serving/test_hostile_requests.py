@@ -394,8 +394,11 @@ def test_wrong_fields_of_a_log_are_refused_and_right_ones_answered(log, search, 
         ({"tags_row_lengths": [2**63 - 1, 2**63 - 1, 2, 6]}, "tags_row_lengths must be"),
         ({"tags_row_lengths": [-(2**63), -(2**63), 0, 6]}, "tags_row_lengths must be"),
         # Of other ranks, but together of as many dimensions.
-        ({"user": [[7] * 4] * 4, "words": [1, 2, 3]}, "is not compatible with expected shape"),
-        ({"user": [[7]] * 4}, "is not compatible with expected shape"),
+        (
+            {"user": [[7] * 4] * 4, "words": [1, 2, 3]},
+            "is not compatible with expected shape|equal_n",
+        ),
+        ({"user": [[7]] * 4}, r"values\[0\].shape = \[4,1\] != values\[1\].shape = \[4\]"),
         ({"tags": [[1, 2, 3], [4, 5, 6]]}, "is not compatible with expected shape .*tags|tags.*"),
         ({"dense": [[1e30, 0]] * 4}, "dense features of the request must be numbers from -1e"),
         ({"dense": [[0, -3e38]] * 4}, "dense features of the request must be numbers from -1e"),

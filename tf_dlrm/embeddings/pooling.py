@@ -146,8 +146,8 @@ class StackBatch:
             vectors.update(zip((f.name for f in group), matrix, strict=True))
         for feature in self._fixed:
             entry = self._bags[feature.name]
-            shape = [entry.batch, entry.hotness, self._dim]
-            summed = tf.reduce_sum(tf.reshape(parts.pop(0), shape), 1)
+            of_bags = tf.reshape(parts.pop(0), [entry.batch, entry.hotness, self._dim])
+            summed = tf.reduce_sum(of_bags, 1)
             factor = self._fixed_factor(feature)
             vectors[feature.name] = summed if factor == 1.0 else summed * factor
         if self._general:

@@ -186,6 +186,7 @@ class DLRM(RankingModel):
 
     def _logits_by_columns(self, bottom: tf.Tensor | None, vectors: list[tf.Tensor]) -> tf.Tensor:
         """Returns logits where some vectors are the same in all rows."""
+        assert isinstance(self.interaction, DotInteraction)  # for mypy
         columns = self.interaction.columns(vectors)
         if bottom is not None:
             width = bottom.shape[1]

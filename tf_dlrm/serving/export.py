@@ -56,6 +56,8 @@ def export_model(
     - `serving_default`: `dense` float32 [batch, dense columns] and each categorical feature int64
       [batch] or [batch, hotness]; of any number of ids a row as two tensors, all ids one after the
       other, and `NAME_row_lengths` int64 [batch].
+    - `serve_packed`, unless a feature has any number of ids: `dense` as above, and `ids` int64
+      [batch, all ids of a row], feature after feature.
     - `serve_examples`: `examples` string [batch], serialized tf.train.Example with the same names.
     - `rank`, with `candidate_features`: the user's features once, without the batch dimension, and
       the candidates' as above (`candidate_dense` for those of the dense columns).

@@ -98,7 +98,9 @@ class Signatures(tf.Module):
         default = self.functions["serving_default"].get_concrete_function()
         known = {id(variable) for variable in self.tables}
         # A graph has them in any order; equal models are to be saved alike.
-        weights = [v for v in default.variables if id(v) not in known]
+        # What became a constant was seen too, but is not held.
+        held = {id(handle) for handle in default.captured_inputs}
+        weights = [v for v in default.variables if id(v.handle) in held and id(v) not in known]
         self.weights = sorted(weights, key=lambda variable: variable.name)
 
     def _of_features(self) -> Any:
@@ -270,7 +272,7 @@ class _DensePart:
             dense = next(rest) if has_dense else None
             logits = []
             for member, own in zip(self._members, counts, strict=True):
-                vectors = []
+                vectors: list[tf.Tensor] = []
                 for count in own:
                     part = next(rest)
                     vectors += [part] if count == 1 else tf.unstack(part, axis=1)
