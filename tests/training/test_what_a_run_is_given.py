@@ -98,7 +98,7 @@ def test_weights_and_seeds_are_those_of_the_flags(tiny, monkeypatch):
         given["config"] = built.config
         return built
 
-    monkeypatch.setattr(distribution, "make_training_steps", steps)
+    monkeypatch.setattr(distribution.Distribution, "make_steps", staticmethod(steps))
     monkeypatch.setattr(training_run, "build_model", model)
     options = {"positive_weight": 5.0, "negative_weight": 0.25, "prediction_clamp": 0.125}
     train(tiny(**options, dropout=0.5, seed=11, train_steps=1))

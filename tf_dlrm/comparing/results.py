@@ -25,8 +25,10 @@ def check_result(result: Any, path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         _check("The result", result, list(_METRICS), {"parameters": 1, "step": 0})
-        rate = result.get("examples_per_second")
-        json_values.a_number("examples_per_second", rate, 0, json_values.LARGEST)
+        rate = "examples_per_second"
+        if rate not in result:
+            raise DataError(f"The result has no {rate!r}.")
+        json_values.a_number(rate, result[rate], 0, json_values.LARGEST)
         for name, value in result.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise DataError(f"{name} must be a finite number, not {value}.")

@@ -105,7 +105,7 @@ class MLP(keras.layers.Layer):
         # Not by `training`: with Keras 3 somebody may compile this layer by XLA, which has no such
         # kernel. Who allows kernels expressly does not.
         fused = pairs.are_used(None, inputs.dtype.name) and inputs.shape.rank == 2
-        return self._layers(inputs, 0, fused, training)
+        return self._from_layer(inputs, 0, fused, training)
 
     def of_columns(self, columns: Sequence[Columns]) -> tf.Tensor:
         """Returns what a call outside of training makes of a matrix whose columns come apart.
@@ -126,9 +126,9 @@ class MLP(keras.layers.Layer):
                 # The shared products are a bias of the others.
                 total = tf.nn.bias_add(tf.matmul(values, tf.gather(kernel, places)), total)
                 total = tf.reshape(total, [-1]) if shared else first.activation(total)
-        return self._layers(total, 1, False, False)
+        return self._from_layer(total, 1, False, False)
 
-    def _layers(
+    def _from_layer(
         self, inputs: tf.Tensor, first: int, fused: bool, training: bool | None
     ) -> tf.Tensor:
         """Returns what the layers from one on make of its inputs."""

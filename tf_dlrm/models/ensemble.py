@@ -113,3 +113,11 @@ class Ensemble(TableModel):
             "size": self.size,
             "model": keras.saving.get_registered_name(type(self.members[0])),
         }
+
+
+def members_of(model: RankingModel | Ensemble) -> list[RankingModel]:
+    """Returns the members of an ensemble, or a model alone.
+
+    No property of the model: Keras 3 looks for layers in those, and would find it in itself.
+    """
+    return model.members if isinstance(model, Ensemble) else [model]

@@ -189,11 +189,6 @@ class RankingModel(TableModel):
         return self.config_class.from_json(self._config_json)
 
     @property
-    def members(self) -> list[Any]:
-        """The model itself, as an ensemble has its members."""
-        return [self]
-
-    @property
     def collections(self) -> list[EmbeddingCollection]:
         """The tables, in a list, as every model of this package has them."""
         return [self.embeddings]

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ensemble import members_of
 from tfrecords.schema import CategoricalColumn
 
 Tensors = dict[str, tf.Tensor]
@@ -141,7 +142,7 @@ def largest_dense(model: RankingModel | Ensemble) -> float:
     weights = model.get_weights()
     # No weight is 0, which would make NaN of infinity.
     model.set_weights([np.abs(value) + np.finfo(np.float32).tiny for value in weights])
-    for member in model.members:
+    for member in members_of(model):
 
         def row(width: int, dtype: str = member.compute_dtype) -> tf.Tensor:
             return tf.cast(np.repeat(sizes[:, np.newaxis], width, 1), dtype)

@@ -13,6 +13,7 @@ from tf_dlrm.embeddings.stores.frozen import FrozenPlacement
 from tf_dlrm.errors import UserError
 from tf_dlrm.internals import convert_variables_to_constants_v2
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ensemble import members_of
 from tf_dlrm.models.ranking_model import DENSE
 from tf_dlrm.serving.request_checks import (
     ROW_LENGTHS,
@@ -239,7 +240,7 @@ class _DensePart:
     """
 
     def __init__(self, model: RankingModel | Ensemble) -> None:
-        self._members = model.members
+        self._members = members_of(model)
         self._functions: dict[Any, Any] = {}
 
     def __call__(

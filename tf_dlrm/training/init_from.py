@@ -14,6 +14,7 @@ from tf_dlrm.embeddings import TableConfig, stored_features, tables_of
 from tf_dlrm.embeddings.block import ROWS
 from tf_dlrm.errors import UserError
 from tf_dlrm.models import Ensemble, RankingModel
+from tf_dlrm.models.ensemble import members_of
 from tf_dlrm.options import in_flag
 from tf_dlrm.serving.variable_files import CheckpointRows, Rows, write_tensors
 from tf_dlrm.training.checkpoints import checkpoint_folder, newest_checkpoint, read_run
@@ -55,7 +56,7 @@ def write_first_checkpoint(
     check_grown_columns(before, source)
     reader = CheckpointRows(newest)
     tensors: dict[str, Rows] = {}
-    for number, member in enumerate(model.members):
+    for number, member in enumerate(members_of(model)):
         for table in tables_of(stored_features(member.config.features)):
             slots = {slot.name: slot.initial_value for slot in table.optimizer.slots}
             for slot in (ROWS, *slots):

@@ -122,13 +122,16 @@ class Number(ByValue):
 
     def finish(self, values: np.ndarray) -> np.ndarray:
         """What the learnt constants make of clipped numbers, float32 `[values]`."""
-        found: np.ndarray = values
+        if self._transform not in (STANDARDISE, QUANTILES):
+            return values.astype(np.float32)
+        values = _normal(values)
+        found: np.ndarray
         if self._transform == STANDARDISE:
             found = (values.astype(np.float64) - self._mean) / self._deviation
-        elif self._transform == QUANTILES:
+        else:
             boundaries = np.array(self._boundaries)
             found = np.asarray(np.searchsorted(boundaries, values, side="right") / len(boundaries))
-        return found.astype(np.float32)
+        return _normal(found.astype(np.float32))
 
     def graph_read(self, values: tf.Tensor, missing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The same in a graph: float32, and whether a value is a number.
@@ -199,6 +202,11 @@ def graph_numbers(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = tf.strings.to_number(texts, tf.float64)
         fits &= tf.math.is_finite(found)
     return tf.where(fits, found, tf.zeros_like(found)), fits
+
+
+def _normal(values: np.ndarray) -> np.ndarray:
+    """Numbers below the smallest normal one are 0, as they are in TensorFlow's operations."""
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.float32(0), values)
 
 
 def _of_text(array: pa.Array, report: Report) -> np.ndarray:
