@@ -10,6 +10,8 @@ import tensorflow as tf
 
 _SOURCE = pathlib.Path(__file__).with_name("score.c")
 _TYPES = {"float32": "float", "int64": "int64", "object": "string"}
+# The end of the complaint about numbers of rows: the inputs of one number a row, in its order.
+_EQUAL_ROWS = "inputs_must_have_equal_numbers_of_rows.user.item.tags_row_lengths"
 
 
 class Scorer:
@@ -97,13 +99,13 @@ def test_fields_of_the_log(scorer, raw_model, tensor_names):
         ({"item": None}, "serving_default_item"),
         ({"item": np.zeros(2, np.float32)}, "to be int64 but float is provided"),
         ({"item": np.array([3, 40])}, "Feature item has the id 40 at row 1"),
-        ({"item": np.array([3])}, "Input item has 1 rows, but must have 2"),
+        ({"item": np.array([3])}, _EQUAL_ROWS),
         (
             {"words": np.zeros((2, 2), np.int64)},
             "[2,2] is not compatible with expected shape [?,3]",
         ),
         ({"tags_row_lengths": np.array([9, 1])}, "tags_row_lengths must be whole numbers"),
-        ({"tags_row_lengths": np.zeros(0, np.int64)}, "Input tags_row_lengths has 0 rows"),
+        ({"tags_row_lengths": np.zeros(0, np.int64)}, _EQUAL_ROWS),
         ({"dense": np.full((2, 3), np.nan, np.float32)}, "The dense features of the request"),
     ],
 )
