@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_dlrm.errors import UserError
 from tf_dlrm.training.evaluation.assessment import assess
 from tf_dlrm.training.options.config import DataOptions
+from tf_dlrm.training.options.evaluation import EvaluationOptions
 from tf_dlrm.training.run import train
 from tfrecords.schema import CategoricalColumn, Schema
 from tfrecords.writer import DatasetWriter
@@ -41,10 +42,7 @@ def test_the_export_has_inputs_of_names_that_are_told(tiny, tmp_path, caplog):
     serve = tf.saved_model.load(str(tmp_path / "export")).signatures["serving_default"]
     names = {"dense", "a_b", "x_y", "arg_1st", "c", "tags_all", "tags_all_row_lengths"}
     assert set(serve.structured_input_signature[1]) == names
-    exported = assess(
-        model_dir="", checkpoint="", saved_model=str(tmp_path / "export"), data_dir="",
-        split="evaluation", batch_size=60, steps=0, predictions=0,
-    )  # fmt: skip
+    exported = assess(EvaluationOptions(saved_model=str(tmp_path / "export"), eval_batch_size=60))
     assert exported["log_loss"] == pytest.approx(result["log_loss"], rel=1e-5)
 
 
